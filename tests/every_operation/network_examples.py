@@ -1,12 +1,9 @@
-"""Network: a member's network with all that can be on one, and what only services and administrators touch."""
+"""Network's examples. What they are about is made in `network_things.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
-
-from cumulet.testing import Answer, Client, TestCloud
 
 from .example import (
     ADMIN,
@@ -22,250 +19,11 @@ from .example import (
     Made,
     Personas,
 )
+from .network_things import METERING_RULE, ROUTE, Things
+
+__all__ = ["EXAMPLES", "PARAMETERS", "Things"]
 
 
-class Things:
-    """A member's network, subnet, ports, router, ...; made once."""
-
-    def __init__(self, cloud: TestCloud) -> None:
-        self.admin = cloud.persona("admin")
-        self.owner = cloud.persona("member")
-        self._service = cloud.persona("service")
-
-    def ask(self, client: Client, method: str, path: str, body: Any = None) -> Answer:
-        answer = client.request(method, f"/network/v2.0{path}", body)
-        assert answer.status < 300, answer.text
-        return answer
-
-    def make(self, kind: str, client: Client | None = None, /, **attributes: Any) -> dict[str, Any]:
-        path = f"/{kind.replace('_', '-')}s"
-        made: dict[str, Any] = self.ask(client or self.owner, "POST", path, {kind: attributes})[kind]
-        return made
-
-    @cached_property
-    def public(self) -> str:
-        found: str = self.ask(self.owner, "GET", "/networks?router:external=true")["networks"][0]["id"]
-        return found
-
-    @cached_property
-    def network(self) -> str:
-        identifier: str = self.make("network", name="n")["id"]
-        self.ask(self.owner, "PUT", f"/networks/{identifier}/tags/blue")
-        return identifier
-
-    @cached_property
-    def empty_network(self) -> str:
-        identifier: str = self.make("network", name="empty")["id"]
-        return identifier
-
-    @cached_property
-    def subnet(self) -> str:
-        identifier: str = self.make("subnet", network_id=self.network, ip_version=4, cidr="10.1.0.0/24")["id"]
-        self.ask(self.owner, "PUT", f"/subnets/{identifier}/tags/blue")
-        return identifier
-
-    @cached_property
-    def subnet_without_ports(self) -> str:
-        network = self.make("network", name="portless")["id"]
-        identifier: str = self.make("subnet", network_id=network, ip_version=4, cidr="10.2.0.0/24")["id"]
-        return identifier
-
-    @cached_property
-    def port(self) -> str:
-        """Bound to host1."""
-        identifier: str = self.make(
-            "port",
-            self.admin,
-            network_id=self.network,
-            project_id=self.owner.project_id,
-            **{"binding:host_id": "host1"},
-        )["id"]
-        self.ask(self.owner, "PUT", f"/ports/{identifier}/tags/blue")
-        return identifier
-
-    @cached_property
-    def moving_port(self) -> str:
-        """Bound to a second host, too, but not actively: its server is about to move there."""
-        port: str = self.make(
-            "port",
-            self.admin,
-            network_id=self.network,
-            project_id=self.owner.project_id,
-            **{"binding:host_id": "host1"},
-        )["id"]
-        self.ask(self._service, "POST", f"/ports/{port}/bindings", {"binding": {"host": "host2"}})
-        return port
-
-    @cached_property
-    def router(self) -> str:
-        router: str = self.make("router", external_gateway_info={"network_id": self.public})["id"]
-        self.ask(self.owner, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": self.subnet})
-        self.ask(self.owner, "PUT", f"/routers/{router}/tags/blue")
-        self.ask(self.owner, "PUT", f"/routers/{router}/add_extraroutes", {"router": {"routes": [ROUTE]}})
-        return router
-
-    @cached_property
-    def other_subnet(self) -> str:
-        network = self.make("network", name="other")["id"]
-        identifier: str = self.make("subnet", network_id=network, ip_version=4, cidr="10.4.0.0/24")["id"]
-        return identifier
-
-    @cached_property
-    def router_without_routes(self) -> str:
-        """It has an interface that nothing needs."""
-        router: str = self.make("router", name="routeless")["id"]
-        self.ask(self.owner, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": self.other_subnet})
-        return router
-
-    @cached_property
-    def topology(self) -> str:
-        """The project of a user who has had everything made automatically."""
-        self.ask(self.owner, "GET", f"/auto-allocated-topology/{self.owner.project_id}")
-        return str(self.owner.project_id)
-
-    @cached_property
-    def project_with_quotas(self) -> str:
-        self.ask(self.admin, "PUT", f"/quotas/{self.owner.project_id}", {"quota": {"port": 100}})
-        return str(self.owner.project_id)
-
-    @cached_property
-    def router_without_interfaces(self) -> str:
-        identifier: str = self.make("router", name="empty")["id"]
-        return identifier
-
-    @cached_property
-    def floating_ip(self) -> str:
-        identifier: str = self.make("floatingip", floating_network_id=self.public)["id"]
-        self.ask(self.owner, "PUT", f"/floatingips/{identifier}/tags/blue")
-        return identifier
-
-    @cached_property
-    def routed_port(self) -> str:
-        """Behind a router with a way out."""
-        network = self.make("network", name="routed")["id"]
-        subnet = self.make("subnet", network_id=network, ip_version=4, cidr="10.6.0.0/24")["id"]
-        router = self.make("router", external_gateway_info={"network_id": self.public})["id"]
-        self.ask(self.owner, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
-        identifier: str = self.make("port", network_id=network)["id"]
-        return identifier
-
-    @cached_property
-    def forwarding_ip(self) -> str:
-        """A floating IP that forwards ports."""
-        identifier: str = self.make("floatingip", floating_network_id=self.public)["id"]
-        return identifier
-
-    @cached_property
-    def port_forwarding(self) -> str:
-        wanted = {"protocol": "tcp", "internal_port_id": self.routed_port, "internal_port": 22, "external_port": 2222}
-        path = f"/floatingips/{self.forwarding_ip}/port_forwardings"
-        made = self.ask(self.owner, "POST", path, {"port_forwarding": wanted})
-        identifier: str = made["port_forwarding"]["id"]
-        return identifier
-
-    @cached_property
-    def subnet_pool(self) -> str:
-        identifier: str = self.make("subnetpool", name="pool", prefixes=["10.8.0.0/16"])["id"]
-        self.ask(self.owner, "PUT", f"/subnetpools/{identifier}/tags/blue")
-        return identifier
-
-    def agent(self, kind: str) -> str:
-        query = f"agent_type={kind.replace(' ', '%20')}&host=host1"
-        found: str = self.ask(self.admin, "GET", f"/agents?{query}")["agents"][0]["id"]
-        return found
-
-    @cached_property
-    def address_scope(self) -> str:
-        identifier: str = self.make("address_scope", name="scope", ip_version=4)["id"]
-        return identifier
-
-    @cached_property
-    def metering_label(self) -> str:
-        wanted = {"metering_label": {"project_id": self.owner.project_id}}
-        return str(self.ask(self.admin, "POST", "/metering/metering-labels", wanted)["metering_label"]["id"])
-
-    @cached_property
-    def metering_rule(self) -> str:
-        wanted = {"metering_label_rule": METERING_RULE | {"metering_label_id": self.metering_label}}
-        made = self.ask(self.admin, "POST", "/metering/metering-label-rules", wanted)
-        return str(made["metering_label_rule"]["id"])
-
-    @cached_property
-    def qos_policy(self) -> str:
-        made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
-        identifier: str = made["policy"]["id"]
-        self.ask(self.admin, "PUT", f"/policies/{identifier}/tags/blue")
-        return identifier
-
-    @cached_property
-    def bandwidth_limit(self) -> str:
-        path = f"/qos/policies/{self.qos_policy}/bandwidth_limit_rules"
-        made = self.ask(self.admin, "POST", path, {"bandwidth_limit_rule": {"max_kbps": 1000}})
-        return str(made["bandwidth_limit_rule"]["id"])
-
-    def _promise(self, name: str, **value: int) -> str:
-        made = self.ask(self.admin, "POST", f"/qos/policies/{self.qos_policy}/{name}s", {name: value})
-        return str(made[name]["id"])
-
-    @cached_property
-    def minimum_bandwidth(self) -> str:
-        return self._promise("minimum_bandwidth_rule", min_kbps=1)
-
-    @cached_property
-    def minimum_packet_rate(self) -> str:
-        return self._promise("minimum_packet_rate_rule", min_kpps=1)
-
-    @cached_property
-    def marking_policy(self) -> str:
-        made = self.ask(self.admin, "POST", "/qos/policies", {"policy": {"project_id": self.owner.project_id}})
-        return str(made["policy"]["id"])
-
-    @cached_property
-    def dscp_mark(self) -> str:
-        path = f"/qos/policies/{self.marking_policy}/dscp_marking_rules"
-        made = self.ask(self.admin, "POST", path, {"dscp_marking_rule": {"dscp_mark": 26}})
-        return str(made["dscp_marking_rule"]["id"])
-
-    @cached_property
-    def rbac_policy(self) -> str:
-        made = self.ask(
-            self.owner,
-            "POST",
-            "/rbac-policies",
-            {
-                "rbac_policy": {
-                    "object_type": "network",
-                    "object_id": self.empty_network,
-                    "action": "access_as_shared",
-                    "target_tenant": "00000000-0000-4000-8000-000000000001",
-                }
-            },
-        )
-        return str(made["rbac_policy"]["id"])
-
-    @cached_property
-    def address_group(self) -> str:
-        identifier: str = self.make("address_group", name="office", addresses=["10.8.0.0/16"])["id"]
-        return identifier
-
-    @cached_property
-    def _group(self) -> dict[str, Any]:
-        return self.make("security_group", name="web")
-
-    @cached_property
-    def group(self) -> str:
-        identifier: str = self._group["id"]
-        self.ask(self.owner, "PUT", f"/security-groups/{identifier}/tags/blue")
-        return identifier
-
-    @cached_property
-    def group_rule(self) -> str:
-        identifier: str = self._group["security_group_rules"][0]["id"]
-        return identifier
-
-
-METERING_RULE = {"direction": "egress", "source_ip_prefix": "10.1.0.0/24"}
-ROUTE = {"destination": "10.9.0.0/24", "nexthop": "10.1.0.77"}
 PARAMETERS: Mapping[str, str | Made] = {
     "network_id": lambda t: t.network,
     "subnet_id": lambda t: t.subnet,
@@ -303,7 +61,7 @@ PARAMETERS: Mapping[str, str | Made] = {
 def crud(
     path: str, kind: str, new: dict[str, Any], *, sees: Personas = READER, changes: Personas = MEMBER, **deleted: Any
 ) -> dict[str, Example]:
-    """The five operations on a kind of thing. `deleted`: the path of one that nothing hangs on."""
+    """The five operations on a kind of resource. `deleted`: the path of one that can be deleted."""
     one, seen = f"{path}/{{{kind}_id}}", (f"get_{kind}",)
     return {
         f"GET {path}": Example(may=ANYONE),
@@ -315,7 +73,7 @@ def crud(
 
 
 def tags(path: str, kind: str, sees: Personas = READER, changes: Personas = MEMBER) -> dict[str, Example]:
-    """The seven operations on the tags of a kind of thing."""
+    """The seven operations on the tags of a kind of resource."""
     one, seen = f"{path}/{{{kind}_id}}/tags", (f"get_{kind}",)
     change: dict[str, Any] = {"may": changes, "sees": sees, "rules": seen}
     return {
