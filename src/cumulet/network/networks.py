@@ -139,29 +139,6 @@ NETWORKS = Kind(
 )
 
 
-class NewNetwork(bodies.NewNamed):
-    """A new network."""
-
-    admin_state_up: bodies.Truth | Unset = UNSET
-    shared: bodies.Truth | Unset = UNSET
-    external: Annotated[bodies.Truth | Unset, Key("router:external")] = UNSET
-    is_default: bodies.Truth | Unset = UNSET
-    mtu: bodies.Number | Unset = UNSET
-    port_security_enabled: bodies.Truth | Unset = UNSET
-    network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
-    physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
-    segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
-    availability_zone_hints: bodies.ZoneHints | Unset = UNSET
-    dns_domain: bodies.DnsDomain | Unset = UNSET
-    qos_policy_id: bodies.Id | Unset | None = UNSET
-    tags: bodies.Tags | Unset = UNSET
-
-
-class CreateNetworks(Body):
-    network: NewNetwork | Unset = UNSET
-    networks: list[NewNetwork] | Unset = UNSET
-
-
 class UpdateNetwork(bodies.NamedChange):
     admin_state_up: bodies.Truth | Unset = UNSET
     shared: bodies.Truth | Unset = UNSET
@@ -174,6 +151,18 @@ class UpdateNetwork(bodies.NamedChange):
     segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET
+
+
+class NewNetwork(UpdateNetwork):
+    project_id: bodies.ProjectId | Unset = UNSET
+    tenant_id: bodies.ProjectId | Unset = UNSET
+    availability_zone_hints: bodies.ZoneHints | Unset = UNSET
+    tags: bodies.Tags | Unset = UNSET
+
+
+class CreateNetworks(Body):
+    network: NewNetwork | Unset = UNSET
+    networks: list[NewNetwork] | Unset = UNSET
 
 
 @NETWORK.operation("GET", "/networks", rules=())

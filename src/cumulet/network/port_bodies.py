@@ -21,12 +21,10 @@ Groups = Annotated[list[bodies.Id], Json({"maxItems": 100})]
 Pairs = Annotated[list[AddressPair], Json({"maxItems": 100})]
 
 
-class NewPort(bodies.NewNamed):
-    """A port to be made."""
+class PortValues(bodies.NamedChange):
+    """What a new port and a changed one may both have."""
 
-    network_id: bodies.Id
     admin_state_up: bodies.Truth | Unset = UNSET
-    mac_address: bodies.MacAddress | Unset | None = UNSET
     fixed_ips: FixedIps | Unset = UNSET
     device_id: bodies.Name | Unset | None = UNSET
     device_owner: bodies.Name | Unset | None = UNSET
@@ -39,6 +37,13 @@ class NewPort(bodies.NewNamed):
     host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
     profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
     vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
+
+
+class NewPort(PortValues):
+    project_id: bodies.ProjectId | Unset = UNSET
+    tenant_id: bodies.ProjectId | Unset = UNSET
+    network_id: bodies.Id
+    mac_address: bodies.MacAddress | Unset | None = UNSET
     tags: bodies.Tags | Unset = UNSET
 
 
@@ -47,18 +52,5 @@ class CreatePorts(Body):
     ports: list[NewPort] | Unset = UNSET
 
 
-class UpdatePort(bodies.NamedChange):
-    admin_state_up: bodies.Truth | Unset = UNSET
+class UpdatePort(PortValues):
     mac_address: bodies.MacAddress | Unset = UNSET
-    fixed_ips: FixedIps | Unset = UNSET
-    device_id: bodies.Name | Unset | None = UNSET
-    device_owner: bodies.Name | Unset | None = UNSET
-    security_groups: Groups | Unset | None = UNSET
-    allowed_address_pairs: Pairs | Unset | None = UNSET
-    port_security_enabled: bodies.Truth | Unset = UNSET
-    extra_dhcp_opts: DhcpOptions | Unset | None = UNSET
-    dns_name: bodies.DnsName | Unset | None = UNSET
-    qos_policy_id: bodies.Id | Unset | None = UNSET
-    host_id: Annotated[bodies.Name | Unset | None, Key("binding:host_id")] = UNSET
-    profile: Annotated[dict[str, object] | Unset | None, Key("binding:profile")] = UNSET
-    vnic_type: Annotated[VnicType | Unset | None, Key("binding:vnic_type")] = UNSET
