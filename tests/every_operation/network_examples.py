@@ -34,6 +34,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "subnetpool_id": lambda t: t.subnet_pool,
     "address_group_id": lambda t: t.address_group,
     "rbac_policy_id": lambda t: t.rbac_policy,
+    "segment_id": lambda t: t.network,
     "metering_label_id": lambda t: t.metering_label,
     "metering_label_rule_id": lambda t: t.metering_rule,
     "policy_id": lambda t: t.qos_policy,
@@ -157,6 +158,8 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     f"PUT {ADDRESS_GROUP}/remove_addresses": Example(
         may=MEMBER, sees=READER, body={"addresses": ["10.8.0.0/16"]}, rules=("get_address_group",)
     ),
+    "GET /segments": Example(may=ANYONE),
+    "GET /segments/{segment_id}": Example(may=ADMIN, sees=ADMIN, rules=("get_segment",)),
     f"GET {METERING}s": Example(may=ANYONE),
     f"POST {METERING}s": Example(may=MANAGER, body={"metering_label": {"name": "new"}}),
     f"GET {METERING}s/{{metering_label_id}}": Example(may=READER, sees=READER, rules=SEEN_LABEL),

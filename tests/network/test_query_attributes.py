@@ -16,6 +16,7 @@ from cumulet.network.qos_rules import kind_of
 from cumulet.network.rbac_policies import RBAC_POLICIES
 from cumulet.network.resource import Kind
 from cumulet.network.security_groups import RULES
+from cumulet.network.segments import SEGMENTS
 from cumulet.network.tags import KINDS
 
 TABLE = Path(__file__).with_name("neutron_query_attributes.tsv")
@@ -36,7 +37,7 @@ def upstream(plural: str, which: int) -> set[str]:
 
 @pytest.mark.parametrize(
     "kind",
-    [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, *QOS_RULES, ADDRESS_SCOPES, METERING_LABELS, METERING_RULES],
+    [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, *QOS_RULES, ADDRESS_SCOPES, METERING_LABELS, METERING_RULES, SEGMENTS],
     ids=lambda kind: kind.plural,
 )
 def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:

@@ -77,6 +77,7 @@ EXTENSIONS = {
     "security-groups-rules-belongs-to-default-sg": ("Rule's default group field", "Adds belongs_to_default_sg"),
     "security-groups-shared-filtering": ("Security group filtering on the shared field", "Filtering by shared"),
     "security-groups-remote-address-group": ("Remote address group id field", "Adds remote_address_group_id to rules"),
+    "segment": ("Segment", "Segments extension."),
     "service-type": ("Neutron Service Type Management", "API for retrieving service providers"),
     "sort-key-validation": ("Sort keys validation", "Provides validation on sort keys."),
     "sorting": ("Sorting support", "Extension that indicates that sorting is enabled."),

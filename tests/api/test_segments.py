@@ -1,0 +1,47 @@
+"""Segments: the one that each network has."""
+
+from __future__ import annotations
+
+from cumulet.testing import Client
+from tests.api.test_network_stories import call, make
+
+
+def test_each_network_has_one_segment_which_administrators_see(member: Client, admin: Client) -> None:
+    one, other = make(member, "network", name="one")["id"], make(member, "network", name="other")["id"]
+    network = call(admin, "GET", f"/networks/{one}")["network"]
+    (segment,) = call(admin, "GET", f"/segments?network_id={one}")["segments"]
+    told = {name: segment[name] for name in ("network_id", "network_type", "physical_network", "segmentation_id")}
+    assert told == {
+        "network_id": one,
+        "network_type": network["provider:network_type"],
+        "physical_network": network["provider:physical_network"],
+        "segmentation_id": network["provider:segmentation_id"],
+    }
+    assert call(admin, "GET", f"/segments/{segment['id']}")["segment"] == segment
+    of_type = call(admin, "GET", "/segments?network_type=vxlan&sort_key=segmentation_id&sort_dir=asc")["segments"]
+    numbers = [each["segmentation_id"] for each in of_type]
+    assert numbers == sorted(numbers)
+    assert {one, other} <= {each["network_id"] for each in of_type}
+    page = call(admin, "GET", "/segments?limit=1")
+    assert len(page["segments"]) == 1
+    assert f"marker={page['segments'][0]['id']}" in page["segments_links"][0]["href"]
+    assert call(member, "GET", "/segments")["segments"] == []
+    assert call(member, "GET", f"/segments/{segment['id']}").status == 404
+    assert call(member, "DELETE", f"/networks/{one}").status == 204
+    gone = call(admin, "GET", f"/segments/{segment['id']}")
+    assert (gone.status, gone["NeutronError"]["type"]) == (404, "SegmentNotFound")
+
+
+def test_a_network_gets_no_second_segment_and_what_is_missing_is_said(member: Client, admin: Client) -> None:
+    network = make(member, "network")["id"]
+    body = {"segment": {"network_id": network, "network_type": "vxlan", "segmentation_id": 77}}
+    assert call(admin, "POST", "/segments", body).status == 501
+    assert call(admin, "PUT", f"/segments/{network}", {"segment": {"name": "n"}}).status == 501
+    assert call(admin, "DELETE", f"/segments/{network}").status == 501
+    assert call(member, "POST", "/segments", body).status == 403
+    assert call(member, "PUT", f"/segments/{network}", {"segment": {"name": "n"}}).status == 403
+    assert call(member, "DELETE", f"/segments/{network}").status == 403
+    assert len(call(admin, "GET", f"/segments?network_id={network}")["segments"]) == 1
+    assert call(admin, "GET", "/extensions/segment").status == 200
+    for missing in ("/network_segment_ranges", "/trunks", "/flavors", "/service_profiles"):
+        assert call(admin, "GET", missing).status == 404
