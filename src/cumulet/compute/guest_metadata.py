@@ -1,9 +1,9 @@
-"""What a guest is told of itself: Nova's metadata, file by file. A pure function of the records.
+"""A guest's metadata, file by file, as Nova has it. A pure function of the records.
 
 `facts_of` reads the records, `files` makes the documents of every version from them. The config drive of a guest is
 these files (`drive`), frozen with its description, so that a move makes the same drive again. The metadata service on
-its host answers with the same ones, without `admin_pass`, which Nova gives on the drive only. So both tell of the ports
-that the guest was described with: of one that is plugged in later neither tells, where Nova's service would.
+its host answers with the same files, without `admin_pass`, which Nova gives on the drive only. So both have the ports
+of the guest's description, and not those that are attached later; Nova's service has these, too.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ SEED_BYTES = 512
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a server's records that its guest may know of."""
+    """What the records say of a server and its guest may know."""
 
     server: Server
     number: int
     zone: str
     ports: tuple[PortView, ...]
     slots: Mapping[str, int | None]
-    """Of the ports that the guest has NICs for, by their ids: `Nic.slot`."""
+    """By id of each port that the guest has a NIC for: `Nic.slot`."""
     network: dict[str, object]
     domain: str
     """Appended to the host name; empty for none."""
@@ -125,7 +125,7 @@ def _devices(facts: Facts, version: str) -> list[dict[str, object]]:
     told: list[dict[str, object]] = []
     for port in facts.ports:
         slot = facts.slots.get(port.id)
-        if slot is None:  # On record only.
+        if slot is None:  # The port is on record only.
             continue
         view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "pci", "address": pci.nic_address(slot)}
         if _from(ROCKY, version):

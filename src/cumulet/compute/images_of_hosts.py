@@ -1,4 +1,4 @@
-"""Which images a host may fetch: those that its servers are made from; and bring: those that snapshots wait for."""
+"""Which images a host may fetch (those of its servers), and which it may send (those that snapshots wait for)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IMAGES_OF = (
 
 
 def image_for(tx: Tx, host: str, sha512: str) -> str | None:
-    """The id of an image with this content from which a server is made that has a share of `host`; else None."""
+    """The id of an image with this content from which a server with a share of `host` is made; else None."""
     for image_id in {one for row in tx.all(_IMAGES_OF, {"of_host": host}) for one in row if one is not None}:
         image = image_store.data_of(tx, image_id)
         if image is not None and image.status == "active" and image.os_hash_value == sha512:
@@ -45,6 +45,6 @@ _WAITS = sa.select(operations.c.id).where(
 
 
 def require_wanted(tx: Tx, host: str, image_id: str) -> None:
-    """NotFound unless an operation that is under way waits for this image's content from `host`."""
+    """NotFound unless a running operation waits for this image's content from `host`."""
     if tx.first(_WAITS, {"of_host": host, "of_image": image_id}) is None:
         raise NotFound(f"Failed to find image {image_id}", private=f"nobody waits for it from {host}")

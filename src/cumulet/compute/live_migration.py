@@ -139,18 +139,18 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint | None = None
     progress: MigrationProgress | None = None
     source_seen: GuestState | None = None
-    """What the source's hypervisor said at the end of an unwinding, if the guest was not running there."""
+    """The guest's state at the source at the end of an unwinding, if it did not run there."""
     post_copy: bool = False
-    """Both hosts can do post-copy: where completion is forced, memory may follow after the commit."""
+    """Both hosts can do post-copy: if completion is forced, memory may follow after the commit."""
     rest_follows: bool = False
-    """Post-copy is used: at the commit some of the memory is still at the source."""
+    """Post-copy is used: at the commit a part of the memory is still at the source."""
     memory_lost: str | None = None
     """Why the guest was booted from its disk, if it was."""
 
 
 MEMORY_LOST = "The guest's memory was lost after it belonged to its destination; it was booted from its disk there:"
 ARRIVAL_SECONDS = 10.0
-"""How long a destination may take to confirm that all that the source has sent has arrived."""
+"""How long a destination may take to confirm that everything has arrived."""
 
 
 def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
@@ -184,7 +184,7 @@ def pick_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
 
 
 async def start_destination(context: Context, state: LiveMigration) -> LiveMigration:
-    """A guest just like the source's, paused, listening for the source alone."""
+    """Make a paused guest at the destination that listens for the source alone."""
 
     def look(tx: Tx) -> tuple[Server, bool]:
         both = all(host_records.offers(tx, host or "", "post-copy") for host in (state.source, state.destination))
@@ -203,9 +203,9 @@ async def destroy_destination(context: Context, state: LiveMigration) -> LiveMig
 
 
 async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
-    """Disks and memory, until the guest has stopped and all of it is on the destination. Nobody runs then.
+    """Copy disks and memory until the guest stands still and everything is at the destination. It runs on no side then.
 
-    In post-copy the guest has stopped, its disk is there, and some of its memory will follow once the commit is made.
+    In post-copy the guest stands still, its disk is there, and the rest of its memory follows after the commit.
     """
     assert state.endpoint is not None
     parameters = copy_parameters(context, post_copy=state.post_copy)
@@ -219,9 +219,9 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
 
 
 async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it: bool) -> None:
-    """Never trust one side: what the source says it has sent, the destination says it has. It may need a moment for it.
+    """Wait until the destination, too, says that the guest has arrived: one side alone is not trusted.
 
-    `all_of_it`: all state must have arrived; without it, the guest only has to be there.
+    `all_of_it`: all state must have arrived; otherwise the guest only has to be there.
     """
     destination = state.destination or ""
     given_up_at = context.clock.monotonic() + ARRIVAL_SECONDS
@@ -238,7 +238,7 @@ async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it:
 
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:
-    """The source runs on: ownership has not moved and cannot move any more, whatever the copy has come to."""
+    """Let the guest run on at the source: ownership has not moved and cannot move any more."""
     try:
         await operations.let_go_on(context, state.source, command(context, state))
     except m.VerbFailed:
@@ -266,14 +266,14 @@ def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration
 
 
 async def switch_peers(context: Context, state: LiveMigration) -> LiveMigration:
-    """Every host sends what is for the guest to its destination, which lets it speak, and the source no longer does."""
+    """From here on every host sends the guest's packets to the destination, and only that lets it send."""
     await wiring.switch_peers(context, moves.destination(state), state.server_id)
     return state
 
 
 async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
-    """The destination, which owns it now, lets it run. A guest that died there since is booted from its disk, and the
-    migration's record says so."""
+    """Let the guest run at the destination, which owns it now. If it has died there since, it is booted from its disk,
+    and the migration's record says so."""
     if state.rest_follows:
         state = await post_copy.begin_post_copy(context, state)
     try:
@@ -289,12 +289,12 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
 
 
 async def discard_source(context: Context, state: LiveMigration) -> LiveMigration:
-    """Last of all. Until here the source's copy was the safety net; in post-copy it also held memory not yet sent."""
+    """Last of all: until here the source's guest could be needed; in post-copy it also held memory not yet sent."""
     if state.rest_follows:
         try:
             state = await post_copy.receive_rest(context, state)
         except m.HostUnreachable:
-            # A silent destination may be alive and still fetch memory: the source stays until that host is fenced.
+            # A silent destination may be alive and still fetch memory, so the source stays until that host is fenced.
             if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination or "", context.settings)):
                 raise
     await operations.unless_down(context, state.source, m.Destroy(**command(context, state)))
@@ -317,7 +317,7 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
 
 
 def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) -> None:
-    """The server is where it was; the migration's record and the action say why."""
+    """The server is where it was. The migration's record and the action have the reason."""
     now = context.clock.now_us()
     aborted = failure.reason == "ABORTED"
     moves.update_record(

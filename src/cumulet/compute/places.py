@@ -1,4 +1,4 @@
-"""Where servers are, or may come to be: what every rule that looks at where servers are has to count.
+"""Where servers are, or may come to be: every rule about places of servers counts these.
 
 A server is at the host that owns it, and wherever it or one of its migrations holds a share in placement: a
 destination that is claimed, a source that may have it back (also of a resize that can be reverted). Asked in the
@@ -43,7 +43,7 @@ _ON_HOSTS = (
 
 
 def places_of(tx: Tx, server_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
-    """The hosts of each of these servers that is anywhere; a deleted one is nowhere."""
+    """By server id, its hosts. A server without hosts, such as a deleted one, is left out."""
     found: dict[str, set[str]] = {}
     for part in in_parts(list(server_ids)):
         for statement in _OF_SERVERS:

@@ -1,7 +1,7 @@
-"""Post-copy: below the line of a live migration, for the guest runs at its destination before all its memory has come.
+"""Post-copy: below the line of a live migration, the guest runs at its destination before all of its memory has come.
 
-Until it has, the source is needed: a connection that breaks is made anew, and where the rest will never come the guest
-is booted from its disk, which is whole at the destination. QMP `migrate-start-postcopy`, `migrate-recover`.
+Until then the source is needed. A connection that breaks is made anew. If the rest will never come, the guest is booted
+from its disk, which is whole at the destination. QMP: `migrate-start-postcopy`, `migrate-recover`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
-    """The source sends what the destination needs to run. If the source has lost it, the guest is booted from its disk.
+    """Let the source send the state that the guest needs to run. If that is lost, the guest boots from its disk.
 
-    But only once it is certainly gone from the source: when a copy fails, a hypervisor may let its guest run on.
+    The guest boots only once it is certainly gone from the source: when a copy fails, a hypervisor may let it run on.
     """
     try:
         await context.hosts.send(state.source, m.BeginPostCopy(**command(context, state)))
@@ -44,7 +44,7 @@ async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigrati
 
 
 async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
-    """Waits until the destination has all of the guest's memory, or the rest of it is lost."""
+    """Wait until the destination has all of the guest's memory, or the rest of it is lost."""
     patience = context.settings.migration_progress_timeout_seconds
     seen, sent, moved_at = MigrationPhase.POST_COPY_READY, -1, context.clock.monotonic()
     while True:
@@ -63,7 +63,7 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
             return await boot_from_disk(context, state, f"its process at {state.destination} has ended.")
         stands_still = context.clock.monotonic() - moved_at > patience
         if progress is None:
-            # Its agent is silent, but its hypervisor may still be sending, as long as the host may be alive.
+            # Its agent is silent, but its hypervisor may go on sending as long as the host may be alive.
             up = await context.read(lambda tx: host_records.is_up(tx, state.source))
             if not up and (stands_still or arrived is MigrationPhase.FAILED):
                 return await boot_from_disk(context, state, f"{state.source} is down.")
@@ -74,7 +74,7 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 
 
 async def recover_connection(context: Context, state: LiveMigration) -> None:
-    """The network between the hosts was cut: both sides still have all they had, so another connection mends it."""
+    """The connection of the hosts was lost. Both sides still have all they had, so another connection mends it."""
     try:
         endpoint = await context.hosts.send(moves.destination(state), m.RecoverIncoming(**command(context, state)))
     except m.VerbFailed:
@@ -87,7 +87,7 @@ def _ended(state: LiveMigration, progress: MigrationProgress) -> str:
 
 
 async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> LiveMigration:
-    """The destination owns the guest and has its whole disk. May be asked again: one that runs is left alone."""
+    """Boot the guest from its disk, which is whole at the destination. May be repeated: a running one is left alone."""
     await context.hosts.send(moves.destination(state), m.GiveUpMemory(**command(context, state)))
     seen = await operations.observe(context, moves.destination(state), state.server_id)
     if seen in (GuestState.CRASHED, GuestState.STOPPED):
@@ -96,7 +96,7 @@ async def boot_from_disk(context: Context, state: LiveMigration, why: str) -> Li
 
 
 async def _ask_destination(context: Context, state: LiveMigration) -> MigrationPhase:
-    """How much has arrived. No answer counts as FAILED: a hypervisor that waits for a lost page answers nobody."""
+    """How much has arrived. No answer counts as FAILED: a hypervisor that waits for a lost page does not answer."""
     try:
         answer = await context.hosts.send(moves.destination(state), m.AskArrival(server_id=state.server_id))
     except m.VerbFailed:
@@ -105,7 +105,7 @@ async def _ask_destination(context: Context, state: LiveMigration) -> MigrationP
 
 
 async def _ask_source(context: Context, state: LiveMigration, seen: MigrationPhase) -> MigrationProgress | None:
-    """How the copy is; None where the source does not answer."""
+    """The phase of the copy; None if the source does not answer."""
     try:
         return await ask_progress(context, state, seen)
     except m.HostUnreachable:

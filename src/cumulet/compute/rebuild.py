@@ -123,7 +123,7 @@ def _require_implemented(body: Rebuild) -> None:
 
 
 def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, str]]:
-    """Of the server's record, once all that is asked for can be had; and the guest's secrets, which are among them."""
+    """Changes of the server's record, after all checks, and the guest's secrets, which are among them."""
     server, body = call.target, call.body
     changes: dict[str, object] = {
         name: value
@@ -152,16 +152,16 @@ def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, 
 
 
 class Rebuilding(OnHost, frozen=True, kw_only=True):
-    """State of the saga. `run`: whether the server shall run afterwards. `before`: of its record, what is put back."""
+    """State of the saga. `run`: whether the server is to run afterwards. `before`: columns to restore in the undo."""
 
     run: bool
     before: Mapping[str, object]
     destroyed: bool = False
-    """Its old guest is gone for certain: what is found on its host from then on is the new one."""
+    """Its old guest is certainly gone: a guest that is found on its host from then on is the new one."""
     guest: Guest | None = None
-    """As its host has frozen it."""
+    """The new description, as its host has frozen it."""
     observed: GuestState | None = None
-    """What was found there after a failure; None: its host is down."""
+    """The guest's state after a failure; None: its host is down."""
 
 
 # -- steps
@@ -217,9 +217,9 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
 
 
 def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
-    """Where its guest is still there, it was not touched, and is as it was; else the server is in ERROR.
+    """If the old guest is still there, the server is as it was; otherwise it is in ERROR.
 
-    Of a host that is down nothing is known. Unless the old guest was seen to go, it is what may be found there later.
+    Of a host that is down nothing is known: unless the old guest was seen to go, it may be found there later.
     """
     now = context.clock.now_us()
     before = {} if state.destroyed else state.before

@@ -113,7 +113,7 @@ def resize_server(call: Call[Server, Resize]) -> None:
 
 
 def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
-    """Only the increase counts, against the limits of the project and, where they are set, of its user."""
+    """Check the increase against the limits of the project and, if they are set, of its user."""
     old = server.flavor
     more = {"cores": flavor.vcpus - old.vcpus, "ram": flavor.memory_mib - old.memory_mib}
     for user_id in ("", server.user_id):
@@ -129,7 +129,7 @@ def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
 
 
 def _require_fit(tx: Tx, server: Server, flavor: Flavor) -> None:
-    """As on create; an image that was deleted since then demands nothing."""
+    """As on create. An image that was deleted since then demands nothing."""
     image = image_store.find(tx, server.image_id) if server.image_id is not None else None
     if image is None:
         return
@@ -163,9 +163,9 @@ class Resizing(msgspec.Struct, frozen=True, kw_only=True):
     destination: str | None = None
     endpoint: Endpoint | None = None
     guest: Guest | None = None
-    """As it is described at the destination."""
+    """Its description at the destination."""
     seen: GuestState | None = None
-    """What the guest was seen to be, if it should have been started and could not be."""
+    """The guest's state, if it should have been started and could not be."""
 
 
 def _begin(
@@ -193,7 +193,7 @@ def _begin(
 
 
 def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
-    """Another host that can run the guest as it is described, with room for it as it is and with the new flavor."""
+    """Choose another host that can run the guest, with room for its old and for its new flavor."""
     server = get_server(tx, state.server_id)
     preconditions.require(tx, server, Verb.RESIZE, context.settings)
     before, after = block_devices.of(server), block_devices.of(server, state.flavor)
@@ -224,10 +224,10 @@ async def stop_guest(context: Context, state: Resizing) -> Resizing:
 
 
 async def restart_guest(context: Context, state: Resizing) -> Resizing:
-    """It runs again where it ran; what cannot be started is recorded as it is seen.
+    """The undo: start the guest again if it ran. If it cannot be started, its state is recorded.
 
-    Its host may have been down when it should have been stopped again, and be back now; or an earlier move may have
-    left the guest waiting there, so that it could not be stopped.
+    The host may have been down when the guest should have been stopped, and be back now. Or an earlier move has left
+    the guest waiting there, so that it could not be stopped.
     """
     state = await stand_down(context, state)
     if not state.was_running:
@@ -243,7 +243,7 @@ async def restart_guest(context: Context, state: Resizing) -> Resizing:
 
 
 async def stand_by(context: Context, state: Resizing) -> Resizing:
-    """At the source: make the stopped guest ready to be copied, without running it."""
+    """At the source: prepare the stopped guest to be copied, without running it."""
     await context.hosts.send(state.source, m.StandBy(**command(context, state)))
     return state
 
@@ -254,7 +254,7 @@ async def stand_down(context: Context, state: Resizing) -> Resizing:
 
 
 async def start_destination(context: Context, state: Resizing) -> Resizing:
-    """A guest just like the source's, listening for the source alone: for its disk. It is never told to run."""
+    """Make a guest at the destination that listens for the source alone, for its disk. It is never told to run."""
     server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
     await require_wired(context, moves.destination(state), state.server_id)
     endpoint = await prepare_copy(context, state, server.guest, copy_parameters(context, paused=True))
@@ -285,7 +285,7 @@ async def cancel_copy(context: Context, state: Resizing) -> Resizing:
 
 
 async def take_in(context: Context, state: Resizing) -> Resizing:
-    """At the destination: a stopped guest of the new flavor."""
+    """At the destination: make it a stopped guest of the new flavor."""
     server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
     flavor = state.flavor
     guest = msgspec.structs.replace(
@@ -297,7 +297,7 @@ async def take_in(context: Context, state: Resizing) -> Resizing:
 
 
 async def let_source_rest(context: Context, state: Resizing) -> Resizing:
-    """At the source: stopped, with its disk, for as long as the user may want it back."""
+    """At the source: stop the guest and keep its disk, as long as the user may revert."""
     await context.hosts.send(state.source, m.StandDown(**command(context, state)))
     return state
 
@@ -330,7 +330,7 @@ def record_host(tx: Tx, context: Context, state: Resizing) -> Resizing:
 
 
 async def start_guest(context: Context, state: Resizing) -> Resizing:
-    """Run again where it ran. One that cannot be started is left stopped, so that its user can revert."""
+    """Start it again if it ran. If it cannot be started it stays stopped, so that its user can revert."""
     if not state.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
     destination = moves.destination(state)
@@ -357,7 +357,7 @@ def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
 
 
 def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None:
-    """The server is where it was, as it was; the migration's record and the action say why."""
+    """The server is as it was. The migration's record and the action have the reason."""
     now = context.clock.now_us()
     moves.update_record(
         tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,

@@ -1,4 +1,4 @@
-"""What follows a resize or cold migration: its user confirms it, reverts it, or says nothing for long enough."""
+"""What follows a resize or cold migration: its user confirms it, reverts it, or does not answer in time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PATH = "/servers/{server_id}/action"
     "POST", PATH, action="confirmResize", rules=(Rule(CONFIRM),), target=server_in_sight, body=Anything, success=204
 )
 def confirm_resize(call: Call[Server, Anything]) -> None:
-    """Keep a server as it was resized; what it kept where it came from is removed."""
+    """Keep a server as it was resized, and remove what it kept where it came from."""
     server = call.target
     require_state(server, "confirmResize", call.caller)
     kept = _kept(call.tx, server)
@@ -97,7 +97,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     runs: bool
     """Whether its guest ran when this began."""
     seen: GuestState | None = None
-    """What the guest was seen to be, if it should have been started and could not be."""
+    """The guest's state, if it should have been started and could not be."""
 
 
 def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_id: int) -> Outcome:
@@ -137,7 +137,7 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 
 
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
-    """If the destination has lost the guest, it does not run there: the revert may go on."""
+    """Stop the guest at the destination. If that has lost the guest, the revert goes on."""
     try:
         await context.hosts.send(state.destination, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     except m.VerbFailed:
@@ -147,7 +147,7 @@ async def stop_destination(context: Context, state: Outcome) -> Outcome:
 
 
 async def restart_destination(context: Context, state: Outcome) -> Outcome:
-    """It stays resized, and runs again if it ran; what cannot be started is recorded as it is seen."""
+    """The undo: it stays resized and is started again if it ran. If it cannot be started, its state is recorded."""
     if not state.runs:
         return state
     try:
@@ -161,7 +161,7 @@ async def restart_destination(context: Context, state: Outcome) -> Outcome:
 
 
 async def look_at_source(context: Context, state: Outcome) -> Outcome:
-    """Before anything is given up, look whether the guest to return to is still there."""
+    """Before anything is given up, check that the guest to return to is still there."""
     with contextlib.suppress(m.VerbFailed):
         await context.hosts.send(state.source, m.StandDown(**command(context, state)))
     seen = await operations.observe(context, state.source, state.server_id)
@@ -184,7 +184,7 @@ def record_source(tx: Tx, context: Context, state: Outcome) -> Outcome:
 
 
 async def start_source(context: Context, state: Outcome) -> Outcome:
-    """Run again, if it ran before the resize. One that cannot be started is left stopped."""
+    """Start it again if it ran before the resize. If it cannot be started it stays stopped."""
     kept: resized.Kept | None = await context.read(lambda tx: resized.kept_of(tx, state.server_id))
     if kept is None or not kept.was_running:
         return msgspec.structs.replace(state, seen=GuestState.STOPPED)
@@ -219,7 +219,7 @@ def record_reverted(tx: Tx, context: Context, state: Outcome) -> Outcome:
 
 
 def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> None:
-    """It is resized as before, and can be confirmed or reverted."""
+    """It stays resized, and can be confirmed or reverted."""
     now = context.clock.now_us()
     kept = resized.kept_of(tx, state.server_id)
     if kept is not None:
@@ -256,7 +256,7 @@ RESIZE_REVERSION = Saga(
 
 
 class AutomaticConfirmation(Periodic):
-    """Confirms what nobody has confirmed or reverted for `resize_confirm_seconds`."""
+    """Confirms resizes that nobody has confirmed or reverted for `resize_confirm_seconds`."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake) -> None:
         after = settings.resize_confirm_seconds
@@ -277,7 +277,7 @@ class AutomaticConfirmation(Periodic):
             self._confirm(tx, server_id, now)
 
     def _confirm(self, tx: Tx, server_id: str, now_us: int) -> None:
-        """As its owner would. An operation that the owner has begun meanwhile goes first."""
+        """Confirm as the owner would. An operation that the owner has begun meanwhile goes first."""
         kept = resized.kept_of(tx, server_id)
         row = tx.first(sa.select(servers.c.vm_state, servers.c.task_state).where(servers.c.id == server_id))
         idle = row is not None and row.vm_state == VmState.RESIZED and row.task_state is None

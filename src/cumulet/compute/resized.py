@@ -52,18 +52,18 @@ def kept_of(tx: Tx, server_id: str) -> Kept | None:
 
 
 def kept_on(tx: Tx, host: str) -> set[str]:
-    """Ids of servers whose earlier disk `host` keeps. They live elsewhere, so their guests here are not drift."""
+    """Ids of servers whose old disk `host` keeps. They live elsewhere, and their guests here are not drift."""
     return {row.server_id for row in tx.all(_ON_HOST, {"of_host": host})}
 
 
 def kept_since(tx: Tx, before_us: int) -> list[str]:
-    """Ids of servers that were resized before this moment, and whose users have said nothing since."""
+    """Ids of servers that were resized before this moment and wait for an answer."""
     rows = tx.all(sa.select(resized_servers.c.server_id).where(resized_servers.c.finished_at_us < before_us))
     return [row.server_id for row in rows]
 
 
 def let_go(tx: Tx, kept: Kept, *, status: str, now_us: int) -> None:
-    """The resize is over, one way or the other: its share is free (unless given back before), its record ended."""
+    """The resize is over, confirmed or reverted: give back its share (if it is not yet), end its record."""
     placement.release(tx, consumer=kept.migration_uuid, now_us=now_us)
     tx.execute(
         sa.update(migrations)

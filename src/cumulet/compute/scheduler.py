@@ -1,4 +1,4 @@
-"""Which host: pure functions from what is known of hosts to a choice, with a coded reason for each one passed over."""
+"""The choice of a host: pure functions from the hosts' views, with a coded reason for each host passed over."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 
 
 class Unfit(NamedTuple):
-    """Why a host is not, and of what kind of thing: a spec, a resource class, a trait."""
+    """Why a host does not fit, and the name of what it lacks: a spec, a resource class, a trait."""
 
     reason: Reason
     detail: str
@@ -69,14 +69,14 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     features: frozenset[str] = frozenset()
     answers: bool = True
     may_have_routers: bool = True
-    """Where it offers networks at all."""
+    """It counts only if the host offers networks."""
     address: str = ""
     inventories: Mapping[str, Inventory] = {}
-    """By resource class: how much of it one server may have."""
+    """By resource class: the inventory, which bounds what one server may have."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be placed. `named`: only this host; every other check applies to it all the same."""
+    """A server to place. `named`: only this host is considered; every check applies to it all the same."""
 
     vcpus: int
     memory_mib: int
@@ -84,14 +84,14 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     named: str | None = None
     zone: str | None = None
     not_on: frozenset[str] = frozenset()
-    """Hosts it must not be on because it is there already."""
+    """Hosts that it must not be placed on, because it is there already."""
     affinity: frozenset[str] | None = None
     anti_affinity: frozenset[str] = frozenset()
     liked: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """Of hosts that will do, those with more are taken first; one that is not named has 0."""
+    """By host: of hosts that fit, those with a higher number are preferred; others have 0."""
     driver: str | None = None
     comes_from: str | None = None
-    """The address of the host that sends it there."""
+    """The address of the host from which it comes."""
     cpu_model: str | None = None
     machine_type: str | None = None
     networks: bool = False
@@ -100,7 +100,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     guest_agent: bool = False
     """Its guest has a channel to QEMU's guest agent, and moves with it."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Hosts that have failed to boot it, and how."""
+    """By host that has failed to boot it: the reason."""
     unkept: str | None = None
     """An extra spec of its flavor that no host keeps."""
     unfit: Mapping[str, Unfit] = msgspec.field(default_factory=dict)
@@ -113,11 +113,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None
     rejected: dict[str, Reason]
     details: dict[str, str] = msgspec.field(default_factory=dict)
-    """Of some of them, what the reason is about."""
+    """For some of these hosts, the name of what they lack."""
 
 
 def reject(host: HostView, need: Need) -> Reason | None:
-    """The first reason against `host`, or None. The order is that of usefulness to an administrator."""
+    """The first reason against `host`, or None. The most useful reasons for an administrator come first."""
     if host.name in need.not_on:
         return Reason.SAME_HOST
     if need.named is not None and host.name != need.named:
@@ -166,7 +166,7 @@ def _reject_by_room(host: HostView, need: Need) -> Reason | None:
 
 
 def _lacks(host: HostView, resource_class: str, free: float, amount: int) -> bool:
-    """As the claim will say (`placement.allocations.claim`). What is not asked for is never lacking."""
+    """Whether the claim would find too little of it (`placement.allocations.claim`)."""
     if amount == 0:
         return False
     inventory = host.inventories.get(resource_class)

@@ -1,4 +1,4 @@
-"""Images of servers' disks: the record of one that waits for its content, and how the content comes.
+"""Images of servers' disks: the record of an image that waits for its content, and how the content comes.
 
 Theory of operation. The image is recorded, queued, in the request's transaction. The server's host copies the disk as
 it is at one moment and brings the copy to the Image service with its certificate; the service takes it from that host
@@ -28,13 +28,13 @@ from cumulet.image import store as image_store
 from cumulet.web.operation import Call
 
 WAIT_SECONDS = 0.5
-"""How long a host keeps a question about a snapshot of which there is nothing new to say."""
+"""How long a host keeps a question about a snapshot before it answers that there is nothing new."""
 PENDING, UPLOADING = "image_pending_upload", "image_uploading"
 """Task states, as in Nova: copying, and sending."""
 
 
 class Waiting(Commanding, Protocol):
-    """Of a saga's state: which image waits for which host."""
+    """The part of a saga's state that says which image waits for which host."""
 
     @property
     def host(self) -> str: ...
@@ -46,13 +46,13 @@ WaitingT = TypeVar("WaitingT", bound=Waiting)
 
 
 class Snapshot(OnHost, frozen=True, kw_only=True):
-    """State of the saga. `backup_type` None: it is no backup; else the newest `rotation` of its type are kept."""
+    """State of the saga. With a `backup_type` it is a backup: the newest `rotation` of that type are kept."""
 
     image_id: str
     backup_type: str | None = None
     rotation: int = 0
     outdated: tuple[str, ...] = ()
-    """Backups that were deleted, whose data is to go."""
+    """Ids of backups that were deleted and whose data must be removed."""
 
 
 def new_image(
@@ -132,7 +132,7 @@ async def bring_image(context: Context, state: Waiting, copying: str, sending: s
 
 
 async def _status(context: Context, state: Waiting) -> str | None:
-    """Of the image; None: it is gone."""
+    """The image's status; None: it is gone."""
     found = await context.read(lambda tx: image_store.data_of(tx, state.image_id))
     return None if found is None else str(found.status)
 
@@ -142,7 +142,7 @@ def _show(tx: Tx, context: Context, state: Waiting, task_state: str) -> None:
 
 
 async def _ask(context: Context, state: Waiting, seen: SnapshotPhase) -> SnapshotProgress:
-    """How it is, once its phase is no longer the one `seen`, or after a while."""
+    """The snapshot's progress, once its phase differs from `seen`, or after a while."""
     question = disk.AskSnapshot(
         server_id=state.server_id, image_id=state.image_id, wait_seconds=WAIT_SECONDS, seen=seen
     )
@@ -150,7 +150,7 @@ async def _ask(context: Context, state: Waiting, seen: SnapshotPhase) -> Snapsho
 
 
 async def end_snapshot(context: Context, state: WaitingT) -> WaitingT:
-    """On the host: nothing of it is left there, whether it succeeded, failed, or was never begun."""
+    """Remove all of it on the host, whether it succeeded, failed, or was never begun."""
     await operations.unless_down(context, state.host, disk.EndSnapshot(**command(context, state)))
     return state
 
@@ -169,7 +169,7 @@ def record_image(tx: Tx, context: Context, state: Snapshot) -> Snapshot:
 
 
 async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
-    """The data of backups that are too old. What a crash leaves is removed at the next start, as of any image."""
+    """Remove the data of backups that are too old. A crash leaves it to the next start, as of any image."""
     for image_id in state.outdated:
         files.remove(files.image_folder(context.settings.state_dir), image_id)
     return state
@@ -188,7 +188,7 @@ SNAPSHOT = Saga(
     kind=SERVER,
     state=Snapshot,
     steps=(Step(make_image, undo=end_snapshot),),
-    # The image is active: whoever made it may have it, whatever happens now.
+    # The image is active: its owner keeps it, whatever happens now.
     finals=(Final(end_snapshot), Final(record_image), Final(remove_outdated)),
     unwound=unwound,
 )
