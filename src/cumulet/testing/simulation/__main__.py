@@ -1,4 +1,4 @@
-"""``python -m cumulet.testing.simulation``: one seed told in full, or many seeds and a line for each that is broken."""
+"""``python -m cumulet.testing.simulation``: the story of one seed, or many seeds and a line for each broken run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_STEPS = 25
 
 
 def main() -> int:
-    """0: every invariant held in every run; 1: some run is broken; 2: the arguments are."""
+    """0: every invariant held in every run; 1: a run is broken; 2: the arguments are wrong."""
     parser = argparse.ArgumentParser(prog="python -m cumulet.testing.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the (first) seed")
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="requests and faults in a run")
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="with --count: keep results here, and go on where it stops")
     parser.add_argument("--no-shrink", action="store_true", help="tell a broken run as it was, not its shortest story")
     chosen = parser.parse_args()
-    # A run's own log tells what happened; the product's warnings about the faults would only repeat it.
+    # A run has a log of its own. The product's warnings about the faults would only repeat it.
     logging.disable(logging.CRITICAL)
     if chosen.count is None:
         return _one(chosen.seed, chosen.steps, shrinking=not chosen.no_shrink)

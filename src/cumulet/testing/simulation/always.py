@@ -1,4 +1,4 @@
-"""What must hold at every moment: asked after every commit, whenever a guest changes, and between requests."""
+"""Invariants that hold at every moment: checked after every commit, at every change of a guest, between requests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from cumulet.testing.simulation.cloud import SimulatedCloud
 
 TAKEN_OVER_LEASES = 3.0
-"""Within so many leases another conductor has taken an operation over: one to see that it has run out, the rest for
-looking every quarter of one, and for commits that fail."""
+"""After so many leases another conductor must have taken an operation over. It needs one lease to see that it has run
+out; the rest is for sweeps, every quarter of a lease, and for commits that fail."""
 SETTLED_SECONDS = 0.1
-"""How long a process that was stopped may believe that it still leads: a look at its clock, and a try to renew."""
+"""For so long a process that was stopped may believe that it leads: it reads its clock and tries to renew."""
 WITHOUT_MEMORY = (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
-"""Guests without a process take none."""
+"""States of guests without a process, which take no memory."""
 _HELD = sa.select(operations.c.saga, operations.c.subject, operations.c.lease_owner).where(
     operations.c.ended_at_us.is_(None), operations.c.lease_owner.is_not(None)
 )
@@ -40,7 +40,7 @@ class Always:
         self._claimants: set[str] = set()
         """Who had a claim at the last check."""
         self._moves: set[str] = set()
-        """Whose copies have begun."""
+        """Moves whose copies have begun."""
         self._served = Served(cloud)
 
     def break_(self, kind: str, problem: str) -> None:
@@ -59,7 +59,7 @@ class Always:
     # -- guests
 
     def guest_changed(self) -> None:
-        """No guest runs twice, and no machine has more in memory than it has."""
+        """No guest runs twice, and the guests of a machine do not need more memory than it has."""
         cloud = self._cloud
         where: dict[str, str] = {}
         taken = dict.fromkeys(cloud.machines, 0)
@@ -92,7 +92,7 @@ class Always:
     # -- the database
 
     def written(self) -> None:
-        """After every commit. What goes wrong here is not the product's, which would take it for a failed commit."""
+        """Called after every commit. It raises nothing: the product would take an error here for a failed commit."""
         try:
             self._judge_commit()
         except Exception as error:
@@ -121,7 +121,7 @@ class Always:
                 self.break_("two watchers", f"{db.writer} has said of a host whether it answers, and {leader} leads")
 
     def _claims(self) -> None:
-        """After every commit that wrote a claim, an inventory, or what a server is or where."""
+        """Called after every commit that wrote a claim, an inventory, or a server's host, flavor or deletion."""
         cloud = self._cloud
         if not cloud.db.claims_touched:
             return
@@ -163,7 +163,7 @@ class Always:
             self.break_("two watchers", f"{' and '.join(leading)} look after the hosts at once")
 
     def _looking_since(self) -> Iterator[float]:
-        """For each conductor that is up, not stopped, and reaches the database: since when all of this is so."""
+        """Each conductor that is up, not stopped, and reaches the database -> since when this has been so."""
         for runner in self._cloud.runners:
             assert isinstance(runner.clock, Process)
             since = runner.clock.looking_since

@@ -1,4 +1,4 @@
-"""An API's process: requests through the real dispatcher, which end with it when it is killed."""
+"""A process with an API: requests go through the real dispatcher, and end when the process is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_ANSWER = 0
 
 
 class Api:
-    """One API of several on the same database. `process` is kept: when it is killed, it starts anew at once."""
+    """One of several APIs on the same database. A killed API starts anew at once; its `process` stays the same."""
 
     def __init__(self, process: Process, app: App, cloud: Cloud, mend: Callable[[], None]) -> None:
         """`mend`: what a process does at its start."""
@@ -38,7 +38,7 @@ class Api:
         self._requests: dict[asyncio.Task[Answered], None] = {}
 
     def kill(self) -> int:
-        """Kill it: requests under way end where they wait, without an answer. Returns how many they were."""
+        """Kill the API. Requests under way end where they wait, without an answer; returns how many."""
         self._is_up = False
         for task in (*self._requests, *self._talks):
             task.cancel()
@@ -67,7 +67,7 @@ class Api:
 
     @property
     def on_consoles(self) -> int:
-        """How many sessions it counts."""
+        """How many sessions on consoles it counts."""
         return self._door.sessions
 
     async def talk(self, token: str, receive: Receive, send: Send) -> None:

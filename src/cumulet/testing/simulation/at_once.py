@@ -1,7 +1,7 @@
-"""What must hold as soon as a record says so, and not only once a reconciler has looked or all has come to rest.
+"""Invariants that hold as soon as a record is written, and not only after a reconciler or at rest.
 
-A port that was taken back, or pulled out, is in no guest any more; a shelved server has the image that it is started
-from; an evacuated one does not run where it was. Asked of the tables themselves, after commits that have written there.
+A port that was detached is in no guest. A shelved server has the image that it will start from. An evacuated server
+does not run on its former host. They are read from the tables, after commits that wrote to these.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _PortOf(msgspec.Struct, frozen=True):
 
 
 class _Change(msgspec.Struct, frozen=True):
-    """Of an operation's state, what is asked here."""
+    """The parts of an operation's state that are needed here."""
 
     server_id: str
     host: str
@@ -48,20 +48,20 @@ class _Change(msgspec.Struct, frozen=True):
 
 
 class AtOnce:
-    """What a database says about itself between two commits, and what is to be judged after the second."""
+    """Collects what triggers report during a transaction, and checks it after the commit."""
 
     def __init__(self) -> None:
         self._shelved_touched = False
         self._ended: list[tuple[str, str]] = []
-        """Operation and state of each change of a port that took its port away."""
+        """Operation and state of each detachment, or attachment taken back, that has ended."""
         self._evacuated: list[tuple[str, str]] = []
-        """Server and the host it was taken from."""
+        """Evacuated servers, each with its former host."""
         self._begun: dict[str, Counter[str]] = {}
-        """By attachment: how often each host had gone down or come back when it began."""
+        """By attachment: how often each host had gone down or come up when it began."""
         self._turns: Counter[str] = Counter()
 
     def watch(self, driver: sqlite3.Connection) -> None:
-        """The database itself says what is written."""
+        """Make the triggers that report writes."""
         driver.create_function("shelved_touched", 0, self._touched)
         for event in ("images AFTER UPDATE OF status, deleted_at_us", "servers AFTER UPDATE OF vm_state"):
             table, _, when = event.partition(" ")
@@ -84,12 +84,12 @@ class AtOnce:
             "CREATE TRIGGER simulation_port_gone AFTER UPDATE OF status ON operations "
             f"WHEN (NEW.saga = '{ATTACHMENT.name}' AND NEW.status = 'unwound') "
             f"OR (NEW.saga = '{DETACHMENT.name}' AND NEW.status = 'done') "
-            # What has ended keeps no state.
+            # An operation that has ended keeps no state.
             "BEGIN SELECT port_gone(NEW.id, OLD.state); END"
         )
 
     def forget(self) -> None:
-        """For the next run."""
+        """Begin the next run."""
         self._shelved_touched = False
         self._ended.clear()
         self._evacuated.clear()
@@ -97,7 +97,7 @@ class AtOnce:
         self._turns.clear()
 
     def broken(self, cloud: SimulatedCloud) -> Iterator[tuple[str, str]]:
-        """Kind and story of what does not hold."""
+        """The kind and the story of each invariant that does not hold."""
         if self._shelved_touched:
             self._shelved_touched = False
             for server_id, vm_state in cloud.db.driver.execute(_SHELVED):
@@ -119,7 +119,7 @@ class AtOnce:
                 )
 
     def _is_excused(self, operation_id: str, change: _Change, cloud: SimulatedCloud) -> bool:
-        """To take an attachment back may be left to the reconciler: its host was down, or has said that it cannot."""
+        """Whether the reconciler may end this attachment: its host was down, or answered that it cannot."""
         if (before := self._begun.get(operation_id)) is None:
             return False
         if self._turns[change.host] > before[change.host] or cloud.db.driver.execute(_DOWN, (change.host,)).fetchone():

@@ -1,4 +1,4 @@
-"""Invariants of placement after every commit: capacity, rules of server groups, claims that equal what flavors say.
+"""Invariants of Placement after every commit: capacity, rules of server groups, claims that equal the flavors.
 
 They read the tables and have formulas of their own, for the product's functions are what is tested.
 """
@@ -15,7 +15,7 @@ from cumulet.host.driver import Guest
 from cumulet.testing.simulation.foundation import FAST_HOST
 
 Driver = Any
-"""The connection of the SQLite driver itself."""
+"""The connection of the SQLite driver."""
 
 _OVER = """
 SELECT p.name, i.resource_class, sum(a.used)
@@ -38,7 +38,7 @@ WHERE s.deleted_at_us IS NULL AND g.policy IN ('affinity', 'anti-affinity')
 
 
 def broken(driver: Driver) -> Iterator[tuple[str, str]]:
-    """Kind and story of what does not hold."""
+    """The kind and the story of each invariant that does not hold."""
     for host, resource, used in driver.execute(_OVER):
         yield "over capacity", f"allocations exceed capacity: {used} {resource} of {host}"
     shares: dict[str, dict[tuple[str, str], dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
@@ -64,7 +64,7 @@ WHERE m.type != 'evacuation' AND (h.forced_down OR NOT h.up)
 
 
 def begun_off_dead_hosts(driver: Driver, known: set[str]) -> Iterator[tuple[str, str]]:
-    """Moves that have claimed their destination in this commit, though their source was down. `known`: earlier ones."""
+    """Moves that claimed a destination in this commit although their source was down. `known`: earlier moves."""
     begun = {uuid for (uuid,) in driver.execute("SELECT consumer_uuid FROM allocations")}
     for uuid, server_id, source in driver.execute(_BEGUN):
         if uuid not in known:
@@ -73,7 +73,7 @@ def begun_off_dead_hosts(driver: Driver, known: set[str]) -> Iterator[tuple[str,
 
 
 def counted_twice(driver: Driver, memory_mib: int) -> Iterator[tuple[str, str]]:
-    """Hosts of one machine of so much memory offer more than that together."""
+    """Hosts of one machine that together offer more memory than it has."""
     offered = driver.execute("SELECT sum(total) FROM inventories WHERE resource_class = 'MEMORY_MB'").fetchone()[0]
     if offered is not None and offered > memory_mib:
         yield "counted twice", f"hosts of a machine of {memory_mib} MiB offer {offered} MiB"
@@ -84,7 +84,7 @@ def wrong_guests(driver: Driver, guests: Mapping[str, Mapping[str, Guest]]) -> I
     for server_id, host, text in driver.execute(_SERVERS):
         guest = guests[host].get(server_id)
         if guest is None:
-            continue  # Not made yet, or lost: other invariants look for that.
+            continue  # The guest is not made yet, or lost: other invariants check that.
         flavor = msgspec.json.decode(text)
         has = (guest.vcpus, guest.memory_mib, guest.disk_gib)
         says = (flavor["vcpus"], flavor["memory_mib"], flavor["disk_gib"])
@@ -95,7 +95,7 @@ def wrong_guests(driver: Driver, guests: Mapping[str, Mapping[str, Guest]]) -> I
 def _wrong_claims(
     owned: Mapping[str, tuple[str, Any]], shares: Mapping[str, Mapping[tuple[str, str], Mapping[str, int]]]
 ) -> Iterator[tuple[str, str]]:
-    """Its owner's share is what the record's flavor says, whether the server holds it or its migration does."""
+    """The share of a server equals its flavor, whether the server or its migration holds it."""
     for server_id, (host, flavor) in owned.items():
         says = {
             "VCPU": flavor["vcpus"],

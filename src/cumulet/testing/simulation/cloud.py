@@ -1,4 +1,4 @@
-"""The cloud under simulation: the product's parts, put together on a virtual clock."""
+"""The simulated cloud: the product's parts, joined on a virtual clock."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
 
 HOST_MEMORY_MIB = (4096, 6144, 16384)
-"""The memory of a run's hosts: so little that they are near their limit, or with room."""
+"""Memory of the hosts, one of these in a run: from too little for all servers to enough."""
 
 ROUTED = 0.4
-"""The share of runs with routers, in which hosts are told of changes that no operation waits for."""
+"""The share of runs with routers. Only there are hosts told of changes that no operation waits for."""
 SHARED_MACHINES = 0.2
-"""In how many runs all hosts share one machine."""
+"""The share of runs in which all hosts share one machine."""
 WITHOUT_WATCHDOG = 0.3
-"""In how many of the runs whose hosts have watchdogs one host has none."""
+"""The share of runs with watchdogs in which one host has none."""
 OFFLOAD_SECONDS = (0, 0, -1, 2)
-"""How long shelved servers rest on their hosts: not at all, until they are asked off, or for a while."""
+"""How long shelved servers stay on their hosts: not at all, until `shelveOffload` (-1), or two seconds."""
 
 
 class SimulatedCloud:
-    """Everything one run has."""
+    """The cloud of one run."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class SimulatedCloud:
         self.importing = importing
         fenced = random.random() < 0.7
         self.shared = random.random() < SHARED_MACHINES
-        """Whether all hosts are one machine's."""
+        """Whether all hosts are on one machine."""
         self.routed = random.random() < ROUTED
         number, memory_mib = random.choice((2, 2, 3, 4)), random.choice(HOST_MEMORY_MIB)
         self.settings = Settings(
@@ -116,13 +116,13 @@ class SimulatedCloud:
             self.hosts.add(name, UnreliableLink(machine, weather, random))
         self.conductors: list[Conductor] = []
         self.started_at: dict[str, float] = {}
-        """By name of each conductor that is up: since when."""
+        """When each conductor that is up has started, by its name."""
         self.died_at: dict[str, float] = {}
         self._conductors = random.choice((1, 1, 2, 3))
         self.alone = self._conductors == 1
         """Whether one process is the whole control plane, with a database of its own."""
         self._memory = Memory()
-        """What that process keeps of it."""
+        """What that process keeps of the database in memory."""
         self.apis: list[Api] = []
 
     async def start(self) -> None:
@@ -168,14 +168,14 @@ class SimulatedCloud:
                 await conductor.start()
                 break
             except DBAPIError:
-                # A process that cannot reach its database at start ends, and is started again.
+                # A process that cannot reach its database at its start ends, and is started again.
                 _kill(conductor)
                 await asyncio.sleep(0.5)
         self.conductors.append(conductor)
         self.started_at[name] = self.loop.now
 
     def kill_conductor(self, conductor: Conductor) -> None:
-        """As kill -9."""
+        """Kill a conductor as `kill -9` does."""
         self.conductors.remove(conductor)
         name = conductor.runner.name
         del self.started_at[name]
@@ -187,7 +187,7 @@ class SimulatedCloud:
         return [conductor.runner for conductor in self.conductors]
 
     def wrong_memory(self, tx: Tx) -> list[str]:
-        """Hosts about which the process's memory and the database differ, though no other process writes to it."""
+        """Hosts whose copies in memory differ from the database, although only this process writes to it."""
         keeper = self._memory.keeper
         if not self.alone or not isinstance(keeper, HostsInMemory):
             return []
@@ -198,7 +198,7 @@ class SimulatedCloud:
 
     @property
     def processes(self) -> list[Process]:
-        """Of the control plane, those that are up."""
+        """The processes of the control plane that are up."""
         running = [runner.clock for runner in self.runners]
         return [clock for clock in running if isinstance(clock, Process)] + [api.process for api in self.apis]
 
@@ -214,7 +214,7 @@ class SimulatedCloud:
 
 
 def _kill(conductor: Conductor) -> None:
-    """As kill -9: its tasks are cancelled where they wait, and write nothing. What it asked of hosts goes on."""
+    """As `kill -9`: its tasks end where they wait, and write nothing. Hosts finish what they were asked."""
     runner = conductor.runner
     runner._stopping = True
     tasks = [*runner._tasks.values(), *([runner._sweeper] if runner._sweeper is not None else [])]
@@ -225,7 +225,7 @@ def _kill(conductor: Conductor) -> None:
 
 
 class _Wake:
-    """After a commit one conductor that is up is told, chosen at random; perhaps none."""
+    """Tells one random conductor after a commit; none, if none is up."""
 
     def __init__(self, cloud: SimulatedCloud) -> None:
         self._cloud = cloud

@@ -1,4 +1,4 @@
-"""People on consoles during a run: addresses that are asked for, used at some API, perhaps twice, and left."""
+"""Clients on consoles during a run: they ask for addresses, use them at an API, perhaps twice, and leave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 LONGEST_STAY_SECONDS = 5.0
 _TOKEN = re.compile("token=(.+)$")
 _PLACE = re.compile(rb"\[at (\S+) (\S+) (\d+)\]")
-"""What a simulated line says first (`FragileDriver.open_console`): host, server, the generation accepted there."""
+"""The first words of a simulated console (`FragileDriver.open_console`): host, server, accepted generation."""
 _GIVEN = (
     sa.select(console_tokens.c.server_id, console_tokens.c.generation, servers.c.host)
     .join(servers, servers.c.id == console_tokens.c.server_id)
@@ -61,14 +61,14 @@ class Person:
 
 
 class Consoles:
-    """Judges what people get to hear."""
+    """Checks what the clients receive."""
 
     def __init__(self, cloud: SimulatedCloud, counts: Counter[str]) -> None:
         self._cloud = cloud
         self._counts = counts
 
     async def use(self, url: str, random: Random) -> None:
-        """An address: now or a little later, by nobody, once, or by two at the same time."""
+        """Use an address: now or a little later, not at all, once, or twice at the same time."""
         found = _TOKEN.search(url)
         assert found is not None
         token = found[1]
@@ -93,7 +93,7 @@ class Consoles:
         server_id, generation, host = given
         place = _PLACE.search(said)
         if place is None:
-            return  # What it said first was left out.
+            return  # The first words were left out.
         where, who, accepted = place[1].decode(), place[2].decode(), int(place[3])
         if (where, who) != (host, server_id) or accepted > generation:
             story = f"an address of {server_id[:8]} on {host}, generation {generation}, led to"
@@ -101,7 +101,7 @@ class Consoles:
 
 
 def left_over(tx: Tx, cloud: SimulatedCloud) -> list[str]:
-    """At rest no API counts anybody on a console, and no server that is gone has an address."""
+    """At rest, no API counts a session on a console, and no deleted server has an address."""
     found = [f"an address of {row.server_id[:8]}, which is deleted, is left over" for row in tx.all(_LEFT, {})]
     found += [f"{api.process.name} counts {api.on_consoles} on consoles" for api in cloud.apis if api.on_consoles]
     return found

@@ -1,4 +1,4 @@
-"""What every run begins with, made once in a process: services, policy, routes, a database with its first content."""
+"""The beginning of every run, made once in a process: services, policy, routes, a database with first content."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ FLAVORS: tuple[tuple[str, int, int, int, int, dict[str, str]], ...] = (
     ("fast", 1, 256, 1, 20, {"trait:CUSTOM_FAST": "required"}),
     ("dedicated", 1, 256, 1, 20, {"hw:cpu_policy": "dedicated"}),
 )
-"""(id, vcpus, memory MiB, disk GiB, dirty rate MiB/s, what it promises)"""
+"""(id, vcpus, memory MiB, disk GiB, dirty rate MiB/s, extra specs)"""
 FURTHER_DISKS: dict[str, tuple[int, int]] = {"large": (1, 512)}
 """By flavor: GiB of its ephemeral disk, MiB of swap."""
 FAST_HOST = "host1"
-"""The one that has the trait."""
+"""The host with the trait."""
 IMAGE_ID = "00000000-0000-4000-8000-000000000001"
 
 Answered = tuple[int, Any]
@@ -83,7 +83,7 @@ class Foundation:
     app: App
 
     def app_of(self, cloud: Cloud) -> App:
-        """The checked routes, answering for this cloud."""
+        """The checked routes, for requests to this cloud."""
         app = copy.copy(self.app)
         app.cloud = cloud
         app.registry = msgspec.structs.replace(app.registry, cloud=cloud)
@@ -92,7 +92,7 @@ class Foundation:
 
 @functools.cache
 def foundation() -> Foundation:
-    """Not to be called first within a running event loop."""
+    """The first call must not be inside a running event loop."""
     services = load_services()
     policy = Policy.load()
     db = SimulatedDatabase()
@@ -139,7 +139,7 @@ def foundation() -> Foundation:
 
 
 def _watch_claims(db: SimulatedDatabase) -> None:
-    """The database itself says when what is claimed, what there is, or what a server is or where has been written."""
+    """A trigger reports writes of claims, of inventories, and of a server's host, flavor or deletion."""
 
     def touched() -> None:
         db.claims_touched = True
@@ -152,7 +152,7 @@ def _watch_claims(db: SimulatedDatabase) -> None:
 
 
 def _watch_losses(db: SimulatedDatabase) -> None:
-    """The database itself says when a server's record says that its host has lost the guest."""
+    """A trigger reports each server whose record says that its host has lost the guest."""
     db.driver.create_function("guest_lost", 2, lambda server_id, host: db.lost.append((server_id, host)))
     db.driver.execute(
         "CREATE TRIGGER simulation_lost AFTER UPDATE OF fault_message ON servers "
@@ -161,7 +161,7 @@ def _watch_losses(db: SimulatedDatabase) -> None:
 
 
 def _watch_operations(db: SimulatedDatabase) -> None:
-    """And when it is said whether a host answers, and when an operation goes back, or on after its end."""
+    """Triggers report when a host goes down or comes up, and when an operation goes back, or on after its end."""
 
     def marked() -> None:
         db.host_marked = True
@@ -181,7 +181,7 @@ def _watch_operations(db: SimulatedDatabase) -> None:
 
 
 def _watch_floating_ips(db: SimulatedDatabase) -> None:
-    """And when something is written that a floating IP rests on."""
+    """Triggers report writes to tables that floating IPs depend on."""
 
     def touched() -> None:
         db.floating_touched = True
@@ -221,14 +221,14 @@ def state_dir() -> Path:
 
 
 class Identity:
-    """Who is who in a simulation: a token is a name in `CALLERS`."""
+    """The identity service of a simulation: a token is a name in `CALLERS`."""
 
     async def authenticate(self, token: str, *, service: str, method: str, path: str) -> Caller | None:
         return CALLERS.get(token)
 
 
 class _Nobody:
-    """There is no conductor yet, and nothing for one."""
+    """A `Wake` for the time before there is a conductor: nothing may wake one."""
 
     def operation(self, tx: Tx, operation_id: str) -> None:
         raise AssertionError(f"operation {operation_id} before there is a conductor")

@@ -1,4 +1,4 @@
-"""Simulated hypervisors that break: processes crash and hang, disks are slow and fail, verbs do what they must not."""
+"""Simulated hypervisors that break: processes crash and hang, disks are slow or fail, verbs fail or hang."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class FragileDriver(SimulatedDriver):
 
     changed: Callable[[], None]
     copying: Callable[[str], None]
-    """Told the move of each copy that begins here."""
+    """Called with the move of each copy that begins here."""
     generation_of: Callable[[str], int]
-    """Of a server: the highest its agent has accepted."""
+    """Gives the highest generation of a server that its agent has accepted."""
     sharing = 1
-    """How many hosts its machine is shared by."""
+    """How many hosts share its machine."""
 
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
         self.disk = Disk()
         self._hung: dict[str, asyncio.Future[bool]] = {}
-        """By guest whose process hangs: whether it goes on in the end, and does what it was told, in order."""
+        """By guest whose process hangs: whether it goes on in the end and then does what it was told, in order."""
         self._queued: set[asyncio.Future[object]] = set()
         self._long: list[asyncio.Future[None]] = []
         """The ends of verbs that hang."""
 
     async def facts(self) -> HostFacts:
-        """Of a machine that several hosts may share: what it has is in the settings. Its networks matter."""
+        """As the simulated driver's, but of a machine that several hosts may share, and with networks that count."""
         facts = await super().facts()
         features = tuple(feature for feature in facts.features if feature != NO_PACKETS)
         facts = msgspec.structs.replace(facts, features=features)
@@ -59,7 +59,7 @@ class FragileDriver(SimulatedDriver):
     # -- consoles
 
     async def open_console(self, server_id: str, session: str) -> None:
-        """Says first where it is, and which generation of the server this host has accepted."""
+        """The first words of a console name its host, its server, and the generation this host has accepted."""
         await super().open_console(server_id, session)
         place = f"[at {self.name} {server_id} {self.generation_of(server_id)}]"
         self._session(server_id, session).print(place.encode())
@@ -67,7 +67,7 @@ class FragileDriver(SimulatedDriver):
     # -- processes that hang
 
     def hang(self, server_id: str) -> None:
-        """Its process is stopped: it answers nobody, and its copy stands still, whichever side of it this is."""
+        """Stop the guest's process: it answers no question, and a copy from or to it stands still."""
         if server_id not in self._hung:
             self._hung[server_id] = asyncio.get_running_loop().create_future()
         for copy in self._copies_with(server_id):
@@ -77,7 +77,7 @@ class FragileDriver(SimulatedDriver):
         self._end_hang(server_id, goes_on=True)
 
     def heal(self) -> None:
-        """What hangs goes on: processes, copies, verbs."""
+        """Let everything go on that hangs: processes, copies, verbs."""
         for server_id in list(self._hung):
             self.go_on(server_id)
         for copy in self.copies().values():
@@ -86,7 +86,7 @@ class FragileDriver(SimulatedDriver):
             _end(over)
 
     async def take_long(self, seconds: float) -> None:
-        """Let a verb hang: for so long, or until everything heals."""
+        """Let a verb hang for so many seconds, or until `heal`."""
         loop = asyncio.get_running_loop()
         over = loop.create_future()
         timer = loop.call_later(seconds, _end, over)
@@ -98,11 +98,11 @@ class FragileDriver(SimulatedDriver):
             self._long.remove(over)
 
     def copies(self) -> dict[str, Copy]:
-        """Those under way from here."""
+        """The copies under way from this host."""
         return {server_id: copy for server_id, copy in self._copies.items() if copy.outcome is None}
 
     def _copies_with(self, server_id: str) -> list[Copy]:
-        """As source or as destination."""
+        """The copies of a guest with this host as source or destination."""
         fragile = [driver for driver in self._world.drivers.values() if isinstance(driver, FragileDriver)]
         found = [(driver, driver.copies().get(server_id)) for driver in fragile]
         return [copy for driver, copy in found if copy is not None and self.name in (driver.name, copy.destination)]
@@ -115,7 +115,8 @@ class FragileDriver(SimulatedDriver):
                 copy.stand_still(self._clock.now_us(), self._clock.now_us())
 
     async def told(self, server_id: str, verb: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Let the guest's process do something. A hung one does it when it goes on, even if nobody waits any more."""
+        """Give the guest's process a command. A process that hangs does it when it goes on, even if nobody waits
+        then."""
         hung = self._hung.get(server_id)
         if hung is None:
             return await verb(*arguments, **named)
@@ -138,7 +139,7 @@ class FragileDriver(SimulatedDriver):
     def _forget(self, queued: asyncio.Future[object]) -> None:
         self._queued.discard(queued)
         if not queued.cancelled():
-            queued.exception()  # Whoever waited has heard it; if nobody did, nobody does.
+            queued.exception()  # If nobody waits any more, nobody needs the error.
 
     async def start_copy(self, server_id: str, endpoint: Endpoint, parameters: MigrationParameters) -> None:
         before = self._copies.get(server_id)
@@ -171,12 +172,13 @@ class FragileDriver(SimulatedDriver):
         super().crash_guest(server_id)
 
     def fail_copies(self) -> None:
-        """The disk fails, and so do copies, but in post-copy."""
+        """The disk fails, and so do copies, except those in post-copy."""
         for server_id in self.copies():
             self.fail_copy(server_id)
 
     def fail_copy(self, server_id: str) -> None:
-        """One that stood still for the switch lets its guest run on by itself: QEMU 7.2 does not, others may."""
+        """Fail a copy. If its guest stood still for the switchover, it runs on by itself: some versions of QEMU do
+        that."""
         copy = self.copies().get(server_id)
         if copy is None or copy.post_copy_at is not None:
             return
@@ -187,7 +189,7 @@ class FragileDriver(SimulatedDriver):
             self._save(found)
 
     def lose_agent(self) -> None:
-        """What only the agent does, and not the hypervisor, is lost with it."""
+        """The agent dies: what only the agent does, such as snapshots, is lost."""
         for server_id in list(self._snapshots):
             self.fail_snapshot(server_id, "the agent died")
 
@@ -234,7 +236,7 @@ def _end(over: asyncio.Future[None]) -> None:
 
 
 class Disk:
-    """Of one machine: well, slow, or failing, each as often as it was said and not taken back."""
+    """The disk of one machine. `failing` and `slow` count causes; 0 means well."""
 
     def __init__(self) -> None:
         self.failing = 0
@@ -259,8 +261,8 @@ _KILLS = frozenset({"create", "destroy", "prepare_incoming"})
 
 
 class UnreliableDriver:
-    """Every verb of the inner driver may fail before it did anything, or after it did everything, or take long to
-    begin, or to say that it is done."""
+    """Every verb of the inner driver may fail before it began or after it was done, and may take long to begin or to
+    answer."""
 
     def __init__(self, inner: FragileDriver, weather: Weather, random: Random) -> None:
         self._inner = inner
