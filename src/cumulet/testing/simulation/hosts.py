@@ -19,12 +19,12 @@ from cumulet.testing.simulation.virtual_time import VirtualLoop
 
 CLOCK_RATE_ERROR = 0.01
 WATCHDOG_LATE_SECONDS = 0.5
-"""How long after the end of a lease the last guest is gone: a look, a kill, and some scheduling."""
+"""After so long from the end of a lease the last guest has ended: a look, a kill, and some scheduling."""
 AGENT_RESTART_SECONDS = 0.3
 GONE_SECONDS = 4.0
-"""How long it takes at most to learn that an agent has lost the connection by which it was asked (`bus.nats`)."""
+"""The longest time to learn that an agent has lost the connection that brought it the request (`bus.nats`)."""
 CONNECTION_LOST_SECONDS = 2.0
-"""How long it takes at most to learn that a connection is dead."""
+"""The longest time to learn that a connection is dead."""
 
 
 class Watchdog:
@@ -55,7 +55,7 @@ class Watchdog:
             self._look()
 
     def forget(self) -> None:
-        """The machine boots: a lease of another boot is none."""
+        """The machine boots: a lease from before does not count."""
         self._ends_at = 0.0
 
     def _look(self) -> None:
@@ -70,7 +70,7 @@ class Watchdog:
 
 
 class HostNetwork(SimulatedNetwork):
-    """What an agent was told; what it made of that stays in the machine's kernel when the agent dies."""
+    """The wiring an agent was told. What is in force stays in the machine's kernel when the agent dies."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
@@ -97,13 +97,13 @@ class Machine:
         self.fence = MemoryFence()
         driver.generation_of = lambda server_id: self.fence.mark(server_id).generation
         self.cut_off = 0
-        """How many partitions it is in."""
+        """How many partitions cut it off now."""
         self.unheard = 0
-        """The same, of those in which what it says is lost, and half of what it is told arrives."""
+        """How many partitions now lose all that it sends, and half of what is sent to it."""
         self.connections = 1
         """How often it has connected to the bus."""
         self.off_the_bus = 0
-        """How many times it was cut off there, and has not connected again."""
+        """How many times the bus cut it off and it has not connected again."""
         self.powered = True
         self.boots = 1
         self._weather = weather
@@ -111,17 +111,17 @@ class Machine:
         self._loop = loop
         self._lease_seconds = lease_seconds
         self.watchdog = Watchdog(loop, random, self.lose_lease) if lease_seconds is not None else None
-        # In the order of their coming, which a set would not keep: the seed has to decide everything.
+        # In the order of arrival. A set would not keep it, and the seed has to decide everything.
         self._at_work: dict[asyncio.Task[object], None] = {}
         self._awaited: dict[asyncio.Future[object], None] = {}
-        """The answers to what it is at."""
+        """The futures of the requests that it works on."""
         self.cannot_unplug: set[tuple[str, str]] = set()
-        """Servers and ports that it was told to unplug, and has said that it cannot."""
+        """Servers and ports that it was told to unplug, and answered that it cannot."""
         self.started = 0
         self.routers: tuple[Router, ...] = ()
-        """What its kernel serves now."""
+        """The routers that its kernel serves now."""
         self.wired: Callable[[], None] = lambda: None
-        """Called when that has changed."""
+        """Called when these have changed."""
         self.agent: Agent | None = None
         self.start_agent()
 
@@ -133,13 +133,13 @@ class Machine:
         if self.watchdog is not None and self._lease_seconds is not None:
             lease = SimulatedLease(self.watchdog, seconds=self._lease_seconds)
         self.started += 1
-        self.driver.network = HostNetwork(self)  # What its wiring is, an agent knows since it was told.
+        self.driver.network = HostNetwork(self)  # An agent knows its wiring only from what it was told.
         self.agent = Agent(
             name=self.name, driver=reliable, fence=self.fence, lease=lease, session=f"{self.name}, start {self.started}"
         )
 
     def kill_agent(self) -> None:
-        """Kill the agent: what it was doing stops half-way, what the hypervisor was doing goes on."""
+        """Kill the agent. Its own work stops half-way; the hypervisor's goes on."""
         self.agent = None
         for task in list(self._at_work):
             task.cancel()
@@ -158,7 +158,7 @@ class Machine:
             self.watchdog.forget()
 
     def lose_lease(self) -> None:
-        """What the watchdog does: kill the agent, with what it is at, and every guest's process; end the routers."""
+        """The lease has run out. The watchdog kills the agent with its work, and every guest's process; routers end."""
         if self.agent is not None:
             self.kill_agent()
             self._loop.call_later(AGENT_RESTART_SECONDS, self.start_agent)
@@ -202,7 +202,7 @@ class Machine:
             answer.set_result(done.result())
 
     def leave_bus(self) -> None:
-        """The bus has cut it off: what it is at goes on, and its answers reach nobody."""
+        """The bus cuts it off. Its work goes on, but its answers are lost."""
         self.off_the_bus += 1
         self.connections += 1
 
@@ -210,7 +210,7 @@ class Machine:
         self.off_the_bus -= 1
 
     def lose_connections(self) -> None:
-        """It has been cut off: whoever waits for an answer learns of it before the answer is there."""
+        """It is cut off: callers learn that before their answer arrives."""
         for answer in self._awaited:
             lost = self._random.uniform(0.0, CONNECTION_LOST_SECONDS)
             self._loop.call_later(lost, self._lose, answer)
@@ -221,7 +221,8 @@ class Machine:
 
 
 class UnreliableLink:
-    """`host.link.Link`: delays, loses, repeats, reorders; a partition loses everything both ways."""
+    """A `host.link.Link` that delays, loses, repeats and reorders messages. A partition loses them in both
+    directions."""
 
     def __init__(self, machine: Machine, weather: Weather, random: Random) -> None:
         self._machine = machine
@@ -268,7 +269,7 @@ class UnreliableLink:
             raise m.HostUnreachable(f"connection to {self._machine.name} lost")
 
     async def _again(self, message: m.Message[object], delay: float, boot: int) -> None:
-        """Late, though not later than the machine's next boot: that ends its connections."""
+        """Deliver a message late, but not after the machine's next boot, which ends its connections."""
         await asyncio.sleep(delay)
         if not self._machine.cut_off and self._machine.boots == boot:
             try:

@@ -1,4 +1,4 @@
-"""Where hosts bring their guests' disks in a run: the Image service's records, without files and threads."""
+"""The Image service of a run, where hosts bring images of their guests' disks: records without files and threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cumulet.settings import Settings
 
 
 class Images:
-    """`drivers.simulated.snapshots.Take`. It remembers of each image whose disk it is."""
+    """A `drivers.simulated.snapshots.Take`. It notes for each image whose disk it holds."""
 
     def __init__(self, db: Database, clock: Clock, settings: Settings) -> None:
         self._db = db
@@ -60,12 +60,12 @@ class Images:
         self._disks[image_id] = content[NOTE_AT:].partition(b"\0")[0].decode().partition(" ")[0]
 
     def delete(self, image_id: str) -> None:
-        """As its owner would."""
+        """Delete an image as its owner would."""
         with contextlib.suppress(DBAPIError):
             self._db.write(lambda tx: store.delete(tx, image_id, self._clock.now_us()))
 
     def of_others(self, tx: Tx) -> Iterator[str]:
-        """Images that hold another disk than their record says."""
+        """Images that hold the disk of another server than their record says."""
         for image_id, server_id in self._disks.items():
             image = store.find(tx, image_id)
             if image is not None and image.properties.get("instance_uuid") != server_id:

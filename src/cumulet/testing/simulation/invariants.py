@@ -1,4 +1,4 @@
-"""What must hold when everything has come to rest: every part of the cloud tells the same story, nothing is lost."""
+"""Invariants at rest: all parts of the cloud agree, nothing is left over, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Broken(Exception):
-    """An invariant does not hold. `kind`: which, in a word or two."""
+    """An invariant does not hold. `kind`: which one, in a word or two."""
 
     def __init__(self, kind: str, problem: str) -> None:
         super().__init__(problem)
@@ -39,7 +39,7 @@ LOST_REQUEST = "was acknowledged and is lost"
 
 
 def kind_of(problems: list[str]) -> str:
-    """Of what does not come to rest: the worst."""
+    """The worst of the problems of a run that does not come to rest."""
     for kind, words in (("lost guest", LOST_GUEST), ("lost request", LOST_REQUEST)):
         if any(words in problem for problem in problems):
             return kind
@@ -47,7 +47,7 @@ def kind_of(problems: list[str]) -> str:
 
 
 def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
-    """What is not (yet) as it must be; empty when all is well. While somebody is at work, only who is."""
+    """The problems now; empty: all is well. While operations run, only these are listed."""
     at_work = [*workload.unanswered(), *cloud.db.read(lambda tx: list(agreement.unfinished(tx)))]
     if at_work:
         return at_work
@@ -55,7 +55,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     if starved:
         return [f"server {server_id[:8]} on {name} waits for memory that nobody has" for name, server_id in starved]
     guests = {name: machine.driver.present() for name, machine in cloud.machines.items()}
-    # The sagas themselves must leave nothing, even if a reconciler would mend it.
+    # The sagas must leave nothing behind, even if a reconciler would remove it.
     mended = cloud.db.read(lambda tx: tx.all(_MENDED, {}))
     if mended:
         return [f"{row.finding} of server {row.subject[:8]} at {row.host} had to be given back" for row in mended]
@@ -108,7 +108,7 @@ _MIGRATIONS = sa.select(migrations.c.type, migrations.c.status, migrations.c.rea
 
 
 def outcomes(cloud: SimulatedCloud) -> Counter[str]:
-    """How the operations and migrations of a run have ended."""
+    """How many operations and migrations of a run ended in which way."""
     counts: Counter[str] = Counter()
     for row in cloud.db.read(lambda tx: tx.all(_OPERATIONS, {})):
         counts[f"operations: {row.saga} {row.status}"] += 1
@@ -125,7 +125,7 @@ def _ports(guest: Guest) -> set[str]:
 
 
 def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) -> Iterator[str]:
-    """Guests with other ports than their servers have on record."""
+    """Guests whose ports differ from the records of their servers."""
     for row in tx.all(_PLACES, {}):
         ports = set(network.binding_hosts(tx, row.id))
         seen = plugged.get(row.host, {}).get(row.id)
@@ -134,7 +134,7 @@ def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) 
 
 
 def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]]) -> Iterator[str]:
-    """Guests that have not the ephemeral and swap disks that their servers' flavors give, or have them without data."""
+    """Guests whose ephemeral and swap disks differ from their servers' flavors, or were not made."""
     for row in tx.all(_PLACES, {}):
         found = further.get(row.host, {}).get(row.id)
         if found is None:

@@ -1,4 +1,4 @@
-"""A quiet run, in which nothing breaks, completes everything: no operation fails but for a reason that its request has.
+"""In a quiet run nothing breaks, so every operation completes, except where the request itself cannot be met.
 
 Without this check a product that gives every operation up would pass all the others.
 """
@@ -20,10 +20,10 @@ NOT_IN_A_QUIET_RUN = frozenset(Reason) - {
     Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_DISK, Reason.AFFINITY, Reason.ANTI_AFFINITY,
     Reason.TRAIT_MISSING, Reason.EXTRA_SPEC_NOT_KEPT,
 }  # fmt: skip
-"""No host is down there, and hosts differ in room and in one trait only."""
+"""Reasons that a quiet run can have: no host is down, and hosts differ only in room and in one trait."""
 _OF_PLACES = frozenset(Reason) | {"NO_VALID_HOST"}
 MARGIN = 0.8
-"""What is expected to take so much of the time it has, or less, must complete."""
+"""A copy whose expected time is at most this share of its time limit must complete."""
 
 _UNWOUND = (
     sa.select(operations.c.saga, operations.c.subject, operations.c.error, operations.c.abort_requested)
@@ -33,11 +33,11 @@ _UNWOUND = (
     .where(operations.c.status == Status.UNWOUND)
     .order_by(operations.c.created_at_us, operations.c.id)
 )
-"""With the flavor that what was moved had then."""
+"""Ended moves, with the flavor that the server had then."""
 
 
 def needless(tx: Tx, settings: Settings) -> Iterator[str]:
-    """Operations that have failed although nothing was in their way."""
+    """Operations that failed although nothing prevented them."""
     for row in tx.all(_UNWOUND, {}):
         if not _is_excused(row, settings):
             yield f"{row.saga} of {row.subject[:8]} failed in a quiet run: {row.error}"
@@ -55,7 +55,7 @@ _RECORDS = sa.select(migrations.c.id, migrations.c.reason, migrations.c.reason_t
 
 
 def unexplained(tx: Tx) -> Iterator[str]:
-    """Operations and moves for which there was no valid host, and that do not say why of each host."""
+    """Operations and moves without a valid host that do not give a reason for each host."""
     names = [row.name for row in tx.all(_HOSTS, {})]
     said = [
         (f"{row.saga} of {row.subject[:8]}", row.error["private"])
@@ -82,8 +82,8 @@ def _is_excused(row: Row, settings: Settings) -> bool:
 
 
 def _has_time(moved: Row, settings: Settings) -> bool:
-    """Whether a copy of a guest so large and so busy converges in the time that it has."""
-    runs = moved.saga == "live-migration"  # What is copied stopped has nothing that is dirtied.
+    """Whether the copy of a guest of this size and dirty rate converges within its time limit."""
+    runs = moved.saga == "live-migration"  # A stopped guest dirties no memory.
     dirty = float(moved.extra_specs.get("cumulet:dirty_rate_mib_s", 0)) if runs else 0.0
     net = settings.migration_bandwidth_mib_s - dirty
     if net <= 0:

@@ -1,4 +1,4 @@
-"""Many runs, in blocks, over several processes: may be stopped at any moment, and goes on where its log stops."""
+"""Many runs, in blocks, in several processes. They may be stopped at any moment and continue where the log ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK = 50
 
 
 class BrokenRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A seed that broke a promise: `kind` is what was broken in a word or two."""
+    """A seed whose run broke an invariant. `kind`: which one, in a word or two."""
 
     seed: int
     kind: str
@@ -26,7 +26,7 @@ class BrokenRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of `count` seeds from `first` on. Times are virtual but for `cpu_seconds`."""
+    """The results of `count` seeds from `first` on. Times are virtual, except `cpu_seconds`."""
 
     commit: str
     first: int
@@ -34,18 +34,18 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     broken: tuple[BrokenRun, ...]
     settled_after: float
-    """The slowest of them."""
+    """The time of the slowest run."""
     virtual_seconds: float
     cpu_seconds: float
     counts: dict[str, int]
 
 
 class OtherRuns(Exception):
-    """The log is about something else: another commit, other seeds."""
+    """The log is of other runs: another commit or other seeds."""
 
 
 def run_many(first: int, count: int, steps: int, jobs: int, commit: str, log: Path | None) -> Iterator[Block]:
-    """The blocks of these seeds, those found in `log` first. OtherRuns: if it is not the log of these runs."""
+    """The blocks of these seeds; first those found in `log`. OtherRuns: the log is of other runs."""
     known = _known(log)
     for block in known:
         if (block.commit, block.steps) != (commit, steps) or (block.first - first) % BLOCK:
@@ -64,7 +64,7 @@ def run_many(first: int, count: int, steps: int, jobs: int, commit: str, log: Pa
 def _known(log: Path | None) -> list[Block]:
     if log is None or not log.exists():
         return []
-    # A line that was cut short when the run was killed is no line: its block is run again.
+    # The run was killed while it wrote this line: its block is run again.
     whole = log.read_bytes().rpartition(b"\n")[0]
     log.write_bytes(whole + b"\n" if whole else b"")
     return [msgspec.json.decode(line, type=Block) for line in whole.splitlines()]
@@ -105,7 +105,7 @@ def run_block(work: tuple[int, int, int, str]) -> Block:
 
 
 def summary(blocks: list[Block]) -> str:
-    """What the runs came to, and that they exercised what they are about."""
+    """A summary of the runs, with what they exercised."""
     seeds = sum(block.count for block in blocks)
     kinds = Counter(run.kind for block in blocks for run in block.broken)
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What must hold of routers and floating IPs: who serves them at every moment, and at rest that all is as recorded."""
+"""Invariants of routers and floating IPs: the hosts that serve them at every moment, and the records at rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cumulet.testing.simulation.cloud import SimulatedCloud
 
 HANDED_OVER_SECONDS = 20.0
-"""Within which a router that moves from one host that answers to another has left the first one."""
+"""A router that moves between two hosts that answer has left the first one after so long."""
 _SILENT = sa.select(hosts.c.name).where(~hosts.c.up)
 _IN_SERVICE = sa.select(hosts.c.name).where(hosts.c.up, ~hosts.c.forced_down, ~hosts.c.disabled)
 _OUTWARD = (
@@ -53,14 +53,14 @@ ORDER BY f.id, p.protocol, p.external_first
 
 
 class Served:
-    """Who serves what: looked at whenever a host's network, or what is said of hosts, has changed."""
+    """Which host serves which router: checked whenever a host's network, or whether it answers, has changed."""
 
     def __init__(self, cloud: SimulatedCloud) -> None:
         self._cloud = cloud
         self._twice_since: dict[str, float] = {}
 
     def broken(self) -> Iterator[tuple[str, str]]:
-        """Kind and story of what does not hold."""
+        """The kind and the story of each invariant that does not hold."""
         cloud = self._cloud
         serving = {name: machine.routers for name, machine in cloud.machines.items() if machine.routers}
         watched = {name for name in serving if cloud.machines[name].watchdog is not None}
@@ -82,7 +82,7 @@ class Served:
 
 
 def _answered_twice(host: str, served: tuple[Router, ...]) -> Iterator[tuple[str, str]]:
-    """An address outside that leads to two."""
+    """Outside addresses that lead to two ports."""
     leads: Counter[str] = Counter()
     for router in served:
         leads.update(one.outside for one in router.floating_ips)
@@ -93,7 +93,7 @@ def _answered_twice(host: str, served: tuple[Router, ...]) -> Iterator[tuple[str
 
 
 def floating_ips(driver: object) -> Iterator[tuple[str, str]]:
-    """What the records say of floating IPs, asked of the tables themselves. `driver`: SQLite's own connection."""
+    """Floating IPs whose records are wrong, read from the tables. `driver`: SQLite's own connection."""
     execute = driver.execute  # type: ignore[attr-defined]
     for (address,) in execute(_TAKEN_TWICE):
         yield "floating IP twice", f"{address} was given to two"
@@ -114,7 +114,7 @@ def floating_ips(driver: object) -> Iterator[tuple[str, str]]:
 
 
 def not_as_recorded(tx: Tx, cloud: SimulatedCloud) -> Iterator[str]:
-    """At rest each host has in force what the records say, and each router with a way out is on one host."""
+    """At rest, each host has its recorded wiring in force, and each router with a gateway is on one host."""
     if not cloud.routed:
         return
     for name, machine in cloud.machines.items():

@@ -1,4 +1,4 @@
-"""What projects ask of Network during a run: routers, their interfaces and gateways, floating IPs, port forwardings."""
+"""Requests to Network during a run: routers, their interfaces and gateways, floating IPs, port forwardings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulet.testing.simulation.foundation import PROJECTS
 Ask = Callable[[str, str, str, object], Awaitable[object]]
 """Caller, method, path below Network's, body."""
 MOST_ROUTERS = 3
-"""Of a project: beyond it one is deleted, or what is there is changed."""
+"""Routers of a project; with so many, one is deleted or changed instead of made."""
 _PROJECT: sa.BindParameter[str] = sa.bindparam("of_project")
 _ROUTERS = sa.select(routers.c.id).where(routers.c.project_id == _PROJECT).order_by(routers.c.id)
 _FLOATING = sa.select(floating_ips.c.id).where(floating_ips.c.project_id == _PROJECT).order_by(floating_ips.c.id)
@@ -40,7 +40,7 @@ class NetworkWorkload:
         self._ask = ask
 
     async def first_routers(self) -> None:
-        """Each project has a router with a way out, and a floating IP, before anything goes wrong."""
+        """Give each project a router with a gateway, and a floating IP, before anything goes wrong."""
         for project in PROJECTS:
             await self._router(project, gateway=True)
             for router_id in self._ids(_ROUTERS, project):
@@ -49,7 +49,7 @@ class NetworkWorkload:
             await self._asked(project, "POST", "floatingips", {"floatingip": {"floating_network_id": outside}})
 
     def request(self, random: Random) -> tuple[str, Coroutine[object, None, None]]:
-        """One of them, and its story."""
+        """The story of a request, and the request."""
         project = random.choice(PROJECTS)
         its_routers = self._ids(_ROUTERS, project)
         router_id = random.choice(its_routers) if its_routers else None
@@ -89,7 +89,7 @@ class NetworkWorkload:
     # -- floating IPs
 
     def _lead(self, random: Random, project: str, _router_id: str) -> tuple[str, Coroutine[object, None, None]]:
-        """Take one, lead it to a port, elsewhere, nowhere, or give it back."""
+        """Take a floating IP, associate it with a port, with another, with none, or delete it."""
         held, port_id = self._ids(_FLOATING, project), self._port(random, project)
         if not held or (len(held) < 2 and random.random() < 0.2):
             wanted: dict[str, object] = {"floating_network_id": self._cloud.foundation.outside}
@@ -105,7 +105,7 @@ class NetworkWorkload:
         return f"{project} leads a floating IP to {leads_to[:8] if leads_to else 'nobody'}", request
 
     def _forward(self, random: Random, project: str, _router_id: str) -> tuple[str, Coroutine[object, None, None]]:
-        """Forward a port, or no more."""
+        """Make or delete a port forwarding."""
         held, port_id = self._ids(_FLOATING, project), self._port(random, project)
         present = self._cloud.db.read(lambda tx: tx.all(_FORWARDINGS, {"of_project": project}))
         if present and (random.random() < 0.4 or not held):
@@ -116,7 +116,7 @@ class NetworkWorkload:
             return self._lead(random, project, _router_id)
         outer = random.randrange(1, 3)
         body = {"internal_port_id": port_id, "internal_port": 80, "external_port": outer, "protocol": "tcp"}
-        # One that leads somewhere is refused, which is to be tried now and then only.
+        # A floating IP with a port is refused, so mostly free ones are tried.
         free = self._ids(_LEADING_NOWHERE, project)
         path = f"floatingips/{random.choice(free or held)}/port_forwardings"
         return f"{project} forwards a port", self._asked(project, "POST", path, {"port_forwarding": body})

@@ -1,4 +1,4 @@
-"""A process of the control plane: it may be stopped for a while, as by SIGSTOP, or have its ways out cut."""
+"""A process of the control plane. It may be stopped for a while, as by SIGSTOP, or cut off from hosts and database."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 NOTICE_SECONDS = 0.002
 """From a commit to who hears of it."""
 WAKING_SECONDS = 0.02
-"""Within which what waits in a process that was stopped goes on, in whatever order."""
+"""When a process goes on, its waiting tasks go on within so long, in random order."""
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT")
 
 
 class Process(VirtualClock):
-    """A process by its clock: while it is stopped nothing of it goes on, and its sleeps end late."""
+    """A process, as a clock: while it is stopped, none of its tasks goes on, and its sleeps end late."""
 
     def __init__(self, loop: VirtualLoop, random: Random, name: str = "") -> None:
         super().__init__(loop, random)
@@ -37,18 +37,18 @@ class Process(VirtualClock):
         self._going_on.set()
         self._stops = 0
         self.going_since: float | None = loop.now
-        """None while it is stopped."""
+        """When it went on last; None while it is stopped."""
         self.cut_off_from: Counter[str] = Counter()
-        """Hosts that this process does not reach, and how often that was said and not taken back."""
+        """Hosts that this process does not reach, each with the number of causes."""
         self.off_the_bus = 0
-        """How many times the bus has cut it off, and it has not connected again."""
+        """How many times the bus cut it off and it has not connected again."""
         self.connections = 1
         self._without_database = 0
-        """How many times it was said that it does not reach the database, and not taken back."""
+        """The number of causes for which it does not reach the database."""
         self._database_since = loop.now
 
     def stop(self) -> None:
-        """As often as it is stopped it has to be let go on."""
+        """Stop it. It goes on after as many calls of `go_on`."""
         self._stops += 1
         self.going_since = None
         self._going_on.clear()
@@ -60,7 +60,7 @@ class Process(VirtualClock):
             self._going_on.set()
 
     def leave_bus(self) -> None:
-        """The bus has cut it off: whatever answers are on their way to it are lost."""
+        """The bus cuts it off: answers on their way to it are lost."""
         self.off_the_bus += 1
         self.connections += 1
 
@@ -68,7 +68,7 @@ class Process(VirtualClock):
         self.off_the_bus -= 1
 
     def lose_database(self) -> None:
-        """As often as it loses it, it has to be given back."""
+        """Cut it off from the database, until as many calls of `give_back_database`."""
         self._without_database += 1
 
     def give_back_database(self) -> None:
@@ -81,7 +81,7 @@ class Process(VirtualClock):
 
     @property
     def looking_since(self) -> float | None:
-        """Since when it goes on and reaches the database; None: it does not."""
+        """Since when it has been running with the database in reach; None: it is not."""
         if self.going_since is None or not self.reaches_database:
             return None
         return max(self.going_since, self._database_since)
@@ -104,7 +104,7 @@ def require_not_killed() -> None:
 
 
 class Memory:
-    """What a process keeps of the database in memory; with a database of its own it is the whole cloud's."""
+    """What a process keeps of the database in memory. If it is alone, the whole cloud shares it."""
 
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
@@ -112,7 +112,7 @@ class Memory:
 
 
 class DatabaseOfProcess(Database):
-    """The one database, as a process reaches it. `alone`: nobody but those who share `memory` writes to it."""
+    """The one database, as a process reaches it. `alone`: only processes that share `memory` write to it."""
 
     def __init__(self, inner: SimulatedDatabase, process: Process, memory: Memory, *, alone: bool) -> None:
         self.embedded = self.is_sqlite = alone
@@ -188,7 +188,7 @@ class DatabaseOfProcess(Database):
 
 
 class LinkOfProcess:
-    """A `host.link.Link` as a process uses it: what it says it says while it goes on, and so it hears."""
+    """A `host.link.Link` of a process: it sends and receives only while the process is not stopped."""
 
     def __init__(self, name: str, inner: Link, process: Process) -> None:
         self._name = name
@@ -215,7 +215,7 @@ class LinkOfProcess:
 
 
 def hosts_of(hosts: Hosts, process: Process) -> Hosts:
-    """The same hosts, as a process reaches them."""
+    """The hosts, as a process reaches them."""
     own = Hosts()
     for name in hosts.names:
         own.add(name, LinkOfProcess(name, hosts.link(name), process))

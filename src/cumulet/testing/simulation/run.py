@@ -1,4 +1,4 @@
-"""One run: a seed decides the machines, the faults, the requests and every delay; `run` answers what happened."""
+"""One run: a seed decides the machines, the faults, the requests and every delay. `run` returns the result."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from cumulet.testing.simulation.virtual_time import NothingLeft, VirtualLoop
 from cumulet.testing.simulation.workload import Workload
 
 SETTLING_SECONDS = 30.0
-"""Virtual seconds after the last fault has healed in which everything must have come to rest."""
+"""Virtual seconds from the end of the last fault until everything must be at rest."""
 PACES = (0.3, 0.4, 0.4, 1.0)
-"""Virtual seconds from step to step on average, in one run and another."""
+"""The average of virtual seconds from step to step, one of these in a run."""
 ENDING_ROUNDS = 20
 IMPORTING = 0.12
 """The share of runs in which images are imported."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a run. `broken` None: every invariant held. `settled_after`: virtual seconds after the healing."""
+    """The result of a run. `broken` None: every invariant held. `settled_after`: virtual seconds after the faults
+    ended."""
 
     seed: int
     steps: int
     broken: str | None
     kind: str | None
-    """What was broken, in a word or two."""
+    """Which invariant was broken, in a word or two."""
     settled_after: float
     virtual_seconds: float
     counts: dict[str, int]
@@ -62,7 +63,7 @@ class Log:
 
 
 def run(seed: int, *, steps: int, only: frozenset[int] | None = None) -> Outcome:
-    """Run `steps` events of workload and faults, heal, wait until quiet, judge. `only`: of the steps, do just these."""
+    """Run `steps` steps of requests and faults, end the faults, wait for rest, check. `only`: do just these steps."""
     foundation()
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
@@ -93,7 +94,7 @@ def run(seed: int, *, steps: int, only: frozenset[int] | None = None) -> Outcome
 
 
 def _close(loop: VirtualLoop) -> None:
-    """End every task properly: one that is dropped half-way would speak up when it is collected."""
+    """End every task. One that is dropped half-way would give a warning when it is collected."""
     quiet = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -136,7 +137,7 @@ class _Simulation:
         weather.become(storm)
         pace = random.choice(PACES)
         for step in range(self._steps):
-            # Each step has its own randomness: leaving one out changes no other.
+            # Each step has random numbers of its own: leaving one out changes no other.
             step_random = Random(f"{self._seed}/{step}")  # noqa: S311
             await self._pause(cloud, step_random.expovariate(1 / pace))
             if self._only is None or step in self._only:

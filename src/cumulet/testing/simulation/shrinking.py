@@ -1,4 +1,4 @@
-"""The shortest story that still breaks: steps are left out, larger groups first, as long as the run stays broken."""
+"""Makes the story of a broken run shorter: steps are left out, larger groups first, while the run stays broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hands that break things: what a run's weather makes happen between two requests, and how each of it heals."""
+"""Faults of a run: what breaks between two requests, by the run's weather, and how it heals."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _SERVICE = sa.select(hosts.c.service_uuid).where(hosts.c.name == sa.bindparam("o
 
 
 class Trouble:
-    """Breaks parts of a cloud. What it broke mends itself after a while: `heal` waits for that."""
+    """Breaks parts of a cloud. Each fault ends after a while; `heal` waits for that."""
 
     def __init__(self, cloud: SimulatedCloud, random: Random) -> None:
         self._cloud = cloud
         machines = list(cloud.machines.values())
         unwatched = [one for one in machines if one.watchdog is None and cloud.settings.fence_silent_hosts]
         self._weak = random.choice(unwatched or machines)
-        """What goes wrong with a machine does so with this one more often, so that another is there for its servers. It
-        is the one without a watchdog, where others have one."""
+        """Faults hit this machine more often, so that others are there for its servers. If others have watchdogs, it is
+        the one without."""
         self._down: set[asyncio.Task[None]] = set()
 
     def draw(self, random: Random) -> tuple[str, str] | None:
-        """Maybe break something; says what kind of thing, and the story."""
+        """Perhaps break something. Returns the kind of fault and its story."""
         weather = self._cloud.weather
         machine = random.choice([self._weak, random.choice(list(self._cloud.machines.values()))])
         pause = random.uniform(0.0, 9.0) * random.choice((1.0, 1.0, 1.0, 2.0))
@@ -72,7 +72,7 @@ class Trouble:
         task.add_done_callback(self._down.discard)
 
     def _count(self, thing: Machine | Disk, name: str, pause: float) -> None:
-        """For a while there is one more of what `name` counts: faults of a kind may overlap."""
+        """Raise the count `name` by one for a while: faults of one kind may overlap."""
         setattr(thing, name, getattr(thing, name) + 1)
         self._later(pause, lambda: setattr(thing, name, getattr(thing, name) - 1))
 
@@ -96,7 +96,7 @@ class Trouble:
         return f"{machine.name} loses power, back in {pause:.1f} s"
 
     def _lose_host(self, machine: Machine, random: Random) -> str:
-        """An administrator switches a machine off for good, and only then says so; much later it comes back."""
+        """An administrator switches a machine off and then forces it down; much later it comes back."""
         if not machine.powered:
             return f"{machine.name} is off already"
         machine.power_off()
@@ -112,7 +112,7 @@ class Trouble:
         return f"{machine.name} is switched off, and forced down, for {away:.1f} s"
 
     async def _force_down(self, name: str, *, down: bool) -> None:
-        """As often as it takes."""
+        """Ask until it is done."""
         row = self._cloud.db.read(lambda tx: tx.first(_SERVICE, {"of_name": name}))
         assert row is not None
         while True:
@@ -141,7 +141,7 @@ class Trouble:
         return f"{machine.name} hears half, and is not heard, for {pause:.1f} s"
 
     def _hang_guest(self, machine: Machine, random: Random, pause: float) -> str:
-        """Rather one that moves, at either side."""
+        """Hang a guest; more often one that moves, at its source or its destination."""
         present = machine.driver.present()
         guests = [*present, *[guest for guest, state in present.items() if state is GuestState.INCOMING] * 3]
         guests += list(machine.driver.copies()) * 3
@@ -180,7 +180,7 @@ class Trouble:
         return f"{api.process.name} is killed, with {requests} request(s), back in {pause:.1f} s"
 
     def _process(self, random: Random) -> Process | None:
-        """Rather the one that looks after the hosts."""
+        """A random process; more often the conductor that leads."""
         leading = [one.runner.clock for one in self._cloud.conductors if one.leadership.leads]
         found = random.choice([*self._cloud.processes, *leading, *leading])
         return found if isinstance(found, Process) else None
@@ -194,7 +194,7 @@ class Trouble:
         return f"{process.name} does not reach {machine.name} for {pause:.1f} s"
 
     def _take_database(self, random: Random, pause: float) -> str:
-        """One process does not reach the database: one that shares it with others."""
+        """One of several processes on the database does not reach it for a while."""
         process = None if self._cloud.alone else self._process(random)
         if process is None:
             return "a process was to lose its database, but nobody shares one"
@@ -203,7 +203,7 @@ class Trouble:
         return f"{process.name} does not reach the database for {pause:.1f} s"
 
     def _reconnect(self, one: Machine | Process, name: str, random: Random) -> str:
-        """It has read too slowly; its library connects anew, a quarter of a second to two seconds later."""
+        """The bus cuts off a slow reader. Its library connects again, a quarter of a second to two seconds later."""
         away = random.uniform(0.25, 2.0)
         one.leave_bus()
         self._later(away, one.join_bus)
@@ -229,7 +229,7 @@ class Trouble:
         return f"the clock of {process.name} is wrong by {process.wrong_by_us / 1e6:.1f} s"
 
     async def heal(self) -> None:
-        """Whoever is down or hangs comes back now; clocks are right again."""
+        """End all faults: what is down or hangs comes back, and clocks are right again."""
         for machine in self._cloud.machines.values():
             machine.driver.heal()
         for process in self._cloud.processes:

@@ -1,4 +1,4 @@
-"""An event loop whose time is a number: when nothing is ready, it jumps to whatever is due next."""
+"""An event loop whose time is a number: when nothing is ready, the time jumps to what is due next."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ THREAD_SECONDS = 0.01
 
 
 class NothingLeft(Exception):
-    """Everybody waits for something that will never come: a deadlock."""
+    """All tasks wait for something that never comes: a deadlock."""
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never waits, and looks at no file: there is nothing but time. Tells the loop how long it would have waited."""
+    """A selector without files that never waits. It tells the loop how long it would have waited."""
 
     loop: VirtualLoop
 
@@ -42,7 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def _write_to_self(self) -> None:
-        """There is one thread: nobody sleeps who had to be woken."""
+        """Do nothing: there is one thread, so the loop never sleeps."""
 
     def time(self) -> float:
         return self.now

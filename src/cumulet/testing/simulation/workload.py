@@ -1,4 +1,4 @@
-"""What users and administrators ask for during a run, through the real API, and what was acknowledged."""
+"""Requests of users and administrators during a run, through the real API, and what was acknowledged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AUTO = {"block_migration": "auto"}
 CREATED = (*["tiny"] * 6, "busy", "busy", "large", "large", "fast", "dedicated")
 EVACUATION_TRIES = 4
 GROUPED = 0.4
-"""How many of the requests for servers are for members of a group."""
+"""The share of requests for servers that name a server group."""
 
 
 class Workload:
@@ -59,7 +59,7 @@ class Workload:
         return [f"unanswered: {what}" for task, what in self._under_way.items() if not task.done()]
 
     def begin(self, random: Random, step: int) -> None:
-        """Ask for something; the answer comes when it comes."""
+        """Begin a request; its answer comes later."""
         kinds = {
             self._create: 5, self._migrate: 8, self._migrate_both: 2, self._delete: 3, self._abort: 3, self._force: 2,
             self._force_a_move: 3, self._power: 4, self._host: 1, self._resize: 2, self._migrate_cold: 1,
@@ -76,7 +76,7 @@ class Workload:
         task.add_done_callback(lambda done: self._under_way.pop(done, None))
 
     async def first_servers(self, random: Random) -> None:
-        """What there is before anything goes wrong."""
+        """Make what a run begins with, before anything goes wrong."""
         trait = sa.update(resource_providers).where(resource_providers.c.name == FAST_HOST)
         self._cloud.db.write(lambda tx: tx.execute(trait.values(traits=["CUSTOM_FAST"])))
         if self._cloud.routed:
@@ -101,16 +101,16 @@ class Workload:
         return status, answer
 
     async def _asked(self, caller: str, method: str, path: str, body: object = None) -> None:
-        """A request whose answer is only told."""
+        """A request whose answer is only logged."""
         await self._ask(caller, method, path, body)
 
     async def _act(self, caller: str, server: Row, action: Mapping[str, object]) -> None:
         await self._ask(caller, "POST", f"/servers/{server.id}/action", action)
 
     def _server(self, random: Random, *, rather: tuple[str, ...] = ()) -> Row | None:
-        """Any server of the records, also one that failed, or is deleted, now and then; None while there is none.
+        """Any server of the records, now and then one that failed or is deleted; None: there is none.
 
-        `rather`: in half of the cases one in such a state, where there is one.
+        `rather`: in half of the cases a server in one of these states, if there is one.
         """
         rows: list[Row] = self._cloud.db.read(lambda tx: tx.all(_SERVERS, {}))
         living = [row for row in rows if row.deleted_at_us is None]
@@ -123,7 +123,7 @@ class Workload:
         return random.choice(pool) if pool else None
 
     def _console(self, random: Random) -> Asked:
-        """The address of a server's console, which is used then."""
+        """Ask for the address of a server's console, and use it."""
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -202,7 +202,7 @@ class Workload:
         return f"{server.project_id} deletes {server.id[:8]}", delete()
 
     def _migration(self, random: Random) -> Row | None:
-        """Rather one that is under way."""
+        """A migration; mostly one that is under way."""
         rows = self._cloud.db.read(lambda tx: tx.all(_MIGRATIONS, {}))
         under_way = [row for row in rows if row.ended_at_us is None]
         pool = under_way if under_way and random.random() < 0.9 else rows[-3:]
@@ -225,7 +225,7 @@ class Workload:
         return f"admin forces migration {migration.id}", self._asked("admin", "POST", path, {"force_complete": None})
 
     def _force_a_move(self, random: Random) -> Asked:
-        """Soon after it has begun: then its memory follows in post-copy."""
+        """Force a live migration soon after it has begun, so that it ends in post-copy."""
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -275,8 +275,8 @@ class Workload:
         return f"admin cold-migrates {server.id[:8]} to {host or 'any host'}", request
 
     def _evacuate(self, random: Random) -> Asked:
-        """Of a host that is down, or does not answer, a server if there is one; else any, which is refused. Asked again
-        while the cloud cannot be sure yet that the host is dead, as by somebody who waits for it."""
+        """Evacuate a server of a host that is down or does not answer. If there is none, any server, which is refused.
+        The request is repeated while it is refused because the host may still be alive."""
         silent = [name for name, one in self._cloud.machines.items() if one.cut_off or one.unheard or not one.powered]
         rows = self._cloud.db.read(lambda tx: tx.all(_STRANDED, {"of_silent": silent}))
         if not rows and random.random() < 0.8:
@@ -288,7 +288,7 @@ class Workload:
         host = random.choice(list(self._cloud.machines)) if named else None
 
         async def evacuate() -> None:
-            # Until 2.94 it starts elsewhere what ran; from 2.95 on it leaves it stopped.
+            # Until 2.94 a server that ran is started; from 2.95 on it stays stopped.
             body = {"evacuate": {"host": host} if host is not None else {}}
             version = random.choice(("2.94", "2.96"))
             for _ in range(EVACUATION_TRIES):
@@ -320,7 +320,7 @@ class Workload:
         return f"{server.project_id} asks {next(iter(body))} of {server.id[:8]}", image()
 
     def _plug(self, random: Random) -> Asked:
-        """One more port, or one less."""
+        """Attach or detach a port."""
         server = self._server(random)
         if server is None:
             return self._create(random)
@@ -344,7 +344,7 @@ class Workload:
         return f"{server.project_id} rebuilds {server.id[:8]}", request
 
     def _shelve(self, random: Random) -> Asked:
-        """Shelve a server, or unshelve one that is; take one off its host that rests there."""
+        """Shelve a server, unshelve a shelved one, or offload a shelved one that is still on its host."""
         server = self._server(random, rather=("shelved", "shelved_offloaded"))
         if server is None:
             return self._create(random)
@@ -358,7 +358,7 @@ class Workload:
         return f"{caller} asks {action} of {server.id[:8]}", self._act(caller, server, {action: value})
 
     def _rescue(self, random: Random) -> Asked:
-        """Rescue a server, or take it back."""
+        """Rescue a server, or unrescue a rescued one."""
         server = self._server(random, rather=("rescued",))
         if server is None:
             return self._create(random)
@@ -367,7 +367,7 @@ class Workload:
         return f"{server.project_id} asks {action} of {server.id[:8]}", request
 
     def _decide(self, random: Random) -> Asked:
-        """Confirm or revert, a server that was resized if there is one."""
+        """Confirm or revert a resize; if there is none, resize a server."""
         rows = self._cloud.db.read(
             lambda tx: tx.all(
                 sa.select(servers.c.id, servers.c.project_id)
