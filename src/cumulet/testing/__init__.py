@@ -46,9 +46,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first used: pytest loads this package in every run, and few runs use a cloud.
+    """Import at the first use: pytest loads this package in every run, and few runs use a cloud.
 
-    The fixtures need the package `fixtures`, which not everybody has (``pip install cumulet[testing]``).
+    The fixtures need the package `fixtures`, which is optional (``pip install cumulet[testing]``).
     """
     module = _MODULES.get(name)
     if module is None:

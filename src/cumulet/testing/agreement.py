@@ -1,4 +1,4 @@
-"""What must agree between the parts of a cloud when nothing is under way, and where they differ."""
+"""Where the parts of a cloud disagree at rest: when nothing is under way, they must agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNMADE = (
         images.c.deleted_at_us.is_(None),
     )
 )
-"""Images of servers whose content will never come."""
+"""Images of servers that no operation is making."""
 _SERVERS = sa.select(servers)
 _RESIZED = sa.select(resized_servers.c.migration_uuid)
 _CONSUMERS = sa.select(consumers.c.uuid)
@@ -51,8 +51,8 @@ def disagreements(
 ) -> Iterator[str]:
     """Where records, hypervisors, placement and port bindings differ, and what is left over.
 
-    guests: what each host's hypervisor says, host -> server id -> state;
-    linked: the ports that each host says are plugged there.
+    guests: the state of each guest by its hypervisor, host -> server id -> state;
+    linked: the ports that each host reports as plugged.
     """
     where: dict[str, dict[str, GuestState]] = {}
     for host, seen in guests.items():

@@ -1,4 +1,4 @@
-"""A plain HTTP client of one persona: what the tests' stories speak with. It knows tokens and paths, nothing else."""
+"""The HTTP client of one persona, for tests. It knows tokens and paths, nothing else."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class Client:
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
     ) -> Answer:
-        """Send one request; `path` begins at the cloud's root, or is a whole link into this cloud. Never raises for a
-        status.
+        """Send one request and return its answer, whatever the status. `path` begins at the cloud's root, or is a link
+        of this cloud.
 
-        RuntimeError once the cloud has ended. ValueError for a link to anywhere else, which would be given the token.
+        RuntimeError once the cloud has ended. ValueError for a link to another place, which must not get the token.
         """
         if self.http.is_closed:
             raise RuntimeError(ENDED)

@@ -45,7 +45,7 @@ class AdvanceableClock(SystemClock):
                 self._sleepers.discard(sleeper)
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass now. TypeError for no number, ValueError below 0 or beyond ten years."""
+        """Let `seconds` pass now. TypeError for what is not a number, ValueError below 0 or beyond ten years."""
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise TypeError(f"seconds is a number, not {seconds!r}")
         if not seconds >= 0:  # no number at all, too
@@ -59,6 +59,7 @@ class AdvanceableClock(SystemClock):
             loop.call_soon_threadsafe(event.set)
 
     def return_to_now(self) -> None:
-        """The time of day is the machine's again. `monotonic` never goes back: somebody sleeps until then."""
+        """Set the time of day to the machine's again. `monotonic` never goes back, because tasks sleep until its
+        times."""
         with self._lock:
             self._returned_us = self._ahead_us

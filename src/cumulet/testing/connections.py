@@ -10,14 +10,14 @@ from openstack.connection import Connection
 
 
 class Connections:
-    """Those that tests have asked for. The SDK keeps each, and its sockets, until somebody closes it."""
+    """The connections that tests asked for. The SDK keeps each one, with its sockets, until it is closed."""
 
     def __init__(self, clouds_yaml: Path) -> None:
         self._file = clouds_yaml
         self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
 
     def make(self, name: str) -> Connection:
-        """As the entry `name` of clouds.yaml."""
+        """A connection for the entry `name` of clouds.yaml."""
         # Only this cloud's file: neither the user's own clouds.yaml nor OS_* variables may lead a test elsewhere.
         config = OpenStackConfig(config_files=[str(self._file)], secure_files=[], vendor_files=[], load_envvars=False)
         made = Connection(config=config.get_one(cloud=name))
@@ -25,6 +25,6 @@ class Connections:
         return made
 
     def close(self) -> None:
-        """All of them. One that is used again opens what it needs, until the next time."""
+        """Close all. A connection that is used again opens new sockets, which the next `close` closes."""
         for connection in list(self._made):
             connection.close()

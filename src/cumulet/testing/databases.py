@@ -1,4 +1,4 @@
-"""Which database a test's cloud is on: a file in its folder, or one of its own on a PostgreSQL server.
+"""The database of a test's cloud: a file in its folder, or a database of its own on a PostgreSQL server.
 
 With the environment variable ``CUMULET_TEST_DATABASE``, the URL of a server on which databases may be made, all clouds
 of tests that name no database are on PostgreSQL (`make test-postgresql`).
@@ -22,7 +22,7 @@ VARIABLE = "CUMULET_TEST_DATABASE"
 
 @contextlib.contextmanager
 def own_database(folder: Path, *, temporary: bool) -> Iterator[str]:
-    """Its URL, the same for the same folder. `temporary`: it is dropped at the end of the block."""
+    """The URL of a database, the same for the same folder. `temporary`: it is dropped at the end of the block."""
     server = os.environ.get(VARIABLE)
     if server is None:
         yield f"sqlite:///{folder / 'cumulet.db'}"
@@ -43,7 +43,7 @@ def own_database(folder: Path, *, temporary: bool) -> Iterator[str]:
 
 
 class NoPostgresql(Exception):
-    """It is not installed."""
+    """PostgreSQL is not installed."""
 
 
 class PostgresqlServer:
@@ -74,7 +74,7 @@ class PostgresqlServer:
 
 @contextlib.contextmanager
 def own_postgresql(*options: str) -> Iterator[PostgresqlServer]:
-    """Raises NoPostgresql. The folder goes with the server, also with one that does not start."""
+    """A server in a temporary folder, which is removed even if the server does not start. Raises NoPostgresql."""
     installed = [str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     initdb = shutil.which("initdb") or max(installed, default="")
     if not initdb:

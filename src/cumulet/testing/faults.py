@@ -27,7 +27,7 @@ class Faults:
         self._hosts: tuple[str, ...] = ()
 
     def know(self, sagas: Mapping[str, Saga[Any]], hosts: Iterable[str]) -> None:
-        """What there is in this cloud, and so may fail."""
+        """Take over the sagas and hosts of a cloud: only their names can be given."""
         self._steps = {name: _host_steps(saga) for name, saga in sagas.items()}
         self._hosts = tuple(hosts)
 
@@ -63,13 +63,13 @@ class Faults:
 
 
 def one_of(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises ValueError with the names there are, unless `name` is one of them."""
+    """Raises ValueError, with all valid names, unless `name` is one of them."""
     names = sorted(known)
     if name not in names:
         raise ValueError(f"there is no {what} called {name!r}; there is: {', '.join(names)}")
 
 
 def _host_steps(saga: Saga[Any]) -> tuple[str, ...]:
-    """The steps and undos that ask hosts. Only these can fail: the others just write to the database."""
+    """The steps and undos that ask hosts. Only these can be scripted to fail; the others only write to the database."""
     dos = [do for part in saga.plan for do in ((part.do, part.undo) if isinstance(part, Step) else (part.do,))]
     return tuple(dict.fromkeys(do.__name__ for do in dos if is_host_step(do)))

@@ -11,7 +11,7 @@ from cumulet.host.driver import DriverError, Image
 
 
 class ImageFiles:
-    """`host.images.ImageSource` over the files given, by their content when they were given."""
+    """A `host.images.ImageSource` of files, found by the checksum of their content at the time of the call."""
 
     def __init__(self, *paths: Path) -> None:
         self._paths = {hashlib.sha512(path.read_bytes()).hexdigest(): path for path in paths}
@@ -31,5 +31,5 @@ class ImageFiles:
             yield content[at : at + (1 << 20)]
 
     def give(self, sha512: str, path: Path) -> None:
-        """Give this file to whoever asks for the checksum, even if its own is another one."""
+        """Give this file for the checksum, even if its own checksum is another one."""
         self._paths[sha512] = path

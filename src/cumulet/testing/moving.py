@@ -1,4 +1,4 @@
-"""For tests of drivers alone: what the control plane does before a copy, so that each end knows the other."""
+"""For tests of drivers alone: the control plane's preparations of a move, so that each end knows the other."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ async def prepared(
     *,
     move: str | None = None,
 ) -> Endpoint:
-    """Where the destination listens, for a new move of the guest unless told which."""
+    """Prepare a move of the guest, a new one unless `move` names it. Returns where the destination listens."""
     peer = await source.prepare_outgoing(guest.server_id, move=move or str(uuid.uuid4()))
     return await destination.prepare_incoming(guest, source=peer, parameters=parameters)

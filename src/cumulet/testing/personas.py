@@ -1,4 +1,4 @@
-"""Personas, users that a test asks for by what they may do: their names, and how they are made."""
+"""Personas: users that a test names by what they may do. How their names are read, and how they are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = re.compile(r"(?:([a-z][a-z0-9_]*)_)?([a-z]+)[0-9]*")
 
 
 def project_and_role(name: str) -> tuple[str, str]:
-    """Those of a persona; the project ``own`` where the name has none. Raises ValueError."""
+    """The project and role of a persona; the project is ``own`` if the name has none. Raises ValueError."""
     _require_text("the name of a persona", name)
     found = _NAME.fullmatch(name)
     if found is None or found[2] not in ROLES:
@@ -51,7 +51,7 @@ def make_user(admin: Client, name: str, password: str, *, project: str, roles: t
 
 
 def _found_or_made(admin: Client, kind: str, **values: str) -> str:
-    """The id of what has this name."""
+    """The id of the project or role with this name, which is made if it is missing."""
     found = admin.request("GET", f"/identity/v3/{kind}s?{urlencode(values)}")
     if found.status == 200 and found[f"{kind}s"]:
         return str(found[f"{kind}s"][0]["id"])

@@ -1,4 +1,4 @@
-"""The pytest plugin that comes with the package: a cloud for the session, made new for every test, and its callers."""
+"""The pytest plugin of the package: one cloud for the session, reset after every test, and its personas."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Network:
-    """Of one cloud."""
+    """The network of one cloud."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -24,11 +24,11 @@ class Network:
     def reachable(self, sender: str, receiver: str, protocol: str, port: int | None = None) -> Path:
         """Whether the first packet of a connection from `sender` arrives at `receiver`: ids of ports, or addresses.
 
-        True or false, with `reason`, the `rule` that let it in, and each of the `hops`. An address as the sender is one
-        outside the cloud.
+        The result is true or false, and has the `reason`, the `rule` that let the packet in, and each of the `hops`. A
+        sender given as an address is outside the cloud.
 
-        KeyError for a port that there is not; TypeError and ValueError for a `protocol` that is not tcp, udp or icmp,
-        and a `port` that is no number from 1 to 65535.
+        KeyError for a port that does not exist. TypeError and ValueError for a `protocol` other than tcp, udp or icmp,
+        and for a `port` that is not a number from 1 to 65535.
         """
         one_of("protocol", protocol, PROTOCOLS)
         if port is not None:

@@ -1,4 +1,4 @@
-"""A cloud running on a thread of this process, with what a test does to it: faults, time, personas, reset."""
+"""A cloud that runs on a thread of this process, and what a test can do with it: faults, time, personas, reset."""
 
 from __future__ import annotations
 
@@ -213,9 +213,9 @@ class TestCloud:
     # -- starting over
 
     def reset(self) -> None:
-        """The cloud as it was when it had just started, or at `keep`: records, guests, faults, the time of day.
+        """Return to the state after the start, or at the last `keep`: records, guests, faults, the time of day.
 
-        The monotonic clock does not go back: who waited for a time that has come need not wait again.
+        The monotonic clock does not go back, because tasks sleep until its times.
         RuntimeError once the cloud has ended.
         """
         self._refuse_ended()
@@ -232,7 +232,7 @@ class TestCloud:
         self.embedded.db.write(lambda tx: _restore(tx, snapshot))
         self.clock.return_to_now()
         self._read_hosts()
-        self.embedded.identity._ended.clear()  # tokens that ended since are whole again
+        self.embedded.identity._ended.clear()  # Tokens that ended since are valid again.
         self.embedded.db.write(self.embedded.identity.changed)
         self.await_(self.embedded.identity.logins.forget())
         self._restore_image_files()

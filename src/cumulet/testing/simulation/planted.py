@@ -1,4 +1,4 @@
-"""Mistakes to plant, one at a time: the simulation is itself tested by catching each of them."""
+"""Planted mistakes, one at a time. The simulation has to find each of them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _with_copy_memory(copy_memory: Any) -> AbstractContextManager[object]:
 
 
 def believing_an_exception() -> AbstractContextManager[object]:
-    """The destination answers `resume` with an error, so it surely does not run: give the guest back."""
+    """After an error of `resume`, the guest is taken not to run at the destination, and the source gets it back."""
 
     async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
         try:
@@ -112,7 +112,7 @@ def dropping_the_generation_check() -> AbstractContextManager[object]:
 
 
 def dropping_the_step_check() -> AbstractContextManager[object]:
-    """Of one operation agents do whatever they are told, also what an earlier step says late."""
+    """Agents do whatever the same operation tells them, also late commands of earlier steps."""
     admit = Agent._admit
 
     def without_steps(agent: Agent, told: m.Command[object]) -> None:
@@ -123,7 +123,7 @@ def dropping_the_step_check() -> AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def acting_on_an_expired_lease() -> Iterator[None]:
-    """A runner saves and goes on although another one has taken the operation."""
+    """A runner saves and goes on although another runner has taken the operation."""
 
     def check_held(self: Runner, tx: Tx, operation: Any) -> bool:
         return False
@@ -147,7 +147,7 @@ def acting_on_an_expired_lease() -> Iterator[None]:
 
 
 def a_lease_by_two_wall_clocks() -> AbstractContextManager[object]:
-    """Who holds it writes down when, by its own clock; whether that is long ago says another one's."""
+    """The holder of a lease notes its wall time, and others compare that with their own wall clocks."""
 
     def is_free(self: Runner, row: Row) -> bool:
         if row.lease_owner in (None, self.name):
@@ -160,12 +160,12 @@ def a_lease_by_two_wall_clocks() -> AbstractContextManager[object]:
 
 
 def several_that_lead() -> AbstractContextManager[object]:
-    """Every conductor looks after the hosts, whoever holds the lease: what one has renewed the other calls run out."""
+    """Every conductor watches the hosts, whether it holds the lease or not."""
     return mock.patch.multiple(Leadership, _take=mock.Mock(return_value=True), require=mock.Mock(return_value=None))
 
 
 def losing_patience_with_what_progresses() -> AbstractContextManager[object]:
-    """A copy has so long as it may go without progress, whether it makes any or not."""
+    """A copy is aborted after the time allowed without progress, although it makes progress."""
 
     real = copying.Patience
 
@@ -176,7 +176,7 @@ def losing_patience_with_what_progresses() -> AbstractContextManager[object]:
 
 
 def picking_inside_the_claim() -> AbstractContextManager[object]:
-    """One step picks and claims, and what it picked is known only once it is done: asked again, it picks again."""
+    """One step picks and claims a host. Its choice is saved only at its end, so a repeated step picks again."""
 
     async def pick_and_claim(context: Context, state: LiveMigration) -> LiveMigration:
         picked: list[str] = []
@@ -204,7 +204,7 @@ def picking_inside_the_claim() -> AbstractContextManager[object]:
 
 
 def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[object]:
-    """The source's guest and disk go as soon as they have been copied."""
+    """The source's guest and disk are destroyed as soon as they were copied."""
 
     async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
         state = await live_migration.copy_memory(context, state)
@@ -216,7 +216,7 @@ def deleting_the_source_before_the_destination_runs() -> AbstractContextManager[
 
 
 def releasing_the_sources_share_too_early() -> AbstractContextManager[object]:
-    """The source's share is free for others while the guest may still come back to it."""
+    """The source's share is released while the guest may still return to it."""
 
     def claim_destination(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration:
         state = moves.claim_destination(tx, context, state)
@@ -230,17 +230,17 @@ def releasing_the_sources_share_too_early() -> AbstractContextManager[object]:
 
 
 def reconciling_what_an_operation_is_at() -> AbstractContextManager[object]:
-    """The reconciler does not care that an operation is running on a server."""
+    """The reconciler also corrects servers on which an operation runs."""
     return mock.patch.object(drift, "_busy", return_value=frozenset())
 
 
 def forgetting_who_waits() -> AbstractContextManager[object]:
-    """When an operation ends, nobody looks for the one that waits for its turn."""
+    """When an operation ends, the queued one does not begin."""
     return mock.patch.object(Runner, "_promote", return_value=None)
 
 
 def leaving_the_task_state() -> AbstractContextManager[object]:
-    """An unwound migration forgets that the server shows `migrating`."""
+    """An unwound migration leaves the server in the task state `migrating`."""
 
     def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) -> None:
         live_migration.unwound(tx, context, state, failure)
@@ -250,7 +250,7 @@ def leaving_the_task_state() -> AbstractContextManager[object]:
 
 
 def evacuating_on_silence_alone() -> AbstractContextManager[object]:
-    """A host that does not answer is surely dead, with or without a lease."""
+    """A host that does not answer is taken for dead, with or without a lease."""
 
     def host_dead(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError | None:
         return BadRequest("still in use") if host_records.is_up(tx, server.host or "") else None
@@ -259,7 +259,7 @@ def evacuating_on_silence_alone() -> AbstractContextManager[object]:
 
 
 def counting_on_a_watchdog_that_is_not_there() -> AbstractContextManager[object]:
-    """Where hosts have watchdogs, a silent one is surely dead, whether it has said that it holds a lease or not."""
+    """If hosts have watchdogs, a silent one is taken for dead, even if it never reported a lease."""
     real = host_records.is_fenced
 
     def is_fenced(tx: Tx, name: str, settings: Settings) -> bool:
@@ -269,17 +269,17 @@ def counting_on_a_watchdog_that_is_not_there() -> AbstractContextManager[object]
 
 
 def a_watchdog_that_does_not_kill() -> AbstractContextManager[object]:
-    """The lease runs out, and the guests run on."""
+    """A lease runs out, and the guests go on."""
     return mock.patch.object(Machine, "lose_lease", return_value=None)
 
 
 def a_lease_without_a_margin() -> AbstractContextManager[object]:
-    """The host is taken for dead the moment its lease may have run out: its watchdog is not that quick."""
+    """A host is taken for dead as soon as its lease may have run out, before its watchdog has acted."""
     return mock.patch.object(host_watch, "LEASE_MARGIN_SECONDS", -2.0)
 
 
 def a_lease_from_when_it_was_asked() -> AbstractContextManager[object]:
-    """The host counts its lease from each question, whether its answers are heard or not."""
+    """A host counts its lease from each question, although its answers may be lost."""
 
     def asked(self: Lease, session: str, number: int, heard: int | None) -> None:
         self._noted.end_at(self._noted.now() + self._seconds)
@@ -288,12 +288,12 @@ def a_lease_from_when_it_was_asked() -> AbstractContextManager[object]:
 
 
 def believing_an_old_report() -> AbstractContextManager[object]:
-    """The reconciler takes what a host said a while ago for what is, although the record has changed since."""
+    """The reconciler uses an old report of a host although the record has changed since."""
     return mock.patch.object(drift, "_changed", return_value=False)
 
 
 def a_reconciler_that_removes_nothing() -> AbstractContextManager[object]:
-    """Guests that no record knows, and those of other hosts, are seen and left alone."""
+    """The reconciler leaves guests without a record, and those that belong to other hosts."""
     correct = HostWatch._correct
 
     async def spared(self: HostWatch, name: str, correction: drift.Correction) -> bool:
@@ -303,7 +303,8 @@ def a_reconciler_that_removes_nothing() -> AbstractContextManager[object]:
 
 
 def booting_from_disk_beside_the_source() -> AbstractContextManager[object]:
-    """A copy that fails between the commit and post-copy has surely left nothing that runs at the source."""
+    """If a copy fails between the commit and post-copy, the guest is booted from disk although it may run at the
+    source."""
 
     async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:
         try:
@@ -316,7 +317,7 @@ def booting_from_disk_beside_the_source() -> AbstractContextManager[object]:
 
 
 def discarding_the_source_in_post_copy() -> AbstractContextManager[object]:
-    """The guest runs at its destination, so the source can go: with the memory that has not come yet."""
+    """The source is destroyed once the guest runs at its destination, while memory has yet to be copied."""
 
     async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
         return state
@@ -376,6 +377,6 @@ PLANTED: dict[str, Plant] = {
 
 @contextlib.contextmanager
 def planted(name: str) -> Iterator[None]:
-    """Run with this mistake in the product."""
+    """Run the block with this mistake in the product."""
     with PLANTED[name]():
         yield

@@ -1,4 +1,4 @@
-"""Mistakes to plant about consoles: whose they are, how often an address is good, what is left of it."""
+"""Planted mistakes about consoles: which guest an address leads to, how often it is good, what is left over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cumulet.host.looking import Look
 
 @contextlib.contextmanager
 def a_console_of_whoever_is_there() -> Iterator[None]:
-    """An address is for a server, whatever has become of its guest since."""
+    """An address leads to the server's guest, even if that has changed since."""
 
     def redeem(tx: Tx, token: str, now_us: int, protocol: str) -> Ticket | None:
         row = tx.first(consoles._valid(token, now_us))
@@ -37,18 +37,18 @@ def a_console_of_whoever_is_there() -> Iterator[None]:
 
 
 def an_address_that_is_good_twice() -> AbstractContextManager[object]:
-    """It is looked up, and not used up."""
+    """An address stays good after its first use."""
     keep = sa.update(console_tokens).where(console_tokens.c.digest == sa.bindparam("of_digest"))
     return mock.patch.object(consoles, "_USE", keep.values(user_id=console_tokens.c.user_id))
 
 
 def keeping_the_addresses_of_deleted_servers() -> AbstractContextManager[object]:
-    """Nobody can use them any more."""
+    """Addresses of a deleted server are left over."""
     return mock.patch.object(consoles, "forget", return_value=None)
 
 
 def seeing_what_is_not_over() -> AbstractContextManager[object]:
-    """An operation that is undone looks at its guest, and does not say that it is its last word."""
+    """An unwound operation observes its guest without raising the generation."""
     admit = Agent._admit
 
     def admit_but_looks(agent: Agent, told: m.Command[object]) -> None:

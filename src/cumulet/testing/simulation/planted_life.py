@@ -1,4 +1,4 @@
-"""Mistakes to plant in what a server goes through without moving: images of its disk, rebuilds, rescues, shelving."""
+"""Planted mistakes in operations without a move: images of a disk, rebuilds, rescues, shelving."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from cumulet.testing.simulation.planted_places import with_saga
 
 
 def copying_the_disk_of_another_guest() -> AbstractContextManager[object]:
-    """The image says whose disk it is, and holds another one."""
+    """An image holds the disk of another server than it says."""
     real = simulated.empty_disk
     return mock.patch.object(simulated, "empty_disk", lambda size, note: real(size, "another's 0"))
 
 
 def keeping_an_image_that_was_not_made() -> AbstractContextManager[object]:
-    """The operation has failed, and its image waits on for what never comes."""
+    """After a failed operation, its image stays in the state `saving`."""
     return mock.patch.object(snapshots, "give_up", return_value=None)
 
 
 def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[object]:
-    """It has left its host, and its claim there stays."""
+    """A server has left its host, and its claim there stays."""
 
     def record_shelved(tx: Tx, context: Context, state: shelve.Shelving) -> shelve.Shelving:
         with mock.patch.object(placement, "release", return_value=None):
@@ -49,7 +49,7 @@ def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[object]:
 
 
 def unshelving_to_the_host_it_was_on() -> AbstractContextManager[object]:
-    """What was there before is surely free still: nothing is claimed."""
+    """A server returns to its former share without claiming it."""
 
     def claim_host(tx: Tx, context: Context, state: shelve.Unshelving) -> shelve.Unshelving:
         with mock.patch.object(placement, "claim", return_value=None):
@@ -60,7 +60,7 @@ def unshelving_to_the_host_it_was_on() -> AbstractContextManager[object]:
 
 
 def dropping_the_image_before_it_runs() -> AbstractContextManager[object]:
-    """A shelved server that is on its host still has its disk: what it was shelved as can go at once."""
+    """The image of a shelved server is deleted while the server is still on its host."""
 
     async def start_guest(context: Context, state: shelved.Resting) -> shelved.Resting:
         def drop(tx: Tx) -> None:
@@ -74,7 +74,7 @@ def dropping_the_image_before_it_runs() -> AbstractContextManager[object]:
 
 
 def calling_a_failed_rebuild_active() -> AbstractContextManager[object]:
-    """Whatever became of its guest, the record says what it said before."""
+    """After a failure, the record keeps its former state, whatever state the guest has."""
 
     def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
         rebuild.unwound(tx, context, msgspec.structs.replace(state, observed=GuestState.RUNNING), failure)
@@ -99,13 +99,13 @@ def overlooking_a_rescue_image() -> Iterator[None]:
 
 
 def resizing_with_the_old_flavor_s_disks() -> AbstractContextManager[object]:
-    """What a server has beside its first disk stays as it is, whatever its new flavor gives."""
+    """A resize leaves the ephemeral and swap disks of the old flavor."""
     real = block_devices.of
     return mock.patch.object(block_devices, "of", lambda server, flavor=None: real(server))
 
 
 def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
-    """What a guest is told cannot be taken back, so it is told until it has heard: one that has ended never does."""
+    """A command to a guest is repeated for ever, even if the guest has ended."""
     told = tuple(Final(step.do) for step in CRASH_DUMP.steps)
     return with_saga(CRASH_DUMP, steps=(), finals=(*told, *CRASH_DUMP.finals))
 

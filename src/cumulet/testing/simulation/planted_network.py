@@ -1,4 +1,4 @@
-"""Mistakes to plant in what hosts are told of their networks: routers, floating IPs; and in what their memory is."""
+"""Planted mistakes in the wiring of hosts (routers, floating IPs), and in their memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cumulet.testing.simulation.hosts import Machine
 
 
 def a_watchdog_that_leaves_routers() -> AbstractContextManager[object]:
-    """The lease runs out, the guests end, and the routers serve on."""
+    """A lease runs out, the guests end, and the routers stay."""
     return mock.patch.object(Machine, "end_routers", return_value=None)
 
 
 @contextlib.contextmanager
 def routers_without_a_lease() -> Iterator[None]:
-    """A host that answers may have routers, whether it holds a lease or not."""
+    """A host that answers may have routers, even if its lease has run out."""
 
     async def wire(self: Agent, wiring: Wiring) -> InForce:
         return await self.driver.wire(wiring)
@@ -37,12 +37,12 @@ def routers_without_a_lease() -> Iterator[None]:
 
 
 def believing_that_what_was_told_is_in_force() -> AbstractContextManager[object]:
-    """Nobody else tells hosts anything, and what they were told they have for good."""
+    """A host is never told its wiring again after the first time."""
     return mock.patch.object(Hosts, "told", lambda self, host: self._told.get(host))
 
 
 def forwarding_and_leading() -> AbstractContextManager[object]:
-    """A floating IP that forwards ports may lead to a port as well."""
+    """A floating IP with port forwardings may also be associated with a port."""
     return mock.patch.object(floating_ips, "_refuse_forwarding", return_value=None)
 
 
@@ -52,7 +52,7 @@ def forwarding_a_port_twice() -> AbstractContextManager[object]:
 
 
 def giving_memory_twice() -> AbstractContextManager[object]:
-    """The records let guests have twice the memory that a host has."""
+    """Claims may take twice the memory that a host has."""
     real = placement.set_inventory
 
     def set_inventory(tx: Tx, *, inventory: dict[str, tuple[int, float]], **named: object) -> None:

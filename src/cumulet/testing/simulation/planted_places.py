@@ -1,4 +1,4 @@
-"""Mistakes to plant that are about places: where servers may be, what they claim there, what is said of a host."""
+"""Planted mistakes about hosts: where servers may be, what they claim there, the reasons given for a host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_precondition(real: Any, planted: Any) -> AbstractContextManager[object]
 
 
 def counting_only_where_servers_are() -> AbstractContextManager[object]:
-    """A rule looks at who owns a server: not at the destination it is on its way to."""
+    """A group's rule counts the host of a server, and not the destination of its move."""
 
     def places_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, frozenset[str]]:
         rows = tx.all(sa.select(servers.c.id, servers.c.host).where(servers.c.id.in_(list(server_ids))))
@@ -46,7 +46,7 @@ def counting_only_where_servers_are() -> AbstractContextManager[object]:
 
 
 def claiming_what_it_was_before() -> AbstractContextManager[object]:
-    """A resize claims its old flavor's share of the destination."""
+    """A resize claims the old flavor's share on the destination."""
 
     def claim_destination(tx: Tx, context: Context, state: resize.Resizing) -> resize.Resizing:
         return moves.claim_destination(tx, context, state)
@@ -58,7 +58,7 @@ def claiming_what_it_was_before() -> AbstractContextManager[object]:
 
 
 def knowing_a_server_by_what_it_was_known_by() -> AbstractContextManager[object]:
-    """What hosts know each other by is made for a server, and used in all its moves."""
+    """The credentials of a move are made once for a server, and used in all its moves."""
 
     async def prepare_copy(context: Context, state: Any, *of_the_copy: Any) -> Endpoint:
         return await copying.prepare_copy(
@@ -84,27 +84,27 @@ def taking_in_what_it_was_before() -> AbstractContextManager[object]:
 
 
 def moving_off_a_host_that_is_down() -> AbstractContextManager[object]:
-    """Whether the source answers, or was forced down, is found out on the way."""
+    """A move does not check first whether its source is down."""
     return with_precondition(preconditions._host_up, lambda *asked: None)
 
 
 def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[object]:
-    """Every host offers all that its machine has."""
+    """Each of several hosts on one machine offers all of it."""
     return mock.patch.object(machine, "part", lambda whole, hosts: whole)
 
 
 def promising_what_no_host_keeps() -> AbstractContextManager[object]:
-    """Extra specs are for somebody else to look at."""
+    """Extra specs that cannot be met are ignored."""
     return mock.patch.object(promises, "_is_kept", return_value=True)
 
 
 def forgetting_the_traits() -> AbstractContextManager[object]:
-    """A host is chosen by its room alone."""
+    """The scheduler ignores traits."""
     return mock.patch.object(promises, "_traits", return_value=())
 
 
 def hiding_why_a_host_was_passed_over() -> AbstractContextManager[object]:
-    """No valid host: that is all."""
+    """A refusal without a valid host gives no reasons."""
     return mock.patch.object(scheduler, "explain", return_value="")
 
 

@@ -1,4 +1,4 @@
-"""Mistakes to plant that are about ports which come and go while a server is there."""
+"""Planted mistakes about ports that are attached and detached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulet.testing.simulation.planted_places import with_saga
 
 
 def forgetting_what_was_plugged_in() -> AbstractContextManager[object]:
-    """The port is the server's, its guest's description stays as it was: the next move leaves the device behind."""
+    """An attachment does not change the guest's description, so the next move loses the device."""
 
     def record_attached(tx: Tx, context: Context, state: PortChange) -> PortChange:
         port_status.record_plugged(tx, state.nic.port_id)
@@ -26,7 +26,7 @@ def forgetting_what_was_plugged_in() -> AbstractContextManager[object]:
 
 
 def leaving_the_device_in_the_guest() -> AbstractContextManager[object]:
-    """The undo gives the port back, and forgets that the guest may have it by now."""
+    """The undo of an attachment frees the port although the guest may have it."""
     steps = tuple(
         dataclasses.replace(step, undo=nothing) if step.do is interfaces.plug_in else step for step in ATTACHMENT.steps
     )
@@ -34,7 +34,7 @@ def leaving_the_device_in_the_guest() -> AbstractContextManager[object]:
 
 
 def never_comparing_ports() -> AbstractContextManager[object]:
-    """A host that was down when a detachment had to be taken back is never told."""
+    """A host that was down during the undo of an attachment is never told."""
     return mock.patch.object(drift, "_correct_ports", return_value=None)
 
 

@@ -1,4 +1,4 @@
-"""Mistakes to plant that are about several processes on one database: who leads, what is kept in memory."""
+"""Planted mistakes about several processes on one database: the leader, and copies in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cumulet.host.driver import GuestReport
 
 
 def not_renewing_while_it_starts() -> AbstractContextManager[object]:
-    """Whoever has got the lease first starts all that it leads, however long that takes, and then renews it."""
+    """A new leader renews its lease only after everything it leads has started."""
 
     async def round_(self: Leadership) -> None:
         now = self._clock.monotonic()
@@ -28,7 +28,7 @@ def not_renewing_while_it_starts() -> AbstractContextManager[object]:
 
 
 def leading_on_after_a_stop() -> AbstractContextManager[object]:
-    """A process that led when it was stopped leads on: nobody asks whether another has begun since."""
+    """A leader that was stopped leads on without checking its lease."""
 
     async def renewed(self: Leadership, now: float) -> bool | None:
         return True
@@ -37,12 +37,12 @@ def leading_on_after_a_stop() -> AbstractContextManager[object]:
 
 
 def remembering_what_hosts_had() -> AbstractContextManager[object]:
-    """What is kept in memory of hosts does not hear of what is committed."""
+    """The copies of hosts in memory are not corrected after commits."""
     return mock.patch.object(HostsInMemory, "correction", return_value=lambda: None)
 
 
 def comparing_only_what_hosts_say_anew() -> AbstractContextManager[object]:
-    """A host that says what it said is taken to agree with the records, although those have changed."""
+    """An unchanged report of a host is not compared again, although the records have changed."""
 
     def still_agreed(
         known: drift.Agreed | None, reports: Sequence[GuestReport], _linked: object, _asked: drift.Before
