@@ -21,98 +21,98 @@ MoreThanNone = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class HostNetwork(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a host of this machine is reached by those that move guests to it."""
+    """The address of a host of this machine for guests that move to it."""
 
     address: str = "127.0.0.1"
     namespace: str | None = None
-    """The network namespace, as `ip netns` names it, that its agent and its guests live in; None: this process's."""
+    """The network namespace of its agent and its guests, by its name in `ip netns`; None: this process's."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of a cloud, with their units in their names. `cumulet settings` shows the words below each."""
+    """All settings of a cloud, with units in their names. `cumulet settings` shows the docstring below each."""
 
     state_dir: Path
     """The folder that all state is kept in. Option `--state`."""
     database_url: str
     """``postgresql://USER:PASSWORD@HOST/NAME`` or ``sqlite:///FILE``; default: SQLite in the state folder."""
     listen_address: str = "127.0.0.1"
-    """Where HTTPS is served. Option `--listen`."""
+    """The address where HTTPS is served. Option `--listen`."""
     listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8774
-    """The port of it; 0 picks a free one."""
+    """The port where HTTPS is served; 0 picks a free one."""
     hosts_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8775
-    """Where machines join and their agents fetch images, on the same address; listened on once one is let join. 0 picks
-    a free one."""
+    """The port where machines join and their agents fetch images, on the same address. Nothing listens there before
+    `cumulet host add`. 0 picks a free one."""
     bus: Annotated[str, msgspec.Meta(pattern=BUS_URL)] | None = None
-    """``nats://ADDRESS:PORT``, several with commas between: your own NATS for hosts on other machines. Default: one
-    that the cloud starts itself once a machine is let join. Option `--bus`."""
+    """``nats://ADDRESS:PORT``, several with commas between: your own NATS for hosts on other machines. Default: the
+    cloud starts its own server at the first `cumulet host add`. Option `--bus`."""
     bus_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4222
-    """Of the cloud's own NATS, on the same address; 0 picks a free one."""
+    """The port of the cloud's own NATS, on the same address; 0 picks a free one."""
     public_url: Annotated[str, msgspec.Meta(pattern=PUBLIC_URL)] | None = None
     """``https://NAME[:PORT]`` by which clients reach this cloud: the beginning of every link, whatever a client's Host
     header says. Without it links begin with the address a request came to."""
     connections: AtLeastOne = 1000
-    """Of all clients; where there are more, one that asks for nothing is dropped."""
+    """Connections of all clients. If there are more, one that asks for nothing is dropped."""
     connections_per_address: AtLeastOne = 200
-    """Of one IPv4 address or one IPv6 /64."""
+    """Connections of one IPv4 address or one IPv6 /64."""
     tls_certificate_file: Path | None = None
     """A certificate of your own for HTTPS, with its chain, as PEM; default: one from the cloud's own authority."""
     tls_key_file: Path | None = None
     """Its private key, as PEM, readable by the cloud's user only."""
     tls_authority_file: Path | None = None
-    """The authority that clients trust your certificate by, for clouds.yaml; default: the system's authorities."""
+    """The authority of your certificate, which clouds.yaml names for clients; default: the system's authorities."""
     driver: Literal["simulated", "qemu"] = "simulated"
     """What hosts run."""
     host_names: tuple[str, ...] = ("host1", "host2")
     """The hosts' names."""
     host_networks: Mapping[str, HostNetwork] = {}
-    """By host, ADDRESS or ADDRESS@NAMESPACE where its guests are reached; those not named are on the loopback address.
-    Only hosts with real guests have one."""
+    """By host, ADDRESS or ADDRESS@NAMESPACE that receives guests moving to it; hosts not named have the loopback
+    address. Only hosts with real guests have one."""
     region: str = "RegionOne"
     """The region's name in the catalog."""
     bare: bool = False
     """Seed no flavors, image and networks at first start."""
     machine_on_public: bool = True
-    """Whether this machine, where it makes the hosts' networks itself (as root), has the address of the gateway of
-    `public`, so that floating IPs are reached from here."""
+    """Whether this machine gets the address of the gateway of `public`, so that it reaches floating IPs. Counts where
+    the cloud makes the hosts' networks itself (as root)."""
     public_interface: str | None = None
-    """An interface that leads to `public`: of this machine, which then has no address there itself; with
-    `--host-network`, of each host's namespace."""
+    """An interface that leads to `public`: one of this machine, which then has no address on `public` itself; with
+    `--host-network`, one of each host's namespace."""
     rootless_networks: bool = True
-    """Whether real guests have networks where the cloud is started by a user who is not root: in namespaces of that
-    user's, which end with the cloud, and guests with them. Otherwise they have none."""
+    """Whether real guests have networks if the cloud is started without root: in namespaces of the user, which end with
+    the cloud, as the guests do. Otherwise they have none."""
     leave_guests: bool = False
-    """Whether real guests go on when the cloud stops, to be found again at its next start. Default: only where it runs
+    """Whether real guests go on when the cloud stops; the next start finds them again. Default: only if the cloud runs
     as a service (under systemd, with `Type=notify`)."""
     resume_guests_state_on_host_boot: bool = True
-    """Whether servers that should run and do not - the machine or the cloud was stopped - are started when their host
-    is back. As Nova's setting of this name, which is off by default; when off, such servers are SHUTOFF."""
+    """Whether servers that ran when the machine or the cloud was stopped are started when their host is back. As Nova's
+    setting of this name, which is off by default; when off, such servers are SHUTOFF."""
     policy_file: Path | None = None
     """Policy rules that differ from the defaults, as oslo.policy reads them."""
     log_level: Literal["debug", "info", "warning", "error"] | None = None
-    """The least of what is logged; default: info, on a terminal warning."""
+    """The lowest level that is logged; default: info, on a terminal warning."""
     log_file: Path | None = None
-    """Where the log goes, rotated by itself, of 576 MiB at most; default: standard error."""
+    """The file of the log, rotated, of 576 MiB at most; default: standard error."""
     log_format: Literal["json", "text"] | None = None
     """One JSON object a line, or a line for people; default: text on a terminal, else json."""
     token_life_seconds: AtLeastOne = 3600
     """How long a token is good."""
     argon2_memory_kib: Annotated[int, msgspec.Meta(ge=8)] = 19_456
-    """What hashing a password takes: the more, the harder to guess from a stolen database, and the slower to log in."""
+    """Memory for hashing a password. More makes passwords of a stolen database harder to guess, and logins slower."""
     login_failures_per_minute: AtLeastOne = 10
-    """Of one user at one address (IPv6: one /64)."""
+    """Wrong passwords of one user at one address (IPv6: one /64) before further attempts must wait."""
     login_failures_per_minute_everywhere: AtLeastOne = 100
-    """Of one user at all addresses together, but for those where the user has logged in."""
+    """The same for all addresses together, except those where the user has logged in."""
     password_expires_days: NoneOrMore = 0
-    """How long a password is good that is set from now on; 0: for ever. Then its user has to change it. As Keystone's
-    setting of this name."""
+    """How many days a password is good, if it is set from now on; 0: for ever. Then its user has to change it. As
+    Keystone's setting of this name."""
     change_password_upon_first_use: bool = False
     """Whether a password that an administrator sets has to be changed before it is good for anything else. As
     Keystone's setting of this name."""
     password_history: Annotated[int, msgspec.Meta(ge=0, le=24)] = 0
-    """How many passwords of a user, the present one among them, the next must not be; 0: it may be any. As Keystone's
-    `unique_last_password_count`."""
+    """A new password must differ from so many last passwords of its user, the present one included; 0: it may be any.
+    As Keystone's `unique_last_password_count`."""
     password_minimum_age_days: NoneOrMore = 0
-    """How long a user has to keep a password before changing it again; 0: not at all. As Keystone's
+    """For how many days users must keep a password before they change it again; 0: not at all. As Keystone's
     `minimum_password_age`."""
     password_regex: str = ""
     """A regular expression of Python that new passwords must match from their first character on; empty: none. One that
@@ -121,41 +121,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What `password_regex` asks for, in words: who sets a password that does not match is told this. Everybody may
     read both. As Keystone's setting of this name."""
     lockout_failures: NoneOrMore = 0
-    """After so many wrong passwords, from wherever, a user is locked: no password is right for `lockout_seconds`. 0:
-    never, as anybody could lock anybody out. As Keystone's `lockout_failure_attempts`."""
+    """After so many wrong passwords, from any address, a user is locked: no password is right for `lockout_seconds`. 0:
+    never, because anybody could lock others out. As Keystone's `lockout_failure_attempts`."""
     lockout_seconds: AtLeastOne = 1800
-    """How long a locked user stays so after the last wrong password, unless an administrator says `enabled`."""
+    """How long a user stays locked after the last wrong password, unless an administrator sets `enabled`."""
     host_silent_seconds: MoreThanNone = 10.0
-    """A host that has not answered for so long is shown as down; it is asked four times as often."""
+    """A host that has not answered for so long is shown as down. Hosts are asked four times in this time."""
     lease_seconds: MoreThanNone = 10.0
-    """How long an operation, or a host with a watchdog, waits to hear from whoever carries it."""
+    """How long a lease lasts: of a conductor on its operations, and of a host with a watchdog."""
     fence_silent_hosts: bool = False
-    """Whether each host has a watchdog that stops its guests once it has not been heard for `lease_seconds`: then a
-    silent host's servers may be evacuated. Off in a cloud of one machine: hosts and control plane die together."""
+    """Whether each host has a watchdog that stops its guests when the control plane has not heard from it for
+    `lease_seconds`. Then a silent host's servers may be evacuated. Off in a cloud of one machine, where hosts and
+    control plane fail together."""
     restart_servers_of_lost_hosts: bool = False
-    """Whether servers that ran on a host that is lost for certain (see `fence_silent_hosts`; or forced down) start on
-    another one by themselves, from their images."""
+    """Whether servers of a host that is lost for certain (see `fence_silent_hosts`; or forced down) are started on
+    other hosts automatically, from their images."""
     dhcp_domain: str = ""
-    """What the host names that guests are told end in, as Nova's `dhcp_domain`; empty: they are as the API shows them.
-    """
+    """The domain of the host names that guests are told, as Nova's `dhcp_domain`; empty: the names as the API shows
+    them."""
     resize_confirm_seconds: NoneOrMore = 0
-    """After so long a resize that nobody confirmed or reverted is confirmed; 0: never, as Nova's default."""
+    """After so long, a resize that was neither confirmed nor reverted is confirmed; 0: never, as Nova's default."""
     shelved_offload_time: Annotated[int, msgspec.Meta(ge=-1)] = 0
-    """How many seconds a shelved server stays on its host, stopped, with its share of it; 0: it leaves at once; -1:
-    only `shelveOffload` takes it off. As Nova's setting of this name."""
+    """For how many seconds a shelved server stays on its host, stopped, and keeps its share; 0: it leaves at once; -1:
+    it stays until `shelveOffload`. As Nova's setting of this name."""
     migration_bandwidth_mib_s: AtLeastOne = 1024
-    """What a live migration may take of the network."""
+    """The network bandwidth that a live migration may take."""
     migration_downtime_limit_ms: AtLeastOne = 300
-    """How long a guest may stand still at the end of a live migration, as QEMU aims at."""
+    """How long a guest may stand still at the end of a live migration; QEMU aims at this."""
     migration_progress_timeout_seconds: MoreThanNone = 30.0
-    """A live migration that has copied nothing new for so long is aborted."""
+    """A live migration without progress for so long is aborted."""
     migration_timeout_seconds_per_gib: MoreThanNone = 120.0
     """How long a live migration may take, for each GiB of memory and disk."""
     migration_timeout_action: Literal["abort", "force_complete"] = "abort"
-    """What becomes of a live migration that has not ended by then; forced, it has as long again before it is aborted.
-    As Nova's `live_migration_timeout_action`."""
+    """What happens to a live migration that takes longer. If it is forced, it has the same time again before it is
+    aborted. As Nova's `live_migration_timeout_action`."""
     guest_uids: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{4,9}-[0-9]{4,9}\Z")] = "70000-73999"
-    """Users of real guests, ``FIRST-LAST``: one each, where the cloud is started as root."""
+    """``FIRST-LAST``: user ids of real guests, one for each guest, if the cloud is started as root."""
     simulated_speed: MoreThanNone = 100.0
     """Virtual seconds per second for simulated hosts' work."""
     simulated_vcpus: AtLeastOne = 64
@@ -171,33 +172,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     disk_allocation_ratio: MoreThanNone = 1.0
     """Guests' disks for a host's disk."""
     free_space_floor_mib: NoneOrMore = 1024
-    """What images, caches and guests' disks leave free on their file systems, for the cloud's own records; at most a
-    tenth of the file system. Where but a quarter of it is left, members may only delete."""
+    """The space that images, caches and guests' disks leave free on their file systems for the cloud's own records; at
+    most a tenth of the file system. If only a quarter of it is left, members may read and delete only."""
     image_cache_gib: NoneOrMore = 64
-    """What the images that a host keeps may take there; those not used for longest go first. Of a machine that joined,
-    its agent's `--set`; so the next three."""
+    """The space of the images that a host keeps; those not used for longest are removed first. For a machine that
+    joined, this and the next three are set by `cumulet agent --set`."""
     image_cache_days: AtLeastOne = 30
-    """An image that no guest of a host was made from for so long leaves that host."""
+    """An image that no guest of a host was made from for so many days is removed from that host."""
     disk_mib_per_second: AtLeastOne = 512
-    """What one real guest may read and write of its disks together. Of guests that start or move there from now on."""
+    """What one real guest may read and write on all its disks. A change counts for guests that start or move later."""
     disk_requests_per_second: AtLeastOne = 20_000
-    """How many requests it may make of them. Copies of a move are slowed by neither."""
+    """Requests of one real guest to all its disks. Copies of a move are not slowed by either limit."""
     history_days: AtLeastOne = 90
-    """How long is kept what has ended: operations, migrations, actions of servers; records of what was deleted."""
+    """How long records are kept: ended operations, migrations and actions of servers, and what was deleted."""
     history_rows: AtLeastOne = 100_000
-    """Of each of these kinds, so many are kept, the newest."""
+    """So many records of each of these kinds are kept, the newest."""
     history_rows_per_server: AtLeastOne = 1000
-    """Actions of one server that are kept, the newest."""
+    """So many actions of one server are kept, the newest."""
     largest_page: AtLeastOne = 1000
-    """Rows of a list in one answer, of every service at every version. As Nova's `max_limit`."""
+    """The most rows of a list in one answer, of every service at every version. As Nova's `max_limit`."""
     image_size_limit_gib: AtLeastOne = 64
-    """Largest upload."""
+    """The largest upload."""
     image_virtual_size_limit_gib: AtLeastOne = 1024
-    """Largest disk an image may unfold to."""
+    """The largest disk that an image may describe."""
     image_project_quota_gib: AtLeastOne = 512
-    """What one project's images may take up in the store, uploads under way included."""
+    """The space of one project's images in the store, uploads under way included."""
     images_per_project: AtLeastOne = 200
-    """With data or without."""
+    """Images of one project, with data or without."""
     web_download_hosts: Annotated[str, msgspec.Meta(pattern=WEB_HOSTS)] = ""
     """`HOST`, `*.DOMAIN` or `*`, several with commas between: hosts of the Internet that images may be imported from
     (`web-download`). `*` is every one with a public address, other machines of this cloud among them. Empty: none."""

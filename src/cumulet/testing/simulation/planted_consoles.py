@@ -48,7 +48,7 @@ def keeping_the_addresses_of_deleted_servers() -> AbstractContextManager[object]
 
 
 def seeing_what_is_not_over() -> AbstractContextManager[object]:
-    """An unwound operation observes its guest without raising the generation."""
+    """An agent answers a look without accepting its generation, so a late command may still be done after it."""
     admit = Agent._admit
 
     def admit_but_looks(agent: Agent, told: m.Command[object]) -> None:

@@ -49,7 +49,7 @@ def keeping_the_share_of_a_shelved_server() -> AbstractContextManager[object]:
 
 
 def unshelving_to_the_host_it_was_on() -> AbstractContextManager[object]:
-    """A server returns to its former share without claiming it."""
+    """An unshelved server claims no share on its host."""
 
     def claim_host(tx: Tx, context: Context, state: shelve.Unshelving) -> shelve.Unshelving:
         with mock.patch.object(placement, "claim", return_value=None):
@@ -60,7 +60,7 @@ def unshelving_to_the_host_it_was_on() -> AbstractContextManager[object]:
 
 
 def dropping_the_image_before_it_runs() -> AbstractContextManager[object]:
-    """The image of a shelved server is deleted while the server is still on its host."""
+    """The image of a shelved server is deleted before the server runs again on its host."""
 
     async def start_guest(context: Context, state: shelved.Resting) -> shelved.Resting:
         def drop(tx: Tx) -> None:
@@ -74,7 +74,7 @@ def dropping_the_image_before_it_runs() -> AbstractContextManager[object]:
 
 
 def calling_a_failed_rebuild_active() -> AbstractContextManager[object]:
-    """After a failure, the record keeps its former state, whatever state the guest has."""
+    """After a failed rebuild the server is recorded as active, whatever state its guest has."""
 
     def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
         rebuild.unwound(tx, context, msgspec.structs.replace(state, observed=GuestState.RUNNING), failure)
@@ -84,7 +84,7 @@ def calling_a_failed_rebuild_active() -> AbstractContextManager[object]:
 
 @contextmanager
 def overlooking_a_rescue_image() -> Iterator[None]:
-    """The host was told to take the rescue disk away, and so it has: neither its saga nor the reconciler looks."""
+    """Neither the saga nor the reconciler checks that the host has taken the rescue disk away."""
     correct_own = drift._correct_own
 
     async def look(context: Context, state: rescue.Unrescuing) -> rescue.Unrescuing:
@@ -105,7 +105,7 @@ def resizing_with_the_old_flavor_s_disks() -> AbstractContextManager[object]:
 
 
 def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
-    """A command to a guest is repeated for ever, even if the guest has ended."""
+    """A crash dump is asked for until the guest makes it, even if the guest has ended."""
     told = tuple(Final(step.do) for step in CRASH_DUMP.steps)
     return with_saga(CRASH_DUMP, steps=(), finals=(*told, *CRASH_DUMP.finals))
 

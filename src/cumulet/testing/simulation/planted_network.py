@@ -37,7 +37,7 @@ def routers_without_a_lease() -> Iterator[None]:
 
 
 def believing_that_what_was_told_is_in_force() -> AbstractContextManager[object]:
-    """A host is never told its wiring again after the first time."""
+    """What a host was told last is taken to be in force, whatever the host reports."""
     return mock.patch.object(Hosts, "told", lambda self, host: self._told.get(host))
 
 
@@ -47,7 +47,7 @@ def forwarding_and_leading() -> AbstractContextManager[object]:
 
 
 def forwarding_a_port_twice() -> AbstractContextManager[object]:
-    """Whoever was there first."""
+    """A port of a floating IP may be forwarded twice."""
     return mock.patch.object(port_forwardings, "_refuse_collisions", return_value=None)
 
 
