@@ -94,6 +94,7 @@ class SimulatedCloud:
         self.db = self.foundation.db
         self.db.driver.deserialize(self.foundation.first_state)
         self.db.weather, self.db.random, self.db.written = weather, random, self.always.written
+        self.db.refused = lambda words: self.always.break_("refused statement", f"the database refuses: {words}")
         self.db.forget_what_was_seen()
         self.networks = self.foundation.networks
         self.world = World()

@@ -1,4 +1,4 @@
-"""The product's database in memory, on one connection, whose commits may fail, or succeed without saying so."""
+"""The product's database in memory, on one connection. A commit may fail, or succeed without an answer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cumulet.testing.simulation.faults import Weather
 T = TypeVar("T")
 
 FOR_THE_API: ContextVar[bool] = ContextVar("FOR_THE_API", default=False)
-"""Whether what is running is a request's."""
+"""Whether the running code belongs to a request."""
 
 
 class TxBesideOthers(Tx):
-    """Of a process that is not the only one on the database, as with PostgreSQL."""
+    """A transaction of one of several processes on the database, as with PostgreSQL."""
 
     __slots__ = ("tell",)
     tell: Callable[[str, str], None]
@@ -44,20 +44,22 @@ class SimulatedDatabase(Database):
         self.weather = Weather()
         self.random = Random(0)  # noqa: S311 - a seed that decides everything is the point
         self.written: Callable[[], None] = lambda: None
+        self.refused: Callable[[str], None] = lambda words: None
+        """Called with SQLite's words when it refuses a statement: no fault of a run does that."""
         self.writer = ""
-        """The process whose transaction runs; empty for what is none of the control plane's."""
+        """The process whose transaction runs; empty: none of the control plane."""
         self.claims_touched = False
         self.floating_touched = False
-        """Whether a commit has written something that floating IPs rest on."""
+        """Whether a commit wrote to a table that floating IPs depend on."""
         self.host_marked = False
-        """Whether a commit has said of a host that it answers, or that it does not any more."""
+        """Whether a commit changed whether a host answers."""
         self.done_again: list[str] = []
         """Operations that were changed after they had ended, or whose steps went back."""
         self.at_once = AtOnce()
         self.lost: list[tuple[str, str]] = []
-        """Server and host of each guest that a commit has called lost."""
+        """Server and host of each guest that a commit recorded as lost."""
         self.faults = 0
-        """How many commits have gone wrong."""
+        """How many commits failed, or succeeded without an answer."""
         self.listeners: list[Callable[[str, str], None]] = []
         """What is told of each notice, once it is durable."""
         self._connection = self._inline_connection()
@@ -70,7 +72,7 @@ class SimulatedDatabase(Database):
         self.driver.create_function("hashtextextended", 2, lambda text, seed: crc32(f"{seed} {text}".encode()))
 
     def forget_what_was_seen(self) -> None:
-        """For the next run."""
+        """Begin the next run."""
         self.claims_touched = self.host_marked = self.floating_touched = False
         self.lost.clear()
         self.done_again.clear()
@@ -83,7 +85,7 @@ class SimulatedDatabase(Database):
     def write_as(
         self, writer: str, fn: Callable[[Tx], T], *, keeper: Keeper | None, watches: Sequence[Watch], alone: bool
     ) -> T:
-        """As a process of this name."""
+        """Run the block as a process of this name."""
         self.writer = writer
         try:
             return self._write(fn, keeper, watches, alone=alone)
@@ -116,7 +118,9 @@ class SimulatedDatabase(Database):
         try:
             result = fn(tx)
             tx.finish()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OperationalError):
+                self.refused(str(error.orig))
             self.driver.execute("ROLLBACK")
             raise
         self.driver.execute("COMMIT")

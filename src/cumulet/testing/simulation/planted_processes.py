@@ -9,7 +9,9 @@ from unittest import mock
 from cumulet.compute import drift
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.leadership import Leadership
+from cumulet.db.transaction import Tx
 from cumulet.host.driver import GuestReport
+from cumulet.testing.simulation.database import TxBesideOthers
 
 
 def not_renewing_while_it_starts() -> AbstractContextManager[object]:
@@ -52,7 +54,13 @@ def comparing_only_what_hosts_say_anew() -> AbstractContextManager[object]:
     return mock.patch.object(drift, "still_agreed", still_agreed)
 
 
+def notices_that_the_database_refuses() -> AbstractContextManager[object]:
+    """A commit sends its notice with a function that the database does not have."""
+    return mock.patch.object(TxBesideOthers, "say", Tx.say)
+
+
 PLANTS = (
+    notices_that_the_database_refuses,
     comparing_only_what_hosts_say_anew,
     leading_on_after_a_stop,
     not_renewing_while_it_starts,
