@@ -73,6 +73,13 @@ def test_every_promise_of_security_names_a_test() -> None:
     ]
 
 
+def test_every_bound_of_the_operators_page_names_a_test() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    bounds = re.findall(r"^\| (?!what |-).*", text.partition("\n## What is bounded by what\n")[2], re.MULTILINE)
+    assert bounds
+    assert [bound for bound in bounds if not TESTED_BY.search(bound)] == []
+
+
 def test_every_runtime_dependency_has_its_line() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {re.split(r"[\[><=~! ]", requirement)[0] for requirement in project["dependencies"]}

@@ -14,12 +14,14 @@ import sqlalchemy as sa
 
 from cumulet.cli.console import ESCAPE, attach
 from cumulet.cli.websocket import Refused, WebSocketClient
+from cumulet.compute import console_door
 from cumulet.compute.consoles import TOKEN_SECONDS, TOKENS_OF_A_SERVER, console_tokens
 from cumulet.compute.store import servers
 from cumulet.host import messages as m
 from cumulet.host.console_messages import OpenConsole
-from cumulet.host.consoles import BUFFER_BYTES, SESSIONS_OF_ONE, Session
+from cumulet.host.consoles import BUFFER_BYTES, SESSIONS_OF_ONE, UNHEARD_SECONDS, Session, Sessions
 from cumulet.testing import Client, TestCloud
+from cumulet.web.doors import LARGEST_MESSAGE
 from tests.api.test_compute_servers import create
 from tests.api.test_live_migration import host_of
 from tests.links import Way, instead
@@ -171,6 +173,36 @@ def test_only_so_many_are_on_one_console(cloud: TestCloud, member: Client) -> No
         return why
 
     assert "Too many" in str(asyncio.run(story()))
+
+
+def test_a_message_that_is_too_long_ends_the_session(cloud: TestCloud, member: Client) -> None:
+    server = create(member)["id"]
+
+    async def story(line: WebSocketClient) -> None:
+        await until(line, b"login: ")
+        line.write(b"x" * (LARGEST_MESSAGE + 1))
+        assert await why_closed(line) is not None
+
+    on_console(cloud, address(member, server), story, seconds=20)
+
+
+def test_a_session_in_which_nothing_is_said_ends(
+    cloud: TestCloud, member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_door, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(console_door, "WAIT_SECONDS", 0.1)
+    server = create(member)["id"]
+    assert on_console(cloud, address(member, server), why_closed) == "Nobody has said anything for half an hour."
+
+
+def test_a_session_whose_reader_has_gone_is_forgotten() -> None:
+    sessions = Sessions()
+    sessions.open("one", 0.0)
+    sessions.get("one", UNHEARD_SECONDS)
+    sessions.forget_unheard(2 * UNHEARD_SECONDS)
+    assert "one" in sessions
+    sessions.open("two", 2 * UNHEARD_SECONDS + 1)
+    assert ("one" in sessions, "two" in sessions) == (False, True)
 
 
 def test_a_page_of_another_site_may_not_connect(cloud: TestCloud, member: Client) -> None:

@@ -49,6 +49,16 @@ def test_the_rule_that_decides_is_told_with_what_its_owner_wrote(member: Client,
     assert (ping["protocol"], ping["type"], ping["destination_port"]) == ("icmp", 8, None)
 
 
+def test_so_many_routers_are_followed_and_no_more(
+    member: Client, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With none to follow, the path ends where it begins; otherwise a circle of routers would have no end."""
+    monkeypatch.setattr("cumulet.compute.packet_path.MOST_ROUTERS", 0)
+    path = told(member, *two)
+    assert (path["arrives"], path["hops"][-1]["at"]) == (False, "router")
+    assert path["reason"] == "goes-round-in-circles"
+
+
 def test_hosts_are_told_to_administrators_only(member: Client, admin: Client, two: tuple[str, str]) -> None:
     assert {hop["host"] for hop in told(member, *two)["hops"]} == {None}
     assert {hop["host"] for hop in told(admin, *two)["hops"]} <= {"host1", "host2"}

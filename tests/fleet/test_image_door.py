@@ -14,6 +14,7 @@ import pytest
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.ca import CertificateAuthority
 from cumulet.errors import NotFound
+from cumulet.fleet import image_door
 from cumulet.fleet.image_door import ImageDoor
 from cumulet.host.driver import DriverError, Image
 
@@ -68,6 +69,27 @@ async def fetch(tls: Path, wanted: Image) -> bytes:
 
 def test_a_host_gets_the_image_of_its_guest() -> None:
     assert with_door(lambda authority: fetch(authority.issue_host("host1"), image())) == CONTENT
+
+
+def test_only_so_many_images_travel_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_door, "MOST_TRANSFERS", 2)
+    under_way, most = 0, 0
+    send = ImageDoor._send
+
+    async def counted(self: ImageDoor, host: str, sha512: str, writer: asyncio.StreamWriter) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await send(self, host, sha512, writer)
+        under_way -= 1
+
+    async def story(authority: CertificateAuthority) -> None:
+        tls = authority.issue_host("host1")
+        assert await asyncio.gather(*(fetch(tls, image()) for _ in range(6))) == [CONTENT] * 6
+
+    monkeypatch.setattr(ImageDoor, "_send", counted)
+    with_door(story)
+    assert most == 2
 
 
 @pytest.mark.parametrize(("host", "sha512"), [("host2", SHA512), ("host1", "0" * 128)])
