@@ -25,22 +25,22 @@ def ethernet(source: str, destination: str, kind: int, payload: bytes) -> bytes:
 
 
 def arp(source: str, *, says: tuple[str, str], asks: str, destination: str = BROADCAST, operation: int = 1) -> bytes:
-    """From `source`, saying that `says` (address and MAC address) is who asks for, or answers to, `asks`."""
+    """ARP from `source`. `says`: the sender's address and MAC address in it; `asks`: the target's address."""
     body = struct.pack("!HHBBH", 1, IPV4, 6, 4, operation) + mac(says[1]) + socket.inet_aton(says[0])
     return ethernet(source, destination, ARP, body + mac("00:00:00:00:00:00") + socket.inet_aton(asks))
 
 
 def neighbour(source: str, destination: str, address: str, to: str) -> bytes:
-    """An advertisement that `address` is at `source`, for who has asked (RFC 4861)."""
+    """A neighbour advertisement: `address` is at `source` (RFC 4861)."""
     target = ip_address(address).packed
     body = transport(ICMP6, address, to, 136, 0, head=0x60000000, data=target + b"\2\1" + mac(source))
     return ip(source, destination, address, to, ICMP6, body)
 
 
 def marker(source: str, destination: str = BROADCAST) -> bytes:
-    """What passes every port that may send from this MAC address: what came before it has come, or never will.
+    """A frame that passes every port that may send from this MAC address. No two are the same.
 
-    No two are the same.
+    When it has arrived, earlier frames on the same path have arrived or never will.
     """
     number = struct.pack("!I", next(_markers))
     return ethernet(source, destination, RARP, b"\0\1\x08\0\6\4\0\3" + mac(source) + number + mac(source) + number)

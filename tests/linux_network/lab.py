@@ -1,4 +1,4 @@
-"""Hosts in network namespaces, and guests that are nothing but the open file of a tap. Made by root, removed after."""
+"""Hosts as network namespaces, and guests as open files of taps. Needs root; all is removed at the end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ needs_packets = pytest.mark.skipif(problem() is not None, reason=problem() or ""
 
 
 class Guest:
-    """Sends and receives frames on its tap, as a hostile guest may."""
+    """Sends and receives any frames on its tap, as a hostile guest could."""
 
     def __init__(self, fd: int, port: w.Port) -> None:
         self.fd = fd
@@ -47,7 +47,7 @@ class Guest:
         os.write(self.fd, bytes(taps.HEADER_BYTES) + frame)
 
     async def receive(self) -> bytes:
-        """The next frame; fails where none comes."""
+        """The next frame. Fails if none comes."""
 
         def wait() -> bytes:
             ready, _, _ = select.select([self.fd], [], [], WAIT_SECONDS)
@@ -57,14 +57,14 @@ class Guest:
         return await asyncio.to_thread(wait)
 
     async def until(self, last: bytes) -> list[bytes]:
-        """What came before the frame `last`."""
+        """The frames that arrive before the frame `last`."""
         got: list[bytes] = []
         while (frame := await self.receive()) != last:
             got.append(frame)
         return got
 
     async def gets(self, sender: Guest, frame: bytes) -> bool:
-        """Whether what the other sends arrives here. A marker follows it on the same way, so that nobody waits."""
+        """Whether a frame of another guest arrives here. A marker follows on its path, so no time-out is needed."""
         mark = frames.marker(sender.port.mac)
         sender.send(frame)
         sender.send(mark)
@@ -114,4 +114,4 @@ async def lab(hosts: Sequence[str], *, outside: Outside | None = None) -> AsyncI
                 await network.remove()
                 await network.close()
     finally:
-        wire.remove()  # Also where a test has ended with a network that is closed.
+        wire.remove()  # Also after a test that has closed a network.

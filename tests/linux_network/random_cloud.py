@@ -20,9 +20,9 @@ OUTSIDE_MAC = "02:00:00:aa:aa:aa"
 PROJECTS = ("member", "other_member")
 NUMBERS = (22, 53, 80, 443)
 OUTSIDE = ("172.24.4.1", "198.51.100.7")
-"""Addresses that nobody in the cloud has."""
+"""Addresses outside of the cloud."""
 QUESTIONS, ANSWERS = (8, 13), (0, 3, 11)
-"""ICMP types that begin something, and those that do not."""
+"""ICMP types that begin a connection, and types that do not."""
 _own_numbers = itertools.cycle(range(10_000, 60_000))
 
 
@@ -39,7 +39,7 @@ class Project:
     routers: list[str] = field(default_factory=list)
 
     def put(self, path: str, **body: Any) -> None:
-        """What is refused is not there: a generated wish may be none that can be."""
+        """A refusal is accepted: a random request may be impossible."""
         answer = self.client.request("PUT", f"/network/v2.0{path}", body)
         assert answer.status in (200, 400, 404, 409), answer.text
 
@@ -178,7 +178,7 @@ def populate(cloud: TestCloud, chance: random.Random) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What packets can be about: of servers' ports, with their addresses, and of all addresses on `public`."""
+    """The ends of random packets: servers' ports with their addresses, and all addresses on `public`."""
 
     ports: dict[str, Port]
     addresses: dict[str, list[str]]
@@ -188,7 +188,7 @@ class Known:
 
 
 def known(tx: Tx) -> Known:
-    """In the order in which it was made, so that a seed chooses the same again: ids are others each time."""
+    """In the order of creation, so that a seed makes the same choices again although ids differ."""
     all_ports = sorted(find(tx, Port), key=lambda port: port.created_at_us)
     external = {network.id for network in find(tx, Network, networks.c.external)}
     held_by = addresses.held_by(tx, [port.id for port in all_ports])
@@ -229,7 +229,7 @@ def packet_of(chance: random.Random, at: Known, sender: Port | None) -> Packet:
     elif kind == f.UDP and chance.random() < 0.1:
         first, second = chance.choice(((68, 67), (67, 68), (546, 547), (547, 546)))
     else:
-        # No two have the same, so that none is taken for an answer to another.
+        # No two packets have the same number, so that none is an answer to another.
         first, second = next(_own_numbers), chance.choice(NUMBERS)
     mac = OUTSIDE_MAC if sender is None else sender.mac_address
     if sender is not None and chance.random() < 0.05:

@@ -1,5 +1,4 @@
-"""Whole network stacks for tests: guests and outsiders whose kernel answers ARP, pings and TCP. Made by root, removed
-after."""
+"""Whole network stacks for tests: guests, and machines outside, whose kernel answers ARP, pings and TCP. Needs root."""
 
 from __future__ import annotations
 
@@ -36,10 +35,10 @@ def ip(*words: str) -> None:
 
 
 class Stack:
-    """A network namespace with a stack of its own; work in it is done by one thread that lives there."""
+    """A network namespace with a stack of its own. One thread does the work in it."""
 
     def __init__(self, name: str, *, there: bool = False) -> None:
-        """`there`: the namespace of this name is somebody else's."""
+        """`there`: the namespace exists already, and stays."""
         self.namespace = name if there else f"cumulet-test-{os.getpid()}-{next(_numbers)}-{name}"
         self._there = there
         if not there:
@@ -56,7 +55,7 @@ class Stack:
         return self._executor.submit(inside).result(timeout=3 * SECONDS)
 
     def run_in(self, work: Callable[[], T], *, seconds: float) -> T:
-        """A whole story told in there, with all the threads that it starts."""
+        """Run work in there, with all the threads that it starts."""
 
         def inside() -> T:
             with namespaces.inside(self.namespace):
@@ -69,7 +68,7 @@ class Stack:
         ip("-n", self.namespace, *words)
 
     def pings(self, address: str, *, data: int = 56, whole: bool = False) -> bool:
-        """Whether one of some pings is answered. `whole`: they may not be cut in pieces."""
+        """Whether one of three pings is answered. `whole`: they must not be fragmented."""
         return self.do(lambda: pings(address, data=data, whole=whole))
 
     def addresses(self) -> set[str]:
@@ -119,7 +118,7 @@ class Stack:
         return self.do(lambda: socket.create_connection((address, number), timeout=seconds))
 
     def asks(self, address: str, number: int, *, seconds: float = 2.0) -> str | None:
-        """Under which address a server has seen this stack; None where it cannot be reached."""
+        """The address under which a server sees this stack; None if it cannot be reached."""
         try:
             with self.connect(address, number, seconds=seconds) as connection:
                 return connection.recv(100).decode()
@@ -167,7 +166,7 @@ def _listen(address: str, number: int) -> socket.socket:
 
 
 class Server:
-    """Tells each caller its address, then says back what it gets."""
+    """Tells each caller its address, then echoes what it receives."""
 
     def __init__(self, listening: socket.socket) -> None:
         self.says: bytes | None = None
@@ -199,7 +198,7 @@ class Server:
 
 
 class StackGuest(Stack):
-    """A guest whose kernel is this machine's: its card and the tap of its port are joined by a thread."""
+    """A guest with this machine's kernel. A thread carries frames between its card and the tap of its port."""
 
     def __init__(self, fd: int, port: w.Port, *, mtu: int = 1450, addresses: bool = True, router: str = "") -> None:
         super().__init__("guest")

@@ -56,7 +56,7 @@ async def answered(guest: Guest, frame: bytes) -> tuple[int, str, dict[int, byte
 
 
 async def silent(place: Lab, guest: Guest, frame: bytes) -> bool:
-    """What the host says next is the answer to a later question."""
+    """Whether the host does not answer a frame: its next answer is that to a later request."""
     guest.send(frame)
     kind, _, _ = await answered(guest, asks(REQUEST, guest.port.mac, wants="10.0.0.99"))
     return kind == NAK

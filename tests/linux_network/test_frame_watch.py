@@ -1,4 +1,4 @@
-"""What the watcher of a guest's frames says of one that was on two hosts by turns, and of one that has moved."""
+"""The watcher of a guest's frames: its report of a guest on two hosts by turns, and of one that has moved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = needs_packets
 
 
 async def both(place: Lab, one: w.Port, peer: w.Port) -> dict[str, Guest]:
-    """The same port on two hosts, as no cloud would have it."""
+    """The same port on two hosts at once, which no cloud does."""
     guests = {}
     for host in place.namespaces:
         made = w.Wiring(
@@ -35,7 +35,7 @@ async def test_a_guest_that_has_moved_is_heard_from_one_host_and_then_from_the_o
         with FrameWatch(one.id, one.mac, place.namespaces) as watch:
             for host in ("host1", "host1", "host2"):
                 guests[host].send(udp(one, peer))
-            guests["host2"].send(udp(replace(one, mac=peer.mac), peer))  # Which is another sender.
+            guests["host2"].send(udp(replace(one, mac=peer.mac), peer))  # Another sender.
             watch.until(3)
         assert watch.turns() == [("host1", 2), ("host2", 1)]
         assert watch.double() == []

@@ -1,4 +1,4 @@
-"""What a killed run of tests has left of namespaces goes, and what living ones have stays."""
+"""Namespaces that a killed test run has left are removed; those of running test runs stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine can do is found out by doing it; and numbers that ports and networks are called by stay theirs."""
+"""The probe of a machine, and the numbers of ports and networks."""
 
 from __future__ import annotations
 

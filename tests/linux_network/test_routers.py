@@ -220,7 +220,7 @@ async def test_a_router_that_goes_to_another_host_has_the_same_addresses_there_a
         assert at.outside.pings("172.24.4.20")
         for place in ("host1", "host2"):
             await at.wire(where, {place: [routed]})
-            # As if its former place still spoke.
+            # A late frame from its former place.
             at.outside.sends("public", f.marker(GATEWAY.mac))
             assert one.pings(Outside.ADDRESS)
             assert at.outside.pings("172.24.4.20")

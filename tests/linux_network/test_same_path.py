@@ -1,7 +1,7 @@
-"""Random clouds and packets: what `reachable` says becomes of a packet is what becomes of it on real hosts.
+"""Random clouds and packets: real hosts do with a packet what `reachable` says.
 
-The records are made through the API of a simulated cloud. What its hosts would be told is told to real ones, in network
-namespaces, and each packet is sent there as a guest would send it. Where it comes out, and as what, is compared.
+The records are made through the API of a simulated cloud. Real hosts in network namespaces get the wirings of its
+hosts. Each packet is sent there as a guest would send it. Where it arrives, and how it looks then, is compared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.linux_network.wirings import revisions
 pytestmark = needs_packets
 
 SEED = int(os.environ.get("CUMULET_PACKETS_SEED", "1"))
-"""Of the choices; ids, MAC addresses and servers' hosts are others each time."""
+"""The seed of the random choices. Ids, MAC addresses and servers' hosts differ each time."""
 CLOUDS = int(os.environ.get("CUMULET_PATHS_CLOUDS", "3"))
 PACKETS_EACH = 200
 AT_ONCE = 50
@@ -52,11 +52,11 @@ DATA_AT = {f.TCP: 20, f.UDP: 8, f.ICMP: 8, f.ICMP6: 8}
 BEYOND = "outside"
 
 Probe = tuple[str | None, Packet, str, Path]
-"""Sender, packet, the MAC address it is sent to, what is said to become of it."""
+"""Sender, packet, the MAC address that it is sent to, and the expected path."""
 
 
 class Ends:
-    """Guests' taps and one outside: they answer who asks for their addresses, and keep what comes to them."""
+    """Guests' taps, and one outside. They answer requests for their addresses, and record packets that arrive."""
 
     def __init__(self, fds: Mapping[str, int], macs: Mapping[str, str], held: Mapping[str, list[str]]) -> None:
         self._fds = dict(fds)
@@ -71,7 +71,7 @@ class Ends:
         os.write(self._fds[end], bytes(taps.HEADER_BYTES) + frame)
 
     def came(self, number: int) -> list[tuple[str, Packet]]:
-        """Where this packet has come out, and as what."""
+        """Where this packet has arrived, and how it looked."""
         return self._came.get(number, [])
 
     def wait_for(self, expected: Sequence[int]) -> None:
@@ -116,7 +116,7 @@ class Ends:
 
 
 def probe_in(frame: bytes) -> tuple[int, Packet] | None:
-    """The number of a packet of ours, and what it looks like now."""
+    """The number of a packet of ours, and the packet as it looks now; None for other frames."""
     kind = struct.unpack_from("!H", frame, 12)[0]
     if kind == f.IPV4:
         start, protocol = 14 + (frame[14] & 15) * 4, frame[23]
@@ -148,13 +148,13 @@ def frame_of(packet: Packet, to: str, number: int) -> bytes:
 
 
 def answers(came: Packet, packet: Packet) -> bool:
-    """Whether it is what a router answers to a ping of itself: an echo with the same content."""
+    """Whether a packet is a router's answer to a ping: an echo with the same content."""
     echo = {(f.ICMP, 8): 0, (f.ICMP6, 128): 129}.get((packet.protocol, packet.source_port or 0))
     return echo is not None and came.source_port == echo
 
 
 class Neighbours:
-    """Who answers whom, on which network, as its MAC address: told by the records of ports and subnets alone."""
+    """Which MAC address answers for an address on a network, from the records of ports and subnets alone."""
 
     def __init__(self, tx: Tx) -> None:
         self._subnets = {subnet.id: subnet for subnet in find(tx, Subnet)}
@@ -205,7 +205,7 @@ def probes(tx: Tx, chance: random.Random) -> list[Probe]:
 
 
 def said(path: Path) -> list[tuple[str, Packet]]:
-    """Where a packet has to come out, and as what."""
+    """Where a packet has to arrive, and how it has to look."""
     last = path.hops[-1]
     if not path or last.at is At.ROUTER:
         return []
@@ -250,7 +250,7 @@ async def compare(cloud: TestCloud, place: Lab, outside: Outside, seed: int) -> 
                     ends.send(sender or BEYOND, frame_of(packet, to, number))
             waiting = [number for number, (_, _, _, path) in part if said(path)]
             await asyncio.to_thread(ends.wait_for, waiting)
-        await asyncio.sleep(SETTLE_SECONDS)  # For those that nobody expects.
+        await asyncio.sleep(SETTLE_SECONDS)  # For packets that nobody expects.
         for number, (sender, packet, _, path) in enumerate(asked):
             came = [(end, replace(one, mac="")) for end, one in ends.came(number) if not answers(one, packet)]
             assert came == said(path), f"seed {seed}, packet {number} from {sender or 'outside'}: {packet}: {path}"

@@ -78,12 +78,12 @@ def random_packet(chance: random.Random, sender: w.Port) -> Packet:
     source = own if chance.random() < 0.75 else addresses(chance, version)
     mac = sender.mac if chance.random() < 0.9 else "02:00:00:ee:ee:ee"
     if protocol in (f.ICMP, f.ICMP6):
-        # Of neighbours' packets `Packet` holds too little to say what they claim.
+        # Without neighbours' packets: `Packet` does not hold what they claim.
         first, second = chance.choice((3, 8, 128, 130, 133, 134, 137, 143)), chance.choice((0, 0, 1))
     elif protocol == f.UDP and chance.random() < 0.3:
         first, second = chance.choice(((68, 67), (67, 68), (546, 547), (547, 546)))
     else:
-        # No two have the same, so that none is taken for an answer to another.
+        # No two packets have the same number, so that none is an answer to another.
         first, second = next(_own_numbers), chance.choice(NUMBERS)
     return Packet(
         mac=mac, source=source, destination=addresses(chance, version), protocol=protocol,
@@ -92,7 +92,7 @@ def random_packet(chance: random.Random, sender: w.Port) -> Packet:
 
 
 def frame_of(packet: Packet, to: w.Port, number: int) -> bytes:
-    """With a payload of its own, so that no other packet is taken for it."""
+    """The frame of a packet, with a payload that no other packet has."""
     first, second = packet.source_port or 0, packet.destination_port or 0
     data = f.transport(
         packet.protocol, packet.source, packet.destination, first, second, data=number.to_bytes(4, "big") * 6

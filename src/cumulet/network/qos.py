@@ -1,4 +1,4 @@
-"""Which QoS policy is in force, and who may set and take it away."""
+"""QoS policies of networks, ports and floating IPs: who may set and remove one, and which one is in force."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _usable(call: Call[object, object], policy_id: str) -> bool:
 
 
 def wanted(call: Call[object, object], policy_id: str | Unset | None, feature: str) -> str | None:
-    """The policy that a new thing shall have. 404 for one out of sight, 501 where a host could not keep it."""
+    """The wanted policy of a new resource; None if absent. 404 for one out of sight, 501 if a host lacks a feature."""
     if not isinstance(policy_id, str):
         return None
     if not _usable(call, policy_id):
@@ -68,7 +68,7 @@ def require_rule_kept(tx: Tx, policy_id: str, rules: RuleType) -> None:
 
 
 def changed(call: Call[object, object], present: str | None, policy_id: str | Unset | None, feature: str) -> str | None:
-    """The policy that a thing shall have from now on. 403 for who may not take the present one away."""
+    """The policy of a resource after a change. 403 for a caller who may not remove the present one."""
     if isinstance(policy_id, Unset) or policy_id == present:
         return present
     if present is not None and not _usable(call, present):
@@ -80,13 +80,13 @@ def changed(call: Call[object, object], present: str | None, policy_id: str | Un
 
 
 def default_of(tx: Tx, project_id: str) -> str | None:
-    """The policy that new networks of a project have, where nothing else is said."""
+    """The default policy of a project for its new networks; None without one."""
     found = find_by(tx, QosPolicy, project_id=project_id, is_default=True)
     return found[0].id if found else None
 
 
 def of_new_network(call: Call[object, object], project_id: str, policy_id: str | Unset | None) -> str | None:
-    """The policy that a new network shall have: the one named, or the project's default one."""
+    """The policy of a new network: the wanted one, else the project's default."""
     if not isinstance(policy_id, Unset):
         return wanted(call, policy_id, BANDWIDTH_LIMITS)
     default = default_of(call.tx, project_id)
@@ -102,7 +102,7 @@ def of_networks(tx: Tx, of: Sequence[Port]) -> dict[str, str]:
 
 
 def limits(tx: Tx, policy_ids: set[str]) -> Mapping[tuple[str, str], BandwidthLimit]:
-    """What limits bandwidth, by policy and direction."""
+    """The bandwidth limits of these policies, by policy and direction."""
     found = find_many(tx, BandwidthLimit, "policy_id", policy_ids) if policy_ids else []
     return {(limit.policy_id, limit.direction): limit for limit in found if limit.max_kbps}
 

@@ -132,7 +132,7 @@ def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
 
 
 def _require_everybody(call: Call[object, object], project_id: str) -> None:
-    """403 unless the caller may make the RBAC policy that this is."""
+    """403 unless the caller may create the RBAC policy that shares with every project."""
     facts = {"project_id": project_id, "target_project": EVERYBODY}
     call.require("create_rbac_policy:target_project", facts)
 
@@ -172,7 +172,7 @@ def update_qos_policy(call: Call[QosPolicy, UpdateQosPolicy]) -> View:
 
 @NETWORK.operation("DELETE", PATH, rules=(Rule(DELETE),), target=resource.target(QOS_POLICIES), success=204)
 def delete_qos_policy(call: Call[QosPolicy, None]) -> None:
-    """Delete a QoS policy that nothing has, with its rules."""
+    """Delete a QoS policy that is not in use, with its rules."""
     found = call.target
     for kind, user_id, _ in qos.users(call.tx, found.id):
         raise Conflict(f"QoS Policy {found.id} is used by {kind} {user_id}.", reason="QosPolicyInUse")

@@ -26,7 +26,7 @@ from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 MOST = 2**31 - 1
 DIRECTIONS = ("egress", "ingress")
 VALID_DSCP_MARKS = (0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 46, 48, 56)
-"""Those that a standard gives a meaning to: class selectors, assured and expedited forwarding."""
+"""The marks that a standard defines: class selectors, assured forwarding and expedited forwarding."""
 
 
 class RuleType(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +41,13 @@ class RuleType(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     """What such a rule is, with an article, for policy's descriptions."""
     feature: str
-    """Of hosts: they keep it."""
+    """The feature of hosts that can apply it."""
     defaults: Mapping[str, object] = msgspec.field(default_factory=dict)
     by: str | None = None
     means: Callable[[Mapping[str, object]], bool] = lambda _values: True
     """Whether a rule with these values asks anything of a host."""
     parameters: tuple[Mapping[str, object], ...]
-    """As upstream describes them to who asks for a type."""
+    """The parameters, as upstream describes them for a type."""
 
     def asks(self, rule: QosRule) -> bool:
         """Whether a rule asks anything of a host."""

@@ -234,7 +234,7 @@ for _rules in RULE_TYPES.values():
 
 
 def _kept(tx: Tx) -> list[RuleType]:
-    """Those that every host keeps."""
+    """The types of rules that every host can apply."""
     found = hosts.wiring(tx)
     return [rules for rules in RULE_TYPES.values() if all(rules.feature in host.features for host in found)]
 
