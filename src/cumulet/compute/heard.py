@@ -26,6 +26,16 @@ class Known(msgspec.Struct, frozen=True):
     """By resource class: the total of its inventory in placement."""
 
 
+class Recorded(msgspec.Struct, frozen=True):
+    """What follows from recording what a host said."""
+
+    wires: bool = False
+    """Its agent has just started, and servers' ports are bound there: it is told its wiring before the welcome."""
+    corrections: Sequence[drift.Correction] = ()
+    generations: dict[str, int] = {}
+    agreed: drift.Agreed | None = None
+
+
 class Heard:
     """What each host has told this process, as far as it was recorded.
 
@@ -56,8 +66,9 @@ class Heard:
         """
         self._require_lead(tx)
         up, before = host_records.heard_of(tx, names), drift.before(tx, names)
-        leases = {name: host_records.kind_of(tx, name).lease_seconds for name in names if name not in self._facts}
+        unheard = host_records.kinds_of(tx, [name for name in names if name not in self._facts])
         totals = host_records.recorded_totals(tx, names)
+        leases = {name: kind.lease_seconds for name, kind in unheard.items()}
         return {name: Known(name in up, leases.get(name), before[name], totals[name]) for name in names}
 
     def is_news(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Coroutine
 from cumulet.clock import Clock
 from cumulet.compute import drift, operations, shelved, wiring
 from cumulet.compute import hosts as host_records
-from cumulet.compute.heard import Heard, Known
+from cumulet.compute.heard import Heard, Known, Recorded
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
@@ -218,14 +218,16 @@ class HostWatch:
         if new:
             self._hosts.has_started(name)
 
-        def record(tx: Tx) -> tuple[list[drift.Correction], dict[str, int], drift.Agreed | None]:
+        def record(tx: Tx) -> Recorded:
             self._require_lead(tx)
-            host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings)
+            host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings, totals=known.totals)
             if new and self._settings.fence_silent_hosts and facts.lease_seconds is None:
                 now_us = self._clock.now_us()
                 findings.note(tx, WATCH, "no-watchdog", NO_WATCHDOG, now_us=now_us, host=name)
-            if reports is None:
-                return [], {}, None
+            # Commands that wait for the welcome may start guests, and their ports need rules before.
+            wires = new and "networks" in facts.features and network.wires(tx, name)
+            if reports is None or not (reports or before.revisions):  # It does not say, or nobody knows of a server.
+                return Recorded(wires)
             told = drift.generations(tx, reports) if new else {}
             if new and self._boot is not None:
                 self._boot.settle(tx, name, reports, before=before.revisions)
@@ -233,27 +235,25 @@ class HostWatch:
             # An agent that has just started does not know its wiring yet, so it cannot say which ports are plugged.
             plugged = None if new else linked
             found = drift.compare(tx, name, reports, linked=plugged, before=before.revisions, now_us=now_us)
-            return found, told, None if found else drift.agreed(tx, name, reports, plugged, before)
+            return Recorded(wires, found, told, None if found else drift.agreed(tx, name, reports, plugged, before))
 
         cleared = reports is not None
-        corrections: list[drift.Correction] = []
-        generations: dict[str, int] = {}
+        recorded = Recorded()
         if new or not was_up or self._records.is_news(facts, reports, linked, known):
-            corrections, generations, agreed = await self._db.write_async(record)
-            self._records.recorded(facts, agreed, now)
+            recorded = await self._db.write_async(record)
+            self._records.recorded(facts, recorded.agreed, now)
         else:
             self._records.again(name, now)
         if new and cleared:
             try:
-                if "networks" in facts.features and await self._db.look_up(lambda tx: network.wires(tx, name)):
-                    # Commands that wait for the welcome may start guests, and their ports need rules before.
+                if recorded.wires:
                     await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
-                await self._hosts.send(name, m.Welcome(session=facts.session, generations=generations))
+                await self._hosts.send(name, m.Welcome(session=facts.session, generations=recorded.generations))
             except m.HostError as error:
                 log.warning("%s cannot be welcomed, will retry: %s", name, error)
                 return
             self._welcomed[name] = facts.session
-        for correction in corrections:
+        for correction in recorded.corrections:
             done = await self._correct(name, correction)
             cleared = cleared and (done or not correction.destroy)
         if cleared:

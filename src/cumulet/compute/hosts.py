@@ -58,10 +58,13 @@ _TOTALS = OfMany(
 )
 
 
-def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> None:
+def register(
+    tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings, totals: Mapping[str, int] | None = None
+) -> None:
     """A host's agent has answered: record what it reported in its row and in its inventory.
 
-    A host that was removed from the cloud while it was asked is not added again.
+    A host that was removed from the cloud while it was asked is not added again. `totals`: what the inventory was a
+    moment ago. Where that is what the host reports, the inventory is not read again.
     """
     now = clock.now_us()
     tx.touch(facts.name)
@@ -80,6 +83,8 @@ def register(tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings) -> N
     else:
         hypervisor_uuid = known.hypervisor_uuid
         tx.run(_HEARD, {"of_name": facts.name, **values})
+    if totals is not None and known is not None and totals_of(facts).items() <= totals.items():
+        return
     ratios = {
         placement.VCPU: settings.cpu_allocation_ratio,
         placement.MEMORY_MB: settings.ram_allocation_ratio,
@@ -161,6 +166,11 @@ def kinds(tx: Tx) -> list[tuple[str, Kind]]:
     return sorted(((row.name, _kind(row.facts_text)) for row in tx.all(_HOSTS, {})), key=lambda one: one[0])
 
 
+def kinds_of(tx: Tx, names: Collection[str]) -> dict[str, Kind]:
+    """What each of these hosts has said it is. Many cost hardly more than one."""
+    return {row.name: _kind(row.facts_text) for row in _NAMED.rows(tx, sorted(names))}
+
+
 def address_of(tx: Tx, name: str) -> str:
     """The address by which other hosts reach it; empty if it has never told one."""
     return kind_of(tx, name).address
@@ -168,7 +178,7 @@ def address_of(tx: Tx, name: str) -> str:
 
 def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
     """By name: the address by which other hosts reach it."""
-    return {row.name: _kind(row.facts_text).address for row in _NAMED.rows(tx, sorted(names))}
+    return {name: kind.address for name, kind in kinds_of(tx, names).items()}
 
 
 def offering(tx: Tx, feature: str) -> list[str]:
