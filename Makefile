@@ -100,7 +100,7 @@ crash: setup-qemu ## real guests whose keepers are killed, cut off and frozen (R
 
 crash-fleet: setup-test ## the same on a fleet: PostgreSQL, NATS, conductors, machines killed, stopped, cut off (root; RUNS, SEED, RESULTS)
 	@CUMULET_CRASH_RUNS=$(RUNS) CUMULET_CRASH_SEED=$(SEED) CUMULET_CRASH_RESULTS=$(RESULTS) \
-		.venv/bin/python -m pytest -s tests/fleet/test_crash.py $(PYTEST_ARGS)
+		.venv/bin/python -m pytest -s tests/fleet/test_crash.py tests/fleet/test_crash_fenced.py $(PYTEST_ARGS)
 
 mutants: setup-test ## small mistakes, one at a time: which do the tests let live? (SINCE=revision: on changed lines; PARTS=names, MOST=n of a module)
 	@.build/uv/bin/uv --version >/dev/null 2>&1 && uv=.build/uv/bin/uv || uv=uv; \

@@ -31,7 +31,7 @@ from tests.fleet.machines import (
     restart_postgresql,
     unplugged,
 )
-from tests.fleet.story import Fleet, administrator, control_planes, join, start
+from tests.fleet.story import FAST, Fleet, administrator, control_planes, join, start
 from tests.qemu.crash_cloud import CrashCloud
 
 RACKS = ("rack1", "rack2")
@@ -43,7 +43,7 @@ SETTLED_SECONDS = 180.0
 
 
 class Blow(StrEnum):
-    """What befalls a fleet while a guest moves."""
+    """What befalls a fleet."""
 
     POSTGRESQL_KILLED = "PostgreSQL killed"
     COMMIT_LOST = "PostgreSQL's answers lost, then it is killed"
@@ -55,10 +55,21 @@ class Blow(StrEnum):
     DESTINATION_CUT_OFF = "the destination's machine cut off"
     DATA_CUT_OFF = "PostgreSQL and NATS cut off"
     CONTROL_PLANE_KILLED = "a control plane killed"
+    FENCED = "a machine cut off, fenced, and its servers evacuated"
+
+
+WHILE_A_GUEST_MOVES = tuple(blow for blow in Blow if blow is not Blow.FENCED)
+FENCE_SECONDS = 8.0
+FENCING = tuple(
+    word
+    for setting in (f"lease_seconds={FENCE_SECONDS}", "host_silent_seconds=3", "fence_silent_hosts=true")
+    for word in ("--set", setting)
+)
+"""Settings of a fleet whose silent hosts end their guests."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Decided by its seed: each blow in turn, at a moment and for a time of its own."""
+    """Decided by its seed: each blow that falls while a guest moves in turn, at a moment and for a time of its own."""
 
     seed: int
     blow: Blow
@@ -68,9 +79,8 @@ class Run(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, seed: int) -> Run:
         chance = random.Random(seed)
-        blows = list(Blow)
         after, lasts = chance.uniform(0.0, MOVE_SECONDS), chance.uniform(*LONG_SECONDS)
-        return cls(seed, blows[seed % len(blows)], round(after, 2), round(lasts, 2))
+        return cls(seed, WHILE_A_GUEST_MOVES[seed % len(WHILE_A_GUEST_MOVES)], round(after, 2), round(lasts, 2))
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -104,6 +114,16 @@ class FleetCloud(CrashCloud):
     def place(self, host: str) -> Path:
         return self.fleet.machines[host].folder / "state"
 
+    def start_agent(self, host: str) -> None:
+        """As systemd does when the host's watchdog has killed it."""
+        machine = self.fleet.machines[host]
+        assert machine.newest("agent").process.wait(30) == -signal.SIGKILL
+        machine.cumulet("agent", "--state", str(self.place(host)), "--emulated", log="agent").wait_for("ready")
+
+    def lease_held(self, host: str) -> bool:
+        known = self.admin.get("/compute/v2.1/cumulet/control-plane")["hosts"]
+        return any(one["name"] == host and one["lease_held"] for one in known)
+
     def last_words(self) -> str:
         logs = (
             self.fleet.machines["control1"].folder / "up.log",
@@ -134,10 +154,10 @@ class FleetCloud(CrashCloud):
 
 
 @contextlib.contextmanager
-def fleet_to_strike(folder: Path) -> Iterator[Fleet]:
+def fleet_to_strike(folder: Path, settings: tuple[str, ...] = FAST) -> Iterator[Fleet]:
     """Two control planes, PostgreSQL and NATS on a machine of their own, two hosts that have joined."""
     with fleet_of(folder, "operator", "data", "control1", "control2", *RACKS) as machines, ExitStack() as stack:
-        fleet = Fleet(Evidence(screen()), machines, folder / "shared")
+        fleet = Fleet(Evidence(screen()), machines, folder / "shared", settings=settings)
         stack.enter_context(inside(machines["operator"]))
         control_planes(fleet)
         join(fleet, administrator(fleet, "control1"), list(RACKS))

@@ -38,6 +38,7 @@ class Fleet:
     state: Path
     """What control planes share."""
     database: str = ""
+    settings: tuple[str, ...] = FAST
     listening: dict[str, list[str]] = field(default_factory=dict)
     """What listened on each host's machine once it had joined."""
 
@@ -47,7 +48,7 @@ class Fleet:
 
     @property
     def shared(self) -> tuple[str, ...]:
-        return ("--state", str(self.state), "--database", self.database, *FAST)
+        return ("--state", str(self.state), "--database", self.database, *self.settings)
 
 
 def tell(evidence: Evidence, folder: Path, *, hosts: int, short: bool) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -61,12 +62,22 @@ def test_whatever_befalls_a_fleet_one_copy_runs_and_nothing_is_left_over(
 ) -> None:
     if LEFT_BADLY:
         pytest.fail(f"not tried: the run of seed {LEFT_BADLY[0]} has left the fleet as it failed")
-    result = Result(**msgspec.structs.asdict(run), at=datetime.now(UTC).isoformat(timespec="seconds"), commit=_commit())
     try:
-        tell(cloud, servers, tmp_path, run, result)
+        with noted(Result(**msgspec.structs.asdict(run))) as result:
+            tell(cloud, servers, tmp_path, run, result)
+    except BaseException:
+        LEFT_BADLY.append(run.seed)
+        raise
+
+
+@contextlib.contextmanager
+def noted(result: Result) -> Iterator[Result]:
+    """How the block ends is its verdict; its line is printed, and added to `RESULTS`."""
+    result.at, result.commit = datetime.now(UTC).isoformat(timespec="seconds"), _commit()
+    try:
+        yield result
         result.verdict = AS_MUST_BE
     except BaseException as problem:
-        LEFT_BADLY.append(run.seed)
         result.verdict = " ".join(f"{type(problem).__name__}: {problem}".split())[:500]
         raise
     finally:
