@@ -38,7 +38,7 @@ def main() -> None:
         else:
             console.print(f"Real guests were not measured: {choice.why}.", highlight=False)
     finally:
-        # What was measured before something went wrong is worth having.
+        # If a benchmark fails, the results of the others are still written.
         console.print()
         report.show(console, results)
         report.write(Path("bench.json"), results)

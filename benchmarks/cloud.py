@@ -37,13 +37,13 @@ class MeasuredCloud:
         raise RuntimeError(f"process {self.process_id} has no VmRSS")
 
     def cpu_seconds(self) -> float:
-        """What the process has had of all cores so far."""
+        """CPU seconds that the process has used so far."""
         fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _environment() -> dict[str, str]:
-    """Ours, but Python may keep its byte code: an installed program has it, and compiling is no part of starting."""
+    """Our environment, but Python may keep its byte code: an installed program has it and need not compile."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 

@@ -1,6 +1,6 @@
 """A client light enough to measure with: one blocking TLS connection, requests and answers as bytes.
 
-Client and server share the machine's few cores, so every microsecond spent here is missing there.
+Client and server share the machine's few cores, so the server loses each microsecond that the client uses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MICROVERSION = "2.96"
 
 
 class UnexpectedAnswer(Exception):
-    """The cloud answered other than the benchmark needs."""
+    """The cloud gave another answer than the benchmark needs."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
-"""What others notice while one caller floods the cloud: with each kind of request, the dearest of its kind.
+"""What others notice while one caller floods the cloud with the most expensive requests of each kind.
 
-The flood is held against a quiet machine, and against an equal flood of another cloud on the same machine: the latter
-takes as much of its few cores, so what is left of the difference is our own doing.
+It is compared with a quiet machine, and with an equal flood of another cloud on the same machine. The latter uses as
+much of the few cores, so the rest of the difference is our cloud's own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from benchmarks.connection import Connection, UnexpectedAnswer
 from benchmarks.report import Measure, Result
 
 CONNECTIONS = 3
-"""Of the caller who floods; each asks again as soon as it is answered."""
+"""Connections of the caller who floods; each asks again as soon as it is answered."""
 ROUNDS = 400
-"""Requests of the other caller, of which the 99th of a hundred counts."""
+"""Requests of the other caller; the result is their 99th percentile."""
 FLOOD_SERVERS = 300
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1ZL0tXcWfSJ8sQ5VRhEvM1YVXn6Fm7E9a2R1m3m3cB somebody"
 COMPUTE = "/compute/v2.1"
@@ -115,7 +115,7 @@ def _p99(client: Connection, request: bytes) -> float:
 
 @contextmanager
 def flooding(flooder: Connection, requests: list[bytes]) -> Iterator[None]:
-    """From processes of their own, which are no hindrance to who measures but for the cores."""
+    """The flood comes from processes of its own, which share only the cores with the measuring one."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     processes = [

@@ -98,7 +98,7 @@ def _open(url: str) -> socket.socket:
 
 
 def _be_silent(url: str, stop: Event) -> None:
-    """Connections that never say a word; of those that are dropped, some come back in each round."""
+    """Connections that never send anything; of those that are dropped, some come back in each round."""
     held: list[socket.socket] = []
     while not stop.is_set():
         with contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ def _guess(url: str, stop: Event) -> None:
 
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # a flooder does not mind
+    context.verify_mode = ssl.CERT_NONE  # A flooder does not care.
 
     def guess(number: int) -> None:
         connection: Any = context.wrap_socket(_open(url))

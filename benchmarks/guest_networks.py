@@ -1,8 +1,8 @@
 """What a network costs real guests: the hole in the pings of a move, bandwidth, and the time to boot. As root.
 
-Each beside its like in the same run and by turns, since a machine may be busy: moves through the API beside moves by
-raw QMP of such a guest on such devices; bandwidth between two guests on two hosts with our rules, and on the same taps,
-bridges and VXLAN devices with none; a boot with a port beside one without.
+Each is compared in the same run and by turns, because a machine may be busy: moves through the API with moves of such a
+guest by raw QMP; the bandwidth between two guests on two hosts with our rules and, on the same taps, bridges and VXLAN
+devices, without; a boot with a port and one without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cumulet.testing import TestCloud
 
 T = TypeVar("T")
 MOVES = int(os.environ.get("CUMULET_BENCH_MOVES", "5"))
-"""Of each kind; `make bench` should not take long. For the p99 of a hole a hundred are few."""
+"""Moves of each kind. They are few, so that `make bench` does not take long; for a p99 they are too few."""
 BOOTS = 5
 _STAYS, _MOVES = "11", "12"
 
@@ -52,7 +52,7 @@ BOOT = Measure(name="boot_network_more", title="a boot with a network, more than
 
 
 def measure() -> Iterator[Result]:
-    """Needs root, what `probe` asks for, QEMU and the tiny image."""
+    """Needs root, the programs that `probe` checks, QEMU and the tiny image."""
     with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as folder, hand_made(Path(folder)) as hand:
         with_rules, without = hand.bandwidth()
         yield Result(MBIT, with_rules)
@@ -77,8 +77,7 @@ def measure() -> Iterator[Result]:
 
 
 class _Story:
-    """A cloud of two hosts: a guest that moves, one that stays, and a router between whose namespace and them is
-    nothing but their network."""
+    """A cloud of two hosts with a guest that moves, one that stays, and a router in whose namespace pings are sent."""
 
     def __init__(self, cloud: TestCloud) -> None:
         self._cloud = cloud
@@ -95,7 +94,7 @@ class _Story:
                 "security_group_rule", {"security_group_id": group, "direction": "ingress", "protocol": protocol}
             )
         self._guests: dict[str, str] = {}
-        """Who stays and who moves, by the last part of their addresses."""
+        """The last parts of the addresses of the guest that stays and of the one that moves."""
 
     def _made(self, kind: str, values: dict[str, object]) -> str:
         answer = self._admin.request("POST", f"/network/v2.0/{kind.replace('_', '-')}s", {kind: values})

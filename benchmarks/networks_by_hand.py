@@ -119,7 +119,7 @@ class Hand:
         }
         found: dict[bool, list[float]] = {True: [], False: []}
         try:
-            while await self._rate() < 1:  # Each takes its time.
+            while await self._rate() < 1:  # Each one takes long.
                 pass
             for _ in range(POURS):
                 for rules in (True, False):
@@ -142,7 +142,7 @@ class Hand:
         return (await received() - before) * 8e-6 / (time.monotonic() - began)
 
     def _set_rules(self, host: str, on: bool) -> None:
-        """A table that is dormant is as if it was not there; what is in it stays."""
+        """A dormant table has no effect and keeps its content."""
         with namespaces.inside(self._where[host].namespace or ""):
             for family, table in (("bridge", TABLE), (self._tracking.value, skeleton.state_table(self._tracking))):
                 nft.run_text(f"table {family} {table} {{ {'' if on else 'flags dormant;'} }}")
@@ -254,7 +254,7 @@ async def pings_of(namespace: str, address: str) -> AsyncIterator[Pings]:
     pings = Pings(address)
 
     def begin() -> None:
-        with namespaces.inside(namespace):  # Where a thread begins it stays.
+        with namespaces.inside(namespace):  # A thread stays in the namespace in which it begins.
             pings.__enter__()
 
     await asyncio.to_thread(begin)

@@ -1,4 +1,4 @@
-"""What a host takes to bring its rules from one wiring to another: as root, in a network namespace of its own.
+"""How long a host takes to change its rules from one wiring to another: as root, in a network namespace of its own.
 
 A host with 1,000 ports, and one with 10,000, all in one group of which one rule changes, then one member.
 """

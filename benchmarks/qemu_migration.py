@@ -46,7 +46,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Medians; what the driver has more than raw QMP is the difference of medians."""
+    """Medians. What the driver adds to raw QMP is the difference of the medians."""
 
     raw_total_s: float
     raw_gap_ms: float
@@ -90,7 +90,7 @@ class Monitor:
                 raise RuntimeError(f"{command}: {answer['error']['desc']}")
 
     async def hand_over(self, name: str, handed: socket.socket) -> None:
-        """QEMU has no network, and makes no sockets: it is handed what it needs."""
+        """QEMU has no network and makes no sockets, so it is handed those that it needs."""
         message = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode() + b"\n"
         with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as monitor:
             socket.send_fds(monitor, [message], [handed.fileno()])

@@ -24,7 +24,7 @@ from benchmarks.simulated import SERVERS, Bench
 from cumulet.testing.databases import postgresql_server
 
 SERVERS_A_HOST, MOST_SERVERS = 10, 1000
-"""Servers that are there while pages are listed; at most so many, for each takes its time to be made."""
+"""The most servers that exist while pages are listed; to make one takes time."""
 IDLE_SECONDS = 20.0
 PAGE = 100
 PAGES = 20
@@ -44,7 +44,7 @@ def measured(folder: Path, hosts: int, database: str) -> Point:
             bench.fill(min(total, servers))
         filled = time.perf_counter() - begun
         first, last = page_ms(cloud, last=False), page_ms(cloud, last=True)
-        time.sleep(IDLE_SECONDS / 4)  # What was begun comes to its end.
+        time.sleep(IDLE_SECONDS / 4)  # Wait until all that has begun has ended.
         before, begun = cloud.cpu_seconds(), time.perf_counter()
         time.sleep(IDLE_SECONDS)
         idle = (cloud.cpu_seconds() - before) / (time.perf_counter() - begun)
@@ -70,7 +70,7 @@ def measured(folder: Path, hosts: int, database: str) -> Point:
 
 
 def page_ms(cloud: MeasuredCloud, *, last: bool) -> float:
-    """A page of a hundred servers with all there is to know of each: the first one, or one from the other end."""
+    """A page of a hundred servers with details: the first page, or one from the other end."""
     path = f"{SERVERS}/detail?limit={PAGE}"
     if last:
         oldest = cloud.admin.ask("GET", f"{SERVERS}?sort_key=created_at&sort_dir=asc&limit={PAGE + 1}")["servers"]

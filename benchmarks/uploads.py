@@ -1,4 +1,4 @@
-"""Uploading an image, held against what it cannot do without: hashing the data, and writing it to the disk."""
+"""Uploading an image, compared with its unavoidable work: hashing the data and writing it to the disk."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _token(headers: Mapping[str, str]) -> str:
 
 
 class Stage:
-    """One empty Placement at a time, as an ASGI application. `open_policy`: whoever has a token may do everything."""
+    """One empty Placement at a time, as an ASGI application. `open_policy`: every caller with a token may do all."""
 
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None

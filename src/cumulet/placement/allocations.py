@@ -1,10 +1,10 @@
-"""Who uses what of which host: claims that can never overfill, and the source's share held by a migration.
+"""Who holds which share of which host: claims never overfill a host, and a migration holds the source's share.
 
 Theory of operation. A claim checks each inventory's capacity ((total - reserved) * ratio) against the sum of its
 allocations and inserts its own, in one serializable transaction, so two claims at once cannot both take the last room.
-While a server moves, it has two shares: the source's is handed to the *migration* (consumer = migration uuid), the
-destination's belongs to the server. Keeping either drops the other, so capacity counts both ends until one is known to
-be free. Generations of provider and consumer rise with every change (Placement API, "Resource provider generation").
+While a server moves there are two shares: the source's is handed to the *migration* (consumer = migration uuid), the
+destination's belongs to the server. One of them is given back once it is certain that it is not needed. Generations of
+provider and consumer rise with every change (Placement API, "Resource provider generation").
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Resources = Mapping[str, int]
 
 
 class InsufficientCapacity(Conflict):
-    """The provider has not the room. `reason` names the first class that lacks."""
+    """The provider lacks room. `reason` names the first resource class that lacks."""
 
 
 _REASONS = {VCPU: "INSUFFICIENT_VCPU", MEMORY_MB: "INSUFFICIENT_MEMORY", DISK_GB: "INSUFFICIENT_DISK"}
 
 
-# Every boot and every move asks and says these: statements built once.
+# Every boot and every move runs these statements, so they are built once.
 _OF_PROVIDER: sa.BindParameter[int] = sa.bindparam("of_provider")
 _OF_CONSUMER: sa.BindParameter[str] = sa.bindparam("of_consumer")
 _HELD_HERE = sa.and_(allocations.c.consumer_uuid == _OF_CONSUMER, allocations.c.provider_id == _OF_PROVIDER)
@@ -111,7 +111,7 @@ def claim(
 ) -> None:  # fmt: skip
     """Allocate `resources` of `provider` (a host's name) to `consumer`, or InsufficientCapacity and nothing changed.
 
-    A consumer that already holds a share there keeps just what is asked now: claiming twice claims once.
+    A share that the consumer already holds there is replaced: to claim twice is to claim once.
     """
     provider_id = _provider_id(tx, provider)
     inventory = {row.resource_class: inventory_of(row) for row in tx.all(_INVENTORY, {"of_provider": provider_id})}
@@ -142,9 +142,9 @@ def claim(
 
 
 def lessen(tx: Tx, *, consumer: str, provider: str, resources: Resources, now_us: int) -> None:
-    """Keep no more of `provider` than `resources`; a class that they do not name stays as it is.
+    """Lessen the share of `provider` to `resources`. Resource classes that they do not name stay as they are.
 
-    It never fails for want of room, whatever has become of the inventory. Idempotent.
+    It never fails for lack of room, even if the inventory has shrunk. Idempotent.
     """
     provider_id = _provider_id(tx, provider)
     of = {"of_provider": provider_id, "of_consumer": consumer}
@@ -162,7 +162,7 @@ def lessen(tx: Tx, *, consumer: str, provider: str, resources: Resources, now_us
 
 
 def _own(tx: Tx, provider_id: int, consumer: str, resource_class: str) -> int:
-    """What the consumer holds already: no more than that never makes a provider fuller."""
+    """What the consumer holds already. A claim of no more than this does not make the provider fuller."""
     rows = tx.all(_OWN_SHARE, {"of_provider": provider_id, "of_consumer": consumer})
     return sum(row.used for row in rows if row.resource_class == resource_class)
 
@@ -206,7 +206,7 @@ def _provider_id(tx: Tx, name: str) -> int:
 
 
 def _ensure_consumer(tx: Tx, uuid: str, project_id: str, user_id: str, consumer_type: str, now_us: int) -> bool:
-    """Make it, or raise its generation; whether it was there, and so may hold something."""
+    """Make the consumer or raise its generation. Whether it existed, so that it may hold something."""
     if tx.changed(_RAISE_CONSUMER, {"of_consumer": uuid}):
         return True
     tx.run(

@@ -78,7 +78,7 @@ async def set_aggregates_without_generation(call: Call[None, None]) -> Reply:
 
 
 def _checked(aggregates: list[str]) -> list[str]:
-    """As they were sent, which is how they are shown; 400 for what is no uuid, or one that is there twice."""
+    """The uuids as they were sent, because they are shown so. 400 for what is no uuid, or is there twice."""
     wanted = [canonical_uuid(aggregate, "aggregate") for aggregate in aggregates]
     if len(set(wanted)) != len(wanted):
         raise BadRequest("Aggregates are given twice.")

@@ -120,7 +120,7 @@ def holding_of(consumer: str, body: SetAllocations) -> Holding:
 
 
 def holdings_of(bodies: Mapping[str, SetAllocations]) -> list[Holding]:
-    """By the consumers' uuids; 400 where one consumer is given twice, in two spellings of its uuid."""
+    """One for each consumer uuid. 400 if a consumer is given twice, in two spellings of its uuid."""
     holdings = [holding_of(canonical_uuid(uuid, "consumer_uuid"), body) for uuid, body in bodies.items()]
     if len({holding.consumer for holding in holdings}) != len(holdings):
         raise BadRequest("A consumer is given twice.")
@@ -212,7 +212,7 @@ def delete_allocations(call: Call[None, None]) -> None:
     call.tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid == uuid))
     call.tx.execute(sa.delete(consumers).where(consumers.c.uuid == uuid))
     for provider in used:
-        # To have less taken of it is no conflict for whoever changes the provider: its generation stays.
+        # Giving back conflicts with no other change of the provider, so its generation stays.
         providers.change(call.tx, provider, call.now_us, generations=0)
 
 
@@ -238,7 +238,7 @@ def replace(call: Call[None, object], holdings: list[Holding]) -> None:
 
 
 def _used(tx: Tx, holdings: Sequence[Holding]) -> dict[str, dict[str, int]]:
-    """What is handed out of the providers named: provider's uuid -> resource class -> amount."""
+    """What is allocated of the providers in `holdings`: provider uuid -> resource class -> amount."""
     named = {uuid: providers.find(tx, uuid) for uuid in {uuid for holding in holdings for uuid in holding.shares}}
     ids = {uuid: provider.id for uuid, provider in named.items() if provider is not None}
     used = providers.used_of(tx, *ids.values()) if ids else {}
@@ -246,7 +246,7 @@ def _used(tx: Tx, holdings: Sequence[Holding]) -> dict[str, dict[str, int]]:
 
 
 def _require_room(tx: Tx, holdings: Sequence[Holding], before: Mapping[str, Mapping[str, int]]) -> None:
-    """409 where the shares together do not fit, unless an overfull provider becomes less full, or no fuller."""
+    """409 if the shares together do not fit. A provider that is overfull already may not become fuller."""
     left = _used(tx, holdings)
     for uuid in left:
         wanted: Counter[str] = Counter()

@@ -89,7 +89,7 @@ def _show_all(call: Call[object, object], found: Mapping[str, Inventory], genera
 
 
 def _check(version: Microversion, provider: Provider, resource_class: str, inventory: Inventory) -> None:
-    """400 where nothing could ever be handed out (since 1.26: where less than nothing could)."""
+    """400 if nothing could ever be allocated (since 1.26: if less than nothing could)."""
     if inventory.capacity < (0 if version.at_least("1.26") else 1):
         raise BadRequest(
             f"Invalid inventory for '{resource_class}' on resource provider '{provider.uuid}'. "
@@ -103,7 +103,7 @@ def _insert(tx: Tx, provider: Provider, resource_class: str, inventory: Inventor
 
 
 def _remove(tx: Tx, provider: Provider, classes: set[str], *, reason: str) -> None:
-    """Remove inventories; 409 where something is handed out of one."""
+    """Remove inventories; 409 if a part of one is allocated."""
     used = providers.used_of(tx, provider.id).get(provider.id, {})
     busy = sorted(name for name in classes if used.get(name))
     if busy:
@@ -155,7 +155,7 @@ def set_inventories(call: Call[None, SetInventories]) -> Reply:
 
 
 def records(call: Call[object, object], provider: Provider, body: SetInventories) -> dict[str, Inventory]:
-    """What a body says that a provider is to have, by resource class; 400 where it cannot be."""
+    """The inventories in a body, by resource class; 400 for one that cannot be."""
     wanted = {name: inventory.record() for name, inventory in body.inventories.items()}
     names.require_classes(call.tx, wanted, "Unknown resource class in inventory")
     for name, inventory in wanted.items():
@@ -164,7 +164,7 @@ def records(call: Call[object, object], provider: Provider, body: SetInventories
 
 
 def write(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
-    """Add these inventories, or write them over those there are; others stay."""
+    """Add these inventories or overwrite them; others stay."""
     present = providers.inventories_of(tx, provider.id).get(provider.id, {})
     for name, inventory in wanted.items():
         if name in present:
@@ -174,7 +174,7 @@ def write(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
 
 
 def remove_others(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
-    """Remove the inventories that are not wanted; 409 where one of them is in use."""
+    """Remove all inventories that are not in `wanted`; 409 if one of them is in use."""
     present = providers.inventories_of(tx, provider.id).get(provider.id, {})
     _remove(tx, provider, present.keys() - wanted.keys(), reason=providers.INVENTORY_IN_USE)
 

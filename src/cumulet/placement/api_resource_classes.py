@@ -40,7 +40,7 @@ def _class_in_path(call: Call[object, object]) -> str:
 
 
 def _require_custom(name: str) -> None:
-    """As the schema does for bodies; it lets a line break through at the end, this does not."""
+    """Check a name in a path as the schema checks bodies, but without a line break at the end."""
     if not names.is_custom(name):
         raise BadRequest(f"'{name[:64]}' does not match '{names.CUSTOM_PATTERN}'")
 

@@ -6,7 +6,7 @@ providers of that tree, and from sharing providers (trait MISC_SHARES_VIA_AGGREG
 with any provider of the tree. The same shares of the same providers are one candidate, whatever its anchors. Semantics
 are the Placement API's, microversion 1.39 ("Granular Resource Requests", "Modeling with Provider Trees").
 
-Groups can be combined in more ways than anybody can look at, so the search counts its steps and ends at the bound.
+The number of combinations grows exponentially with the groups, so the search counts its steps and ends at a bound.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cumulet.placement.providers import Inventory, Provider
 from cumulet.placement.wire import AggregateDemand, TraitDemand
 
 MOST_CANDIDATES = 10_000
-"""No answer has more, whatever it is asked for."""
+"""The most candidates in one answer, whatever `limit` says."""
 MOST_STEPS = 100_000
-"""Ways and combinations of ways that one request may look at. What was found until then is answered."""
+"""Ways and combinations of ways that the search for one request may look at. It answers what it has found by then."""
 MOST_GROUPS = 100
-"""Of one request. The search goes one call deeper for each."""
+"""The most groups of one request. The search goes one call deeper for each group."""
 SHARING = "MISC_SHARES_VIA_AGGREGATE"
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for together, and of what kind of provider. Without resources it only names a provider."""
+    """Resources that belong together, and which providers may give them. Without resources it only names a provider."""
 
     suffix: str
     resources: Mapping[str, int]
@@ -90,7 +90,7 @@ Shares = dict[str, dict[str, int]]
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to meet one group: what is taken of whom, and who meets it (who may give nothing)."""
+    """One way to meet one group: the amounts by provider, and the providers that meet it (some may give nothing)."""
 
     suffix: str
     takes: Mapping[str, Mapping[str, int]]
@@ -111,7 +111,7 @@ class _Tree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Steps:
-    """What is left of the steps of one search."""
+    """The steps that one search has left."""
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -132,7 +132,7 @@ def _distinct(request: Request, supply: Supply, steps: _Steps) -> Iterator[Candi
         for candidate in _in_tree(request, supply, tree, steps):
             met_by = itertools.chain.from_iterable(candidate.mappings.values())
             if any(SHARING not in supply.providers[uuid].traits for uuid in met_by):
-                yield candidate  # its anchor can only be that provider's root: it is found once
+                yield candidate  # Only one anchor, the root of that provider, can find it.
                 continue
             key = (
                 frozenset((uuid, frozenset(taken.items())) for uuid, taken in candidate.shares.items()),
@@ -181,7 +181,7 @@ def _combinations(
     taken: Shares,
     steps: _Steps,
 ) -> Iterator[tuple[tuple[Way, ...], Shares]]:
-    """One way of each group, where together they fit: what fits one by one may not fit together."""
+    """One way for each group, such that all fit together. Ways that fit alone may not fit together."""
     if len(chosen) == len(options):
         yield chosen, taken
         return
@@ -251,7 +251,7 @@ def _ways(group: Group, supply: Supply, tree: _Tree, steps: _Steps) -> Iterator[
 
 
 def _eligible(group: Group, tree: _Tree, within: str | None) -> Iterator[Provider]:
-    """Whose aggregates will do for the group without a suffix: its root's count for every provider of a tree."""
+    """Providers with suitable aggregates for the group without a suffix. The root's count for its whole tree."""
     demand = group.aggregates
     if not demand.allows(tree.root.aggregates):
         return

@@ -37,7 +37,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider has of one resource class, and how it may be handed out."""
+    """What a provider has of one resource class, and how it may be allocated."""
 
     total: int
     reserved: int
@@ -48,7 +48,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def room(self) -> float:
-        """What may be handed out in all."""
+        """What may be allocated in all."""
         return (self.total - self.reserved) * self.allocation_ratio
 
     @property
@@ -57,11 +57,11 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.room)
 
     def fits(self, amount: int, used: int) -> bool:
-        """Whether `amount` more may be handed out."""
+        """Whether `amount` more may be allocated."""
         return used + amount <= self.capacity and self.allows(amount)
 
     def allows(self, amount: int) -> bool:
-        """Whether `amount` is one that may be handed out at all."""
+        """Whether the inventory's units allow an allocation of `amount`."""
         return self.min_unit <= amount <= self.max_unit and amount % self.step_size == 0
 
 
@@ -106,7 +106,7 @@ def root_of(uuid: str, parents: Mapping[str, str | None]) -> str:
 
 
 def require_generation(provider: Provider, generation: int) -> None:
-    """409 where the caller saw another generation than there is now."""
+    """409 if the caller saw another generation than the present one."""
     if provider.generation != generation:
         raise Conflict(
             "Resource provider's generation already changed. Please update the generation and try again.",
@@ -153,7 +153,7 @@ def inventory_of(row: Row) -> Inventory:
 
 
 def used_of(tx: Tx, *ids: int) -> dict[int, dict[str, int]]:
-    """Provider id -> resource class -> what is handed out; no ids: of all providers."""
+    """Provider id -> resource class -> what is allocated; no ids: of all providers."""
     query = sa.select(
         allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
     ).group_by(allocations.c.provider_id, allocations.c.resource_class)

@@ -1,4 +1,4 @@
-"""What Placement's answers and queries have in common: cache headers and the little languages of parameters."""
+"""What Placement's answers and queries have in common: cache headers and the syntax of parameters."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def amounts(text: str) -> dict[str, int]:
 
 
 class TraitDemand(msgspec.Struct, frozen=True, kw_only=True):
-    """Required traits: of each set at least one; and forbidden ones."""
+    """Required traits (of each set at least one) and forbidden ones."""
 
     required: tuple[frozenset[str], ...] = ()
     forbidden: frozenset[str] = frozenset()
@@ -95,13 +95,13 @@ def trait_demand(texts: list[str], *, forbidding: bool, alternatives: bool) -> T
 
 
 class AggregateDemand(msgspec.Struct, frozen=True, kw_only=True):
-    """Of each set at least one aggregate; and none of the forbidden ones."""
+    """Required aggregates (of each set at least one) and forbidden ones."""
 
     member_of: tuple[frozenset[str], ...] = ()
     forbidden: frozenset[str] = frozenset()
 
     def has(self, aggregates: tuple[str, ...]) -> bool:
-        """Whether they are enough."""
+        """Whether these aggregates have all that is required."""
         return all(not group.isdisjoint(aggregates) for group in self.member_of)
 
     def allows(self, aggregates: tuple[str, ...]) -> bool:
