@@ -1,4 +1,4 @@
-"""A drill: a cloud is saved while it works, and restored elsewhere; and what `backup` and `restore` refuse."""
+"""A cloud is saved while it works, and restored elsewhere. `backup` and `restore` refuse what cannot be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/clients.md: what it says to type is typed, against a running cloud."""
+"""The commands of docs/clients.md are run against a cloud."""
 
 from __future__ import annotations
 

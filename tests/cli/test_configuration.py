@@ -1,4 +1,4 @@
-"""Settings: from a file, by their names, shown with their meaning; what is wrong is one sentence that says where."""
+"""Settings: read from a file, shown with their meaning. An error is one sentence with its place."""
 
 from __future__ import annotations
 

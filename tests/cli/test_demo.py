@@ -1,4 +1,4 @@
-"""`cumulet demo`: the whole story holds; and it would notice if a part of it did not."""
+"""`cumulet demo`: every claim holds, and a claim that does not hold is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `deploy/` offers is what the program has: commands, options, metrics; units are hardened."""
+"""The files of `deploy/` use commands, options and metrics that exist, and units are hardened."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def admin_of(cloud: Up) -> Persona:
 
 
 def work(admin: Persona, book: Book, random: Random) -> None:
-    """Create, move and delete servers until nobody answers any more."""
+    """Create, move and delete servers until the cloud does not answer."""
     try:
         find(admin, book)
         image = admin.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
@@ -88,7 +88,7 @@ def find(admin: Persona, book: Book) -> None:
 
 
 def guests(state: Path) -> dict[str, dict[str, GuestState]]:
-    """What simulated hosts keep on their disks."""
+    """The guests of each simulated host, from the files on its disk."""
     found: dict[str, dict[str, GuestState]] = {}
     for host in sorted((state / "hosts").iterdir()):
         seen = found[host.name] = {}

@@ -19,7 +19,7 @@ SECONDS = 4.0
 
 
 class Led:
-    """Looks after something; it says who does."""
+    """A reconciler that notes the name of its leader."""
 
     def __init__(self, name: str, leading: list[str]) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class Slow(Led):
 
 
 class CutOff(Database):
-    """The way to the database of one process."""
+    """The database as one process reaches it."""
 
     away = False
     hangs = False

@@ -1,4 +1,4 @@
-"""Processes over one PostgreSQL agree on the time, whatever their machines' clocks say."""
+"""Processes on one PostgreSQL agree on the time, even if their machines' clocks differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database's threads serve everybody: one caller that gives up takes nothing from the others."""
+"""A caller that gives up does not stop the database's threads, which serve the others."""
 
 from __future__ import annotations
 

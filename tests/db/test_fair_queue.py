@@ -1,4 +1,4 @@
-"""Nobody's many keep another's few waiting, and the cloud's own work comes before what users ask."""
+"""Many jobs of one caller do not delay the few of another, and the cloud's own work comes first."""
 
 from __future__ import annotations
 

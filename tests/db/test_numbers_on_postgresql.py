@@ -1,4 +1,4 @@
-"""Numbers that a request may name and no column of INTEGER can have: nothing is equal to them, and nothing fails."""
+"""Numbers too large for a column of INTEGER: a request that names one finds nothing, and does not fail."""
 
 from __future__ import annotations
 

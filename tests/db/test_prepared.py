@@ -1,4 +1,4 @@
-"""Prepared statements answer what SQLAlchemy answers: the same values, the same rows, the same errors."""
+"""Prepared statements give the same values, rows and errors as SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_lists_of_any_length(database: Database, ids: list[str]) -> None:
 
 @pytest.mark.parametrize("number", [3, 5, 1000, 1024, 1025, 3000])
 def test_long_lists(database: Database, number: int) -> None:
-    """Longer than what is compiled for, and near it: what fills them up finds nothing more."""
+    """Lists near and above the compiled length: the values that fill a list up find no further rows."""
     ids = [*(f"none {n}" for n in range(number - 2)), "b", "a"]
     for _ in range(2):
         rows = database.read(lambda tx: tx.all(IN_GIVEN, {"of_ids": ids}))
@@ -138,7 +138,7 @@ def test_a_default_made_by_python_is_made(database: Database) -> None:
 
 
 def test_errors_are_sqlalchemys_and_show_no_values(database: Database) -> None:
-    """They are logged, and what a row was to have may be a secret."""
+    """Errors are logged, and a row's values may be secrets."""
     with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: things\.id") as problem:
         database.write(lambda tx: tx.run(INSERT, OTHER))
     assert "blue" not in str(problem.value)

@@ -89,7 +89,7 @@ def test_jobs_of_one_group_fail_alone(database: Database) -> None:
 
 
 def test_a_group_whose_transaction_is_gone_is_not_said_to_be_committed(database: Database) -> None:
-    """As when the disk is full: SQLite itself rolls back everything, so nobody in the group may be told otherwise."""
+    """As when the disk is full: SQLite rolls back the whole group, so none of its jobs may succeed."""
 
     def rolled_back(tx: Tx) -> None:
         driver = tx.connection.connection.dbapi_connection
@@ -101,7 +101,7 @@ def test_a_group_whose_transaction_is_gone_is_not_said_to_be_committed(database:
 
     def first(tx: Tx) -> None:
         note(tx, "first")
-        database._writes.put(second)  # so that it is in the same group for certain
+        database._writes.put(second)  # so that both are in one group
 
     with pytest.raises(OSError, match="the disk is full"):
         database.write(first)

@@ -50,7 +50,7 @@ def test_an_empty_database_gets_the_recorded_schema() -> None:
 
 
 def test_each_migration_has_a_number_of_its_own() -> None:
-    """Two that were written at the same time: the later one takes the next."""
+    """Two migrations were written at the same time: the later one takes the next number."""
     numbers = [path.name[:4] for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py")]
     assert sorted(numbers) == sorted(set(numbers))
 
@@ -71,7 +71,7 @@ def test_a_database_made_by_a_newer_program_is_not_touched(tmp_path: Path) -> No
 
 
 def test_an_older_database_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a migration after the newest one, as the next release will have."""
+    """With one more migration, as in the next release."""
     load_services()
     migrations = tmp_path / "migrations"
     (migrations / "versions").mkdir(parents=True)
@@ -123,14 +123,14 @@ def test_what_was_shared_or_external_before_policies_has_one() -> None:
 
 
 LATER = sorted(path for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py") if path.stem >= "0010")
-"""The ones before have run on clouds there are."""
+"""Earlier migrations have run on existing clouds."""
 WHILE_OLD_PROCESSES_RUN = "0017"
 """From here on a schema is brought forward while processes of the version before read and write it."""
 
 
 @pytest.mark.parametrize("path", LATER, ids=lambda path: path.stem)
 def test_each_migration_can_be_said_to_postgresql(path: Path) -> None:
-    """A column that it gives no type, which SQLite does not mind, is found here."""
+    """SQLite allows a column without a type; this test finds one."""
     said = io.StringIO()
     context = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": said})
     specification = importlib.util.spec_from_file_location(path.stem, path)
@@ -146,7 +146,7 @@ def test_each_migration_can_be_said_to_postgresql(path: Path) -> None:
 
 
 def stricter(said: str) -> list[str]:
-    """Of the statements of a migration, those that take away or forbid what the version before reads or writes."""
+    """The statements of a migration that remove or forbid what the version before reads or writes."""
     own = set(re.findall(r"^CREATE TABLE (\w+)", said, re.MULTILINE))
     forbids = r"DROP|RENAME|SET NOT NULL|TYPE |ADD CONSTRAINT|ADD COLUMN (?!.*DEFAULT).*NOT NULL"
     added = set(re.findall(r"^ALTER TABLE (\w+) ADD COLUMN (\w+)", said, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What PostgreSQL could not serialize, or was away for, is tried again; who fails too often has a turn alone."""
+"""A transaction that PostgreSQL could not serialize is tried again; after many tries, it runs alone."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_connection_that_has_gone_costs_a_reader_nothing_and_two_in_a_row_are_
     ],
 )
 def test_who_is_told_that_the_database_is_away(database_url: str, state: str, away: bool) -> None:
-    """What it says itself of its state; not what is wrong with a statement."""
+    """Errors about the server's state, not about a statement."""
     refuse = sa.text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
     with opened(database_url, inline=True) as database, pytest.raises(DBAPIError) as problem:
         database.write(lambda tx: tx.execute(refuse))
@@ -88,7 +88,7 @@ def test_who_is_told_that_the_database_is_away(database_url: str, state: str, aw
 
 
 def test_a_long_transaction_among_short_ones_comes_to_its_end(database_url: str) -> None:
-    """Each of its tries is too late, for another one has written meanwhile; until it is alone."""
+    """Each try fails because another transaction has written meanwhile, until it runs alone."""
     tries: list[int] = []
     add, found = sa.text("UPDATE counter SET n = n + :more"), sa.text("SELECT n FROM counter")
     with opened(database_url) as database:

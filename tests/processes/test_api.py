@@ -74,7 +74,7 @@ def test_a_database_of_one_process_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 def test_apis_with_addresses_of_their_own_keep_their_certificates(database_url: str, tmp_path: Path) -> None:
-    """They restart at any moment, and what one shows is not to be another's."""
+    """APIs restart at any moment, and each has a certificate of its own."""
     with cumulet.testing.cloud(hosts=1, database_url=database_url) as cloud:
         first = cloud.embedded.settings.state_dir / "ca" / "api" / "server-cert.pem"
         before = first.read_bytes()

@@ -1,4 +1,4 @@
-"""A cloud goes from SQLite to PostgreSQL with all that it knows, or not at all."""
+"""A cloud is copied from SQLite to PostgreSQL with all its records, or not at all."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.identity.test_postgresql import database_url
 __all__ = ["database_url"]
 pytestmark = pytest.mark.postgres
 LEASE_SECONDS = 36_000.0
-"""A conductor looks by itself every quarter of it: never, in a test."""
+"""Conductors sweep every quarter of it, so no sweep comes during a test."""
 END_LISTENERS = sa.text(
     "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 )

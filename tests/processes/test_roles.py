@@ -1,4 +1,4 @@
-"""Roles of a control plane as processes: what they read, how they say that they live, what `cumulet status` shows."""
+"""Roles of a control plane as processes: their settings, their health, and their rows in `cumulet status`."""
 
 from __future__ import annotations
 

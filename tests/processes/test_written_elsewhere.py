@@ -1,4 +1,4 @@
-"""What an API alone changes of a security group is told to hosts at its commit: here no timer ever comes."""
+"""A change of a security group at an API alone is told to hosts at its commit; no timer runs in these tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of the audit trail that is made while lines are written is whole, and a cloud can go on from it."""
+"""A copy of the audit trail made while lines are written is whole, and a cloud can continue it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(trail: Audit, number: int) -> None:
 def test_a_copy_made_while_lines_are_written_is_whole_and_goes_on(
     between: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`between`: how many lines come before each file that is copied (40 make a new file), and from then on none."""
+    """`between`: how many lines are written before each copy of a file (40 begin a new file); after these, none."""
     path, copy = tmp_path / "audit.jsonl", tmp_path / "copy"
     copy.mkdir()
     trail = Audit(path, file_bytes=20_000, files_kept=2)

@@ -81,7 +81,7 @@ def test_a_crash_between_two_files_breaks_nothing(cloud: Cloud, tmp_path: Path) 
 
 @pytest.fixture
 def no_room(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """A disk that takes half a line while this list is not empty."""
+    """A disk that writes only half a line while this list is not empty."""
     full = [True]
     write = os.write
 

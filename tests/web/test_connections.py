@@ -1,4 +1,4 @@
-"""Connections are bounded, and who asks for nothing keeps nobody out."""
+"""Connections are bounded, and idle ones keep no other client out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KEPT: list[asyncio.StreamWriter] = []
 
 
 def newcomer(place: Connections, peer: str, log: list[str], name: str) -> Connection:
-    """One that is let in; its name is in `log` once it is dropped."""
+    """A connection that is admitted. Its name is in `log` once it is dropped."""
     connection = place.admit(peer, lambda: log.append(name))
     assert connection is not None
     return connection
@@ -62,7 +62,7 @@ def test_silent_connections_keep_nobody_out(cloud: Cloud, certificate: tuple[Pat
 def test_silent_connections_that_are_dropped_leave_nothing_to_the_garbage_collector(
     cloud: Cloud, certificate: tuple[Path, Path]
 ) -> None:
-    """Which stops everything while it looks."""
+    """The garbage collector stops all threads while it runs."""
     many = 60
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
@@ -102,7 +102,7 @@ def test_a_handshake_that_does_not_come_is_cut_off(
             assert await asyncio.wait_for(reader.read(), 5) == b""
 
     serving(cloud, certificate, test)
-    assert caplog.messages == []  # nothing that a flood could fill a disk with
+    assert caplog.messages == []  # a flood must not fill a disk
 
 
 def test_unfinished_bodies_without_a_token_are_bounded_in_bytes(

@@ -1,4 +1,4 @@
-"""While the database cannot be reached, whoever asks is told 503 and when to ask again."""
+"""While the database cannot be reached, requests answer 503 with `Retry-After`."""
 
 from __future__ import annotations
 

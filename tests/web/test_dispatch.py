@@ -51,7 +51,7 @@ def test_a_clients_request_id_is_not_taken_for_ours(client: Client) -> None:
 
 
 class Lanes(Database):
-    """Writes down in which lane it was asked."""
+    """Records the lane of each question."""
 
     def __init__(self) -> None:
         super().__init__("sqlite://", inline=True)
@@ -452,7 +452,7 @@ def test_a_name_with_a_nul_names_nothing(client: Client) -> None:
 
 
 def test_a_client_that_goes_away_has_sent_no_body() -> None:
-    """Nothing is done of what came in part."""
+    """A body that arrives in part changes nothing."""
 
     async def story() -> None:
         messages: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""Where storage is full the cloud says so, members can add nothing more, and deleting always works."""
+"""When storage is full, the cloud says so: members cannot add anything, and deleting always works."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_where_storage_is_nearly_full_members_may_read_and_delete_only(nearly_fu
     assert (refused.status, "storage is full" in refused.message) == (507, True)
     assert send(nearly_full, "GET", f"{W}/w1").status == 200
     assert send(nearly_full, "DELETE", f"{W}/w1").status == 204
-    assert send(nearly_full, "POST", W, body, token="admin").status == 202  # whoever mends it is not kept from it
+    assert send(nearly_full, "POST", W, body, token="admin").status == 202  # an administrator can still mend it
 
 
 @pytest.fixture

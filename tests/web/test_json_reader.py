@@ -1,4 +1,4 @@
-"""The strict JSON reader: what it lets through means the same to everybody."""
+"""The strict JSON reader: what it accepts means the same to every JSON parser."""
 
 from __future__ import annotations
 

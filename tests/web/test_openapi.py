@@ -1,4 +1,4 @@
-"""The generated references: complete, valid, and seen to be stale when they are."""
+"""The generated references: complete and valid; stale files are noticed."""
 
 from __future__ import annotations
 

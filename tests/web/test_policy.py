@@ -1,4 +1,4 @@
-"""The compiled policy says what oslo.policy's own Enforcer says, and refuses to start on anything doubtful."""
+"""The compiled policy gives the verdicts of oslo.policy's Enforcer, and a doubtful policy stops the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listener: TLS always, a free port on request, a clear word when the port is taken, patience with no one."""
+"""The listener: TLS always, a free port on request, a clear error when the port is taken, no slow clients."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_requests_are_answered_over_tls(cloud: Cloud, certificate: tuple[Path, P
 def test_an_answer_is_sent_in_one_piece_and_in_the_pass_in_which_it_is_there(
     cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the request's own task, and not later on the event loop, behind others' turns."""
+    """It is sent in the request's own task, and not later on the event loop, after other turns."""
     in_task: list[bool] = []
     flush = listener._Gathering.flush
 

@@ -1,4 +1,4 @@
-"""Turns on the event loop: what comes between a caller and their turn is counted, never timed."""
+"""Turns on the event loop: the tests count what comes before a caller's turn, and measure no time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FLOOD = 50
 
 
 def order_of(turns: Turns, lanes: list[str]) -> list[str]:
-    """Whose turn it was, one after the other, where each asks once, in this order, all in one pass."""
+    """The order of turns, if each lane asks once, in this order, all in one pass."""
     had: list[str] = []
 
     async def ask(lane: str) -> None:
@@ -58,7 +58,7 @@ def test_callers_have_their_turns_round_robin_where_they_are_more_than_a_pass_se
 
 
 def test_in_one_pass_a_caller_has_one_turn() -> None:
-    """Whatever else the event loop is to do has its place in every pass."""
+    """Other work of the event loop is done in every pass."""
     turns = Turns()
     passes: list[int] = []
 
@@ -146,7 +146,7 @@ class Asked:
         self.app = app
         self.answered: list[str] = []
         self.passes: dict[str, list[int]] = {}
-        """In which passes something was sent to whom."""
+        """The passes in which something was sent, by client."""
         self.together: asyncio.Barrier | None = None
         """What bodies wait for."""
 
@@ -160,7 +160,7 @@ class Asked:
         body: bytes = b"",
         address: str = "192.0.2.1",
     ) -> None:
-        """POST where there is a body, else GET."""
+        """Send a request: POST with a body, else GET."""
 
         async def receive() -> Message:
             if self.together is not None:
@@ -222,7 +222,7 @@ def test_a_connection_that_showed_a_token_does_not_wait_behind_others_of_its_add
 
 
 def test_who_shows_another_token_than_before_waits_among_the_requests_of_that_one(cloud: Cloud) -> None:
-    """A flooder who has a second project has two lanes and not one a connection."""
+    """A flooder with a second project has two lanes, not one for each connection."""
 
     def requests(to: Asked) -> list[Awaitable[None]]:
         links = []

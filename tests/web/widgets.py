@@ -177,7 +177,7 @@ async def get_file(call: Call[None, None]) -> Reply:
 
 @WIDGETS.operation("GET", "/widgets/{widget_id}/large", rules=(Rule(SHOW),))
 async def get_large_file(call: Call[None, None]) -> Reply:
-    """Give a stream that is larger than every buffer on its way."""
+    """Give a stream that is larger than every buffer between server and client."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(64):
