@@ -44,8 +44,6 @@ UNSEEN: dict[str, str] = {
     ),
     "network/resource.py require: Refused": "the operation's rules have refused it before, for the same facts",
     "placement/providers.py change: Conflict The resource provider was changed at the same time.": _BETWEEN,
-    "web/router.py _check: RegistryError : no body class": "the declaration has refused it before",
-    "web/router.py _check: RegistryError : no policy rule": "the declaration has refused it before",
     "web/audit.py copy_while_written: Broken its files change faster than they can be copied": (
         "a trail would have to be rotated a hundred times while it is copied"
     ),

@@ -54,7 +54,7 @@ class Router:
             for operation in service.operations:
                 self._add(operation)
         self.shadowed: list[Gap] = [gap for gap in gaps if not self._add_gap(gap)]
-        """Lines of the lists of gaps that are operations: they should be taken out."""
+        """Lines of the lists of gaps that are operations by now, and have to be removed from the list."""
         self._prefixes = sorted(
             ((tuple(s.prefix.strip("/").split("/")), s) for s in self.services), key=lambda item: -len(item[0])
         )
@@ -81,7 +81,7 @@ class Router:
         others.append(operation)
 
     def _add_gap(self, gap: Gap) -> bool:
-        """False: it is none, for there is an operation at its place."""
+        """Whether it is a gap; False: there is an operation at its place."""
         place = self._place(gap.service, gap.path)
         if gap.action is not None:
             if gap.action in place.actions:
@@ -166,10 +166,6 @@ def _check(operation: Operation) -> None:
     where = describe(operation)
     if not operation.path.startswith("/") and operation.path:
         raise RegistryError(f"{where}: the path does not begin with a slash")
-    if not operation.public and operation.rules is None:
-        raise RegistryError(f"{where}: no policy rule")
-    if operation.method in ("POST", "PUT", "PATCH") and operation.body is None and not operation.raw_body:
-        raise RegistryError(f"{where}: no body class")
     if not low <= operation.since <= high or (
         operation.until is not None and not operation.since <= operation.until <= high
     ):
