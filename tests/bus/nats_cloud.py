@@ -1,4 +1,5 @@
-"""A real NATS server on a free port, with an authority of its own; skipped in words where there is none."""
+"""A real NATS server on a free port, with an authority of its own. Without nats-server, tests are skipped with the
+reason."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def user(host: str) -> BusUser:
 
 @dataclass
 class NatsCloud:
-    """A server that knows some hosts, and what connects to it."""
+    """A server with some hosts as users, and its clients."""
 
     authority: CertificateAuthority
     folder: Path

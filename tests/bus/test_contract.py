@@ -1,4 +1,4 @@
-"""What every bus does the same: answers, refusals, late, many and too long messages, agents that go."""
+"""What every bus does in the same way: answers, refusals, late, many and too long messages, agents that end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL = ["in-process", *BETWEEN_PROCESSES]
 
 
 class Gate(SimulatedDriver):
-    """A hypervisor that answers about a guest once it is let; its console has as much as is asked for."""
+    """A hypervisor that answers about a guest once it may; its console has as many bytes as are asked for."""
 
     asked: asyncio.Queue[str]
     let: dict[str, asyncio.Event]
@@ -110,7 +110,7 @@ async def bus(kind: str, folder: Path) -> AsyncIterator[Bus]:
 
 
 def on(kinds: Sequence[object]) -> Callable[[Callable[[Bus], Awaitable[None]]], Callable[..., None]]:
-    """Makes a test of a story: it is told on each of these kinds of bus."""
+    """Makes a test of a story, which runs on each of these kinds of bus."""
 
     def test_of(story: Callable[[Bus], Awaitable[None]]) -> Callable[..., None]:
         @pytest.mark.parametrize("kind", kinds)

@@ -1,4 +1,5 @@
-"""A real NATS server: what it lets an agent do, who is cut off, and what happens when it or a client goes or hangs."""
+"""A real NATS server: an agent's permissions, who is cut off, and what happens when the server or a client ends or
+hangs."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ async def outcome(bus: NatsBus, host: str) -> object:
 
 
 class Raw:
-    """Whoever holds a host's credentials, and does as it likes."""
+    """An attacker with a host's credentials."""
 
     def __init__(self) -> None:
         self.client = Client()
@@ -190,7 +191,7 @@ def test_a_server_that_is_killed_costs_what_was_under_way_and_no_more(tmp_path: 
         await bus.connected()
         await agent.connected()
         assert (await bus.link("host1").send(m.AskFacts())).name
-        driver.let[SERVER].set()  # An answer from before the reconnect finds nobody who waits for it.
+        driver.let[SERVER].set()  # Nobody waits any more for an answer from before the reconnect.
         assert (await bus.link("host1").send(m.AskFacts())).name
         await agent.close()
 
@@ -200,7 +201,7 @@ def test_a_server_that_is_killed_costs_what_was_under_way_and_no_more(tmp_path: 
 def test_an_agent_that_was_cut_off_and_is_back_has_no_answer_to_what_it_was_asked_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its server takes an answer only by the connection on which it was asked: whoever waits is told soon."""
+    """The server takes an answer only on the connection of its question, so the caller learns soon that none comes."""
 
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
         driver = gate(SERVER)

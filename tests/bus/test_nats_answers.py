@@ -1,4 +1,4 @@
-"""What the control plane makes of a bus that fails, and of agents that answer otherwise: no NATS server is needed."""
+"""How the control plane treats a bus that fails, and agents with wrong answers. No NATS server is needed."""
 
 from __future__ import annotations
 

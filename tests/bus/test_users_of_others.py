@@ -29,7 +29,7 @@ PLACES = "/usr/bin:/usr/local/bin:/usr/sbin:/usr/local/sbin"
 
 @contextlib.contextmanager
 def server(folder: Path, shown: Issued, *, joins: int | None) -> Iterator[tuple[str, int]]:
-    """One of a cluster, as an operator would configure it; its URL and the port for the others."""
+    """One server of a cluster, as an operator would configure it. Gives its URL and the port for the other servers."""
     folder.mkdir()
     UsersFile(folder / "users.conf", None).admit([])
     cluster = {"name": "operators", "host": "127.0.0.1", "port": -1}

@@ -28,12 +28,12 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 NETWORK = "10.77.0"
 METADATA = ("169.254.169.254%", "[fe80::a9fe:a9fe]%")
-"""What guests ask, on their own bridges only: `ss` does not know the name of one that was made a moment ago."""
+"""Ports of services for guests, on their own bridges only: `ss` does not know a new bridge's name yet."""
 CLONE_NEWNET = 0x40000000
 
 
 class NotReady(Unexpected):
-    """A process ended, or did not say that it is ready in time; has its last words."""
+    """A process ended, or was not ready in time. Has its last words."""
 
 
 def run(*command: str) -> str:
@@ -86,7 +86,7 @@ class Machine:
     folder: Path
     programs: list[Program] = field(default_factory=list)
     source: Path | None = None
-    """Where the Cumulet that runs here is; None: this very one."""
+    """The folder of the Cumulet that runs here; None: this one."""
 
     def start(self, *command: str, log: str, user: str | None = None) -> Program:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ class Machine:
         return guests_of(self.folder)
 
     def listeners(self) -> list[str]:
-        """Addresses and ports of TCP that others reach: not loopback, nor what guests ask on their bridges."""
+        """TCP addresses and ports that other machines reach: without loopback and services for guests."""
         output = run("nsenter", f"--net=/run/netns/{self.namespace}", "ss", "-Hltn")
         return [
             where
@@ -189,7 +189,7 @@ def kill(pids: list[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    time.sleep(0.05)  # Some begin others until they are dead.
+    time.sleep(0.05)  # Some start others until they are dead.
 
 
 @contextmanager
@@ -242,7 +242,7 @@ def serve_postgresql(machine: Machine) -> None:
 
 
 def restart_postgresql(machine: Machine) -> None:
-    """After it was killed; it recovers by itself."""
+    """Start it again after it was killed; it recovers."""
     (machine.folder / "postgresql" / "postmaster.pid").unlink(missing_ok=True)  # All of it was killed.
     serve_postgresql(machine)
 
@@ -258,7 +258,7 @@ def children_of(pid: int) -> list[int]:
 
 @contextmanager
 def unplugged(machine: Machine) -> Iterator[None]:
-    """The cable of the machine is pulled, at the switch."""
+    """Cut the machine off at the switch."""
     prefix = machine.namespace.removesuffix(f"-{machine.name}")
     port = f"port{machine.address.rpartition('.')[2]}"
     run("ip", "-n", f"{prefix}-switch", "link", "set", port, "down")

@@ -1,4 +1,4 @@
-"""Machines join with a token that is good once; what is wrong is one sentence; removal is the end."""
+"""Machines join with a token that is good once. An error is one sentence. A removed machine is refused."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_a_host_gets_no_image_that_is_not_its_guests_and_none_without_its_certif
 
 
 def test_the_certificate_of_a_host_of_the_cloud_s_machine_opens_neither_the_bus_nor_the_door(tmp_path: Path) -> None:
-    """The same authority has signed it, for something else."""
+    """A certificate of the same authority for another purpose."""
 
     async def story(cloud: JoinableCloud) -> None:
         from nats.aio.client import Client

@@ -1,4 +1,4 @@
-"""Namespaces of one machine's hosts: a start that fails leaves none behind, and an end takes all of them along."""
+"""Namespaces of one machine's hosts: a failed start leaves none behind, and the end of a cloud removes all."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ LEAVE += "L(P(sys.argv[1]), ['host1']).make()"
 
 @pytest.fixture
 def left(tmp_path: Path) -> Iterator[LocalNetworks]:
-    """Of a cloud whose process lives no more."""
+    """Left by a cloud whose process has ended."""
     folder = tmp_path / "left"
     subprocess.run([sys.executable, "-c", LEAVE, str(folder)], check=True)
     made = LocalNetworks(folder, ["host1"])

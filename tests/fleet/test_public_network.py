@@ -1,4 +1,4 @@
-"""The machine's own leg on `public`: floating IPs are reached from it, and it is not reached from there."""
+"""The machine's own leg on `public`: it reaches floating IPs, and guests do not reach it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine that cannot be a host says why in one sentence, before it says anything to the cloud, and keeps nothing."""
+"""A machine that cannot be a host says why in one sentence, before it asks the cloud, and keeps nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
 @pytest.fixture
 def cloud() -> Iterator[socket.socket]:
-    """Listens where the cloud would: nobody may call."""
+    """Listens at the cloud's address, and fails if anybody connects."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

@@ -1,4 +1,4 @@
-"""The simulation: one seed tells one story, the product breaks no promise, and a planted mistake is caught."""
+"""The simulation: a seed gives one story, the product breaks no invariant, and planted mistakes are found."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, SEEDS_PER_TEST))
 def test_no_promise_is_broken(first: int) -> None:
-    """A red one prints the shortest story that was found for the first seed that is broken."""
+    """A failure prints the shortest story found for the first broken seed."""
     block = run_block((first, min(SEEDS_PER_TEST, SEEDS + 1 - first), STEPS, ""))
     for broken in block.broken:
         told = shrink(run(broken.seed, steps=STEPS))
@@ -83,7 +83,8 @@ def test_many_runs_go_on_where_their_log_stops(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
-    """In other processes, with other hash seeds: nothing may depend on the order of a set or on an address."""
+    """The runs are in other processes with other hash seeds: nothing may depend on the order of a set or on an
+    address."""
     told = [
         subprocess.run(
             [sys.executable, "-m", "cumulet.testing.simulation", "--seed", "7", "--steps", str(STEPS)],

@@ -1,4 +1,4 @@
-"""A cloud that has ended leaves nothing behind in the process that ran it."""
+"""A cloud leaves nothing behind in the process that ran it."""
 
 from __future__ import annotations
 

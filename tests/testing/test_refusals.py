@@ -1,4 +1,4 @@
-"""What a test asks for and does not exist is refused at once, with the names of what does; secrets are not shown."""
+"""A name that does not exist is refused at once, with the valid names. Secrets are not shown."""
 
 from __future__ import annotations
 
