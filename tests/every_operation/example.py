@@ -41,9 +41,9 @@ class Example:
     """One request. Values may be functions of the service's things.
 
     `may`: who is let through. `sees`: who of the others is told 403; the rest is told 404. `path`: values of the path's
-    parameters, where they are not the usual ones of their names. `rules`: what else than the operation's own rules is
-    asked on the way, and has to be opened for the request to pass. `real`: it is not taken back, as it takes more
-    transactions than one; the target has to be a new one each time. `answers`: the status of who may, if it is not
+    parameters, where they are not the usual ones of their names. `rules`: further rules that the handler checks; they
+    must be opened, too, for the request to pass. `real`: its writes are not rolled back, because it takes several
+    transactions; each request needs a new target. `answers`: the status of who may, if it is not
     the operation's own. `hidden`: the parameter that names what is out of sight, if that is not the path's first.
     """
 

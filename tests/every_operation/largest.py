@@ -33,7 +33,7 @@ MANY: dict[str, Any] = {
 
 
 def numbered(value: Any, n: int) -> Any:
-    """`value` with `{n}` and its like filled in, however deep."""
+    """`value` with `{n}`, `{high}` and `{low}` filled in, at every depth."""
     if isinstance(value, str):
         return value.format(n=n, high=n // 250, low=n % 250 + 1) if "{" in value else value
     if isinstance(value, dict):
@@ -42,7 +42,7 @@ def numbered(value: Any, n: int) -> Any:
 
 
 def varied(value: Any, n: int) -> Any:
-    """Another one like it: what is called by a name gets another."""
+    """A copy of `value` with other names in it."""
     if isinstance(value, dict):
         return {
             key: f"{part}-{n}" if key in ("name", "display_name") and isinstance(part, str) else varied(part, n)
@@ -52,7 +52,7 @@ def varied(value: Any, n: int) -> Any:
 
 
 def repeated(one: Any, number: int, room: int) -> Any:
-    """As many as fit into `room` bytes: of a list's only item, or of an object's only pair."""
+    """A list's only item, or an object's only pair, as often as fits into `room` bytes, at most `number` times."""
     if isinstance(one, str):
         return one[:room]
     most = max(1, min(number, room // (len(json.dumps(one)) + 4)))

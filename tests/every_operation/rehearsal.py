@@ -1,6 +1,6 @@
 """Requests that change nothing, and rules that let everybody through.
 
-A rehearsed request runs as ever, except that what its handler wrote is taken back: the targets serve for the next.
+A rehearsed request runs as always, but its writes are rolled back. So the next request can have the same target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Rehearsed(Exception):
-    """Takes a transaction back, and what its function answered along."""
+    """Rolls a transaction back. Carries what its function returned."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _Rehearsed(Exception):
 
 
 class _Rehearsal:
-    """The database as handlers see it, without what they wrote: nothing of it is kept, nobody is told."""
+    """The database as handlers see it. What they write is rolled back, and nobody is told of it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -59,8 +59,8 @@ def rehearsed(cloud: TestCloud) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(cloud: TestCloud, rules: frozenset[str], project_id: str | None) -> Iterator[None]:
-    """Within the block these rules are "@" (what `@` in an operator's policy file makes of them, whatever the scope of
-    the token), and with `project_id` every token is taken for one of that project."""
+    """Within the block these rules let everybody through, as `@` in an operator's policy file, whatever the scope. With
+    `project_id`, every token counts as one for that project."""
     policy = cloud.embedded.context.policy
     names: dict[str, Any] = dict.fromkeys(rules, _let_through)
     checks = {**policy._checks, **names}
@@ -76,7 +76,7 @@ def _let_through(_caller: Caller, _facts: Any) -> bool:
 
 
 def _taken_for(identity: Authenticator, project_id: str) -> contextlib.AbstractContextManager[object]:
-    """Each token is one of this project."""
+    """Within the block each token counts as one for this project."""
     authenticate = identity.authenticate
 
     async def taken(*arguments: Any, **named: Any) -> Caller | None:

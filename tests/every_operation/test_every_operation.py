@@ -1,6 +1,6 @@
-"""Every operation asks for a token, and refuses names of nothing and bodies of nonsense without falling over.
+"""Every operation asks for a token, and refuses names of nothing and bodies of nonsense without an error of ours.
 
-The requests are those of the examples, which would be accepted but for the one thing that is wrong with them.
+The requests are those of the examples with one thing wrong. Without it they would be accepted.
 """
 
 from __future__ import annotations

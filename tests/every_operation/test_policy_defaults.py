@@ -26,7 +26,7 @@ ANY_SCOPE = {"project", "domain", "system"}
 EXCEPTIONS = {
     ("compute", "cumulet:operations:list"): "our own: what runs and what is stuck",
     ("compute", "cumulet:paths:show"): "our own: what becomes of a packet",
-    ("network", "update_port_binding"): "Neutron registers none; held to what it registers for create and delete",
+    ("network", "update_port_binding"): "Neutron registers none; compared with what it registers for create and delete",
 }
 """Rules upstream has not, each with its reason. This list only shrinks."""
 

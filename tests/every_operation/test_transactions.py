@@ -1,7 +1,7 @@
-"""No transaction does what needs no database: each is over after a few milliseconds of work, whatever it was sent.
+"""No transaction does work that needs no database: each ends after a few milliseconds of work, whatever was sent.
 
-Measured is the processor time of the writer's thread, and of several attempts the least: how busy the machine is does
-not count.
+The processor time of the writer's thread is measured, and the least of several attempts counts: so it does not matter
+how busy the machine is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .largest import larger
 T = TypeVar("T")
 
 MOST_MS = 20.0
-"""Of work in one transaction: for so long everybody else's waits."""
+"""The most work in one transaction. All other transactions wait for so long."""
 ATTEMPTS = 4
 WRITES = [
     case

@@ -1,9 +1,9 @@
 """Who may do what, of every operation: a real target, a request that would be accepted, every persona.
 
-Each example is asked twice. With the rules as they are, whoever may not is told 403, or 404 where the target is out of
-their sight, in the words for what never was; whoever may is let through. With the operation's own rules opened (and
-another project's caller taken for one of the owner's), nobody is refused any more: so it was the rule that refused, and
-not a request that would have been refused anyway.
+Each example is asked twice. First with the rules as they are: a persona who may not gets 403, or 404 where the target
+is out of their sight, with the same words as for a target that does not exist. A persona who may is let through. Then
+with the operation's own rules opened, and the caller of another project taken for one of the owner's: nobody is
+refused. So it was the rule that refused, and the request was right otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CASES = cases(OPERATIONS)
 REFUSALS = [(str(case), persona) for case in CASES for persona in case.refused]
 
 ONES_OWN = {
-    f"identity {key}": "it gives the caller's own rights away, so the handler looks once more who asks"
+    f"identity {key}": "it gives away the caller's own rights, so the handler checks the caller again"
     for key in (
         "POST /users/{user_id}/application_credentials",
         "POST /OS-TRUST/trusts",
@@ -32,10 +32,10 @@ OTHERS = ("admin", "manager", "reader", "norole", "service", "other_member")
 CANNOT_BE_TOLD = {
     **{(case, persona): reason for case, reason in ONES_OWN.items() for persona in OTHERS},
     **{("identity PUT /OS-OAUTH1/authorize/{request_token_id}", persona):
-        "it gives the caller's own roles away, and what may be given is the administrator's role"
+        "it gives away the caller's own roles, and the example gives the role admin"
         for persona in ("member", "manager", "reader", "norole", "service", "other_member")},
     ("compute GET /servers/{server_id}/os-volume_attachments/{volume_id}", "other_member"):
-        "servers have no volumes: it is 404 for everybody, and in sight or not makes no difference",
+        "servers have no volumes: it is 404 for everybody, in sight or not",
 }  # fmt: skip
 """Refusals that opening the rules does not lift, each with its reason. This list only shrinks."""
 
