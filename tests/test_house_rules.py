@@ -31,7 +31,7 @@ LONGER: dict[str, int] = {
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
 
-MOST_ANY = 409
+MOST_ANY = 399
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
 
 UNFORMATTED: dict[str, int] = {

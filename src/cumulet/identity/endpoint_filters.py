@@ -5,13 +5,13 @@ A project that was given none is shown all endpoints, as upstream by default.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec.structs import asdict
 from sqlalchemy import JSON, Column, ForeignKey, Table, Text, delete, insert, select, update
 
-from cumulet.db.engine import Row, Tx, metadata
+from cumulet.db.engine import Row, Select, Tx, metadata
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.identity import store
 from cumulet.identity.api import (
@@ -229,7 +229,7 @@ def list_endpoints_of_group(call: Call[None, None]) -> dict[str, object]:
     return collection(call, f"{GROUPS[1:]}/{group.id}/endpoints", "endpoints", views)
 
 
-def _projects(call: Call[object, object], path: str, ids: Any) -> dict[str, object]:
+def _projects(call: Call[object, object], path: str, ids: Select) -> dict[str, object]:
     p = store.projects.c
     statement = select(store.projects).where(p.id.in_(ids)).order_by(p.name).limit(call.cloud.settings.largest_page)
     return collection(call, path, "projects", project_views(call, store.many(call.tx, Project, statement)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from cumulet.errors import Forbidden
 from cumulet.web.schema import UNSET, Body, Json, Unset
@@ -30,7 +30,7 @@ def refuse_delete_of_immutable(options: Mapping[str, object], kind: str, identif
         raise Forbidden(_IMMUTABLE.format("delete", kind, identifier))
 
 
-def given_extra(body: Body, **more: Any) -> dict[str, object]:
+def given_extra(body: Body, **more: object) -> dict[str, object]:
     """Attributes under names that Identity does not know, as upstream keeps them; `more` where it was given."""
     kept = {name: value for name, value in body.extra.items() if name not in ("id", "links")}
     return kept | {name: value for name, value in more.items() if value is not UNSET}

@@ -5,7 +5,7 @@ Cumulet's own services read none of them: their rules come from the operator's p
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec.structs import asdict
@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Row, Tx, metadata
 from cumulet.errors import NotFound
 from cumulet.identity import store
 from cumulet.identity.api import (
@@ -206,7 +206,7 @@ _declare("services/{service_id}", "service")
 _declare("services/{service_id}/regions/{region_id}", "region_and_service")
 
 
-def _policy_id_for(tx: Tx, endpoint: Any) -> str | None:
+def _policy_id_for(tx: Tx, endpoint: Row) -> str | None:
     """The policy of an endpoint itself, else of its service in its region or those above, else of its service."""
     places: list[dict[str, str | None]] = [{"endpoint_id": endpoint.id, "service_id": None, "region_id": None}]
     region_id, seen = endpoint.region_id, set[str]()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec.structs import asdict
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from cumulet.db.engine import Select, Tx
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
@@ -142,7 +142,7 @@ def list_projects(call: Call[None, None]) -> dict[str, object]:
 def _tagged(call: Call[object, object], statement: Select) -> Select:
     """Narrowed by tags (all of them), tags-any, not-tags and not-tags-any."""
 
-    def having(tags: list[str]) -> Any:
+    def having(tags: list[str]) -> ColumnElement[int]:
         t = store.project_tags.c
         count = select(func.count()).select_from(store.project_tags)
         return count.where(t.project_id == store.projects.c.id, t.tag.in_(tags)).scalar_subquery()

@@ -287,7 +287,7 @@ class Receiver:
         if image is None or image.upload_id != self.upload_id:
             raise self._gone()
 
-    def finisher(self, written: Written) -> Any:
+    def finisher(self, written: Written) -> Callable[[Tx], None]:
         """The transaction that makes the image active, with all that is known of its data, which is in place."""
 
         def finish(tx: Tx) -> None:
