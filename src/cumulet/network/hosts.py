@@ -13,7 +13,10 @@ NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits",
 DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
 METERING = "metering"
 MINIMUM_BANDWIDTHS, MINIMUM_PACKET_RATES = "minimum-bandwidths", "minimum-packet-rates"
-"""What hosts say of themselves. No host of ours offers the last two yet."""
+"""Features that hosts say they have, as `host.wiring` has them: this service imports nothing of hosts.
+
+No host of ours offers the last two yet.
+"""
 _WITHOUT = {
     BANDWIDTH_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of ports"),
     FLOATING_IP_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of floating IPs"),
