@@ -43,3 +43,23 @@ def test_openstacksdk_shares_limits_and_looks_at_agents(cloud: TestCloud, other_
     first = network.create_default_security_group_rule(direction="ingress", protocol="udp")
     assert first.id in [one.id for one in network.default_security_group_rules()]
     network.delete_default_security_group_rule(first)
+
+
+def test_openstacksdk_meters_reads_segments_and_names_ports(cloud: TestCloud) -> None:
+    network = cloud.connection("cumulet").network
+    made = network.create_network(name="named", dns_domain="example.org.")
+    network.create_subnet(network_id=made.id, ip_version=4, cidr="10.1.0.0/24")
+    port = network.create_port(network_id=made.id, dns_name="web")
+    assert [one["fqdn"] for one in port.dns_assignment] == ["web.example.org."]
+    (segment,) = network.segments(network_id=made.id)
+    assert (segment.network_type, segment.segmentation_id) == ("vxlan", made.provider_segmentation_id)
+    label = network.create_metering_label(name="m", description="d")
+    wanted = {"metering_label_id": label.id, "direction": "egress", "source_ip_prefix": "10.1.0.0/24"}
+    rule = network.create_metering_label_rule(**wanted)
+    found = network.find_metering_label("m")
+    assert found is not None
+    assert found.id == label.id
+    assert [one.id for one in network.metering_label_rules(metering_label_id=label.id)] == [rule.id]
+    network.delete_metering_label_rule(rule)
+    network.delete_metering_label(label)
+    assert list(network.metering_labels()) == []
