@@ -69,15 +69,17 @@ def test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(stage: Stage, 
 
 
 def names_in(schema: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Every attribute called a name, at any depth, with its schema."""
+    """Every attribute called a name, a tag or a type, at any depth, with its schema."""
     if isinstance(schema, list):
         return [found for part in schema for found in names_in(part, path)]
     if not isinstance(schema, dict):
         return []
     found = []
     for key, inner in schema.get("properties", {}).items():
-        if key.lower().endswith("name"):
+        if key.lower().endswith("name") or key in ("tag", "type", "backup_type"):
             found.append((f"{path}/{key}", inner))
+        if key == "tags":
+            found.append((f"{path}/{key}", inner.get("items", inner)))
         found += names_in(inner, f"{path}/{key}")
     for keyword in ("anyOf", "items", "prefixItems", "additionalProperties", "patternProperties"):
         found += names_in(schema.get(keyword), path)
@@ -91,3 +93,20 @@ def test_a_name_is_one_line(operation: Operation) -> None:
         for path, schema in names_in(plan(operation.body, version).schema):
             for wrong in BREAKS:
                 assert not validator_of(schema).is_valid(wrong), f"{path} at {version} takes {wrong!r}"
+
+
+MADE_BY_PATH = [
+    case
+    for case in PLAIN
+    if case.operation.method == "PUT"
+    and (case.operation.path.endswith("/{tag}") or case.operation.path == "/regions/{region_id}")
+]
+
+
+@pytest.mark.parametrize("case", MADE_BY_PATH, ids=str)
+def test_what_its_path_names_is_one_line(stage: Stage, case: Case) -> None:
+    sent = stage.request(case)
+    for wrong in BREAKS:
+        named = with_name(case, sent, list(sent.parameters)[-1], quote(wrong, safe=""))
+        answer = stage.ask(case, named, "admin")
+        assert answer.status == 400, f"{wrong!r}: {answer.text}"

@@ -23,7 +23,7 @@ HostName = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": "^[
 """A fully qualified name: of a compute host, or of a server (2.94)."""
 Uuid = Annotated[str, Json({"format": "uuid"})]
 Text255 = Annotated[str, Json({"minLength": 1, "maxLength": 255})]
-Tag = Annotated[str, Json({"minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"})]
+Tag = Annotated[str, Json({"minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$", "format": "one line"})]
 MetadataKey = Annotated[str, Json({"pattern": "^[a-zA-Z0-9_:. -]{1,255}$"})]
 MetadataValue = Annotated[str, Json({"maxLength": 255})]
 Metadata = dict[MetadataKey, MetadataValue]

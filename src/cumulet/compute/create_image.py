@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from cumulet.compute import attribute_types as t
@@ -16,7 +18,7 @@ from cumulet.compute.snapshot import SNAPSHOT, Snapshot, new_image
 from cumulet.compute.states import require_state
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import Body, NonNegativeInteger
+from cumulet.web.schema import Body, Json, NonNegativeInteger
 
 CREATE_IMAGE = rule("os_compute_api:servers:create_image", MEMBER)
 CREATE_BACKUP = rule("os_compute_api:os-create-backup", MEMBER)
@@ -33,7 +35,7 @@ class CreateBackup(Body):
     """Compute API, "Create Server Back Up (createBackup Action)"."""
 
     name: t.Name
-    backup_type: str
+    backup_type: Annotated[str, Json({"format": "one line"})]
     rotation: NonNegativeInteger
     metadata: t.Metadata = msgspec.field(default_factory=dict)
 

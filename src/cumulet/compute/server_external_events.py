@@ -37,7 +37,7 @@ class Event(Body):
     name: Name
     server_uuid: t.Uuid
     status: Annotated[str, Json({"enum": ["failed", "completed", "in-progress"]})] = "completed"
-    tag: Annotated[str | Unset, Json({"maxLength": 255})] = UNSET
+    tag: Annotated[str | Unset, Json({"maxLength": 255, "format": "one line"})] = UNSET
 
 
 class CreateEvents(Body):

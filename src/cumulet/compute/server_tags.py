@@ -19,6 +19,7 @@ from cumulet.compute.states import require_state
 from cumulet.compute.store import server_tags
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json
@@ -113,7 +114,7 @@ def _require_tag(call: Call[Server, None]) -> None:
 
 
 def _require_valid(tag: str) -> None:
-    if not 0 < len(tag) <= LONGEST_TAG or not _TAG.match(tag):
+    if not 0 < len(tag) <= LONGEST_TAG or not _TAG.match(tag) or not is_one_line(tag):
         raise BadRequest(
             f"Tag '{tag}' is invalid. It must be a non empty string without characters '/' and ','. "
             f"Validation error message: it is at most {LONGEST_TAG} characters long"

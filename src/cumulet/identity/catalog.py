@@ -72,7 +72,7 @@ def _url_for(url: str, base_url: str, values: dict[str, str]) -> str | None:
 
 # -- services
 
-ServiceName = Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+ServiceName = Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "one line"})]
 
 
 class NewService(Body, extra="allow"):

@@ -66,7 +66,7 @@ Blob = Annotated[str, Json({"maxLength": LONGEST_BLOB})]
 
 class NewCredential(Body, extra="allow", secret=True):
     blob: Blob
-    type: Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+    type: Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "one line"})]
     user_id: Annotated[str, Json({"minLength": 1, "maxLength": 64})]
     project_id: Annotated[str | None, Json({"maxLength": 64})] = None
 

@@ -47,7 +47,7 @@ DELETE = rule("identity:delete_domain", ADMIN, scope=NOT_DOMAIN)
 
 Name = Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": r"\S"})]
 Description = Annotated[str | None, Json({"maxLength": 255})]
-Tag = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"^[^,/]*$"})]
+Tag = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"^[^,/]*$", "format": "one line"})]
 Tags = Annotated[list[Tag], Json({"maxItems": 80, "uniqueItems": True})]
 DomainId = Annotated[str, Json({"pattern": r"^[0-9a-f]{32}$"})]
 

@@ -69,7 +69,7 @@ Index(
 
 
 LONGEST_BLOB = 65_535
-Type = Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+Type = Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "one line"})]
 Blob = Annotated[str, Json({"maxLength": LONGEST_BLOB})]
 
 

@@ -13,6 +13,7 @@ from cumulet.identity.api import ANYWHERE, IDENTITY, known
 from cumulet.identity.domains import Tags
 from cumulet.identity.projects import MANAGE, SEE, project_facts, project_in_path, set_tags
 from cumulet.identity.store import Project
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Empty
@@ -85,8 +86,8 @@ def add_project_tag(call: Call[Project | None, Empty]) -> Reply:
     """Put one more tag on a project."""
     project = known(call.target, "project", call.path["project_id"])
     tag = call.path["tag"]
-    if not 1 <= len(tag) <= 255 or "," in tag or "/" in tag:
-        raise BadRequest("Invalid input for field tag: 1 to 255 characters without comma or slash.")
+    if not 1 <= len(tag) <= 255 or "," in tag or "/" in tag or not is_one_line(tag):
+        raise BadRequest("Invalid input for field tag: one line of 1 to 255 characters without comma or slash.")
     tags = {*_tags_view(call)["tags"], tag}
     if len(tags) > MOST_TAGS:
         raise BadRequest(f"A project has at most {MOST_TAGS} tags.")

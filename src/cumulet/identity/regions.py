@@ -13,6 +13,7 @@ from cumulet.identity import store
 from cumulet.identity.api import ADMIN, ANYWHERE, IDENTITY, NOT_DOMAIN, collection, known, member, new_id
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Query, Unset
@@ -25,7 +26,7 @@ DELETE = rule("identity:delete_region", ADMIN, scope=NOT_DOMAIN)
 
 
 class NewRegion(Body, extra="allow"):
-    id: Annotated[str | None, Json({"maxLength": 255})] = None
+    id: Annotated[str | None, Json({"maxLength": 255, "format": "one line"})] = None
     description: str | None = None
     parent_region_id: Annotated[str | None, Json({"minLength": 1, "maxLength": 255})] = None
 
@@ -88,8 +89,8 @@ def create_region_named(call: Call[None, NewRegion]) -> dict[str, object]:
     region_id = call.path["region_id"]
     if call.body.id not in (None, region_id):
         raise BadRequest("Conflicting region IDs specified in the URL and in the body.")
-    if len(region_id) > 255:
-        raise BadRequest("A region's id has at most 255 characters.")
+    if len(region_id) > 255 or not is_one_line(region_id):
+        raise BadRequest("A region's id is one line of at most 255 characters.")
     return _create_region(call, region_id)
 
 

@@ -117,8 +117,12 @@ def check_value(name: str, value: object) -> None:
 
 
 def check_tags(value: object) -> None:
-    if not isinstance(value, list) or not all(isinstance(tag, str) and len(tag) <= 255 for tag in value):
-        raise BadRequest("Tags are a list of texts of at most 255 characters.")
+    if not isinstance(value, list) or not all(map(_is_tag, value)):
+        raise BadRequest("Tags are a list of texts of one line and at most 255 characters.")
+
+
+def _is_tag(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 255 and is_one_line(value)
 
 
 def check_counts(properties: Collection[str], tags: Collection[str]) -> None:

@@ -50,7 +50,7 @@ class CreateImage(Body, extra="allow"):
     min_ram: Annotated[int, _Minimum] = 0
     protected: bool = False
     os_hidden: bool = False
-    tags: list[Annotated[str, _Text255]] = msgspec.field(default_factory=list)
+    tags: list[Annotated[str, Json({"maxLength": 255, "format": "one line"})]] = msgspec.field(default_factory=list)
 
 
 def proposed_image(call: Call[object, CreateImage]) -> Image:

@@ -126,7 +126,7 @@ MacAddress = Annotated[str, Json({"maxLength": 17}), Convert(plain_mac)]
 RelativeDnsName = Annotated[str, Json({"maxLength": MAX_DNS_NAME - 3}), Convert(relative_dns_name)]
 DnsDomain = Annotated[str, Json({"maxLength": MAX_DNS_NAME - 2}), Convert(dns_domain)]
 DnsName = Annotated[str, Json({"maxLength": MAX_DNS_NAME}), Convert(dns_name)]
-Tag = Annotated[str, Json({"minLength": 1, "maxLength": MAX_TAG_LENGTH})]
+Tag = Annotated[str, Json({"minLength": 1, "maxLength": MAX_TAG_LENGTH, "format": "one line"})]
 Tags = Annotated[list[Tag], Json({"maxItems": MAX_TAGS})]
 ZoneHints = Annotated[list[Name], Json({"maxItems": 8})]
 

@@ -24,6 +24,7 @@ from cumulet.network.service import NETWORK
 from cumulet.network.store import network_tags, revise, tags_of
 from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.network.subnets import SUBNETS
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import Anything, Body
 
@@ -54,7 +55,7 @@ def _set(call: Call[Resource, object], kind: Kind[Resource], tags: list[str]) ->
     if len(set(tags)) > bodies.MAX_TAGS:
         raise BadRequest(f"The number of tags exceed the maximum {bodies.MAX_TAGS}.")
     for tag in tags:
-        if len(tag) > bodies.MAX_TAG_LENGTH or "," in tag:
+        if len(tag) > bodies.MAX_TAG_LENGTH or "," in tag or not is_one_line(tag):
             raise BadRequest(f"'{tag[:80]}' is not a valid tag.")
     if set(tags) == set(_tags(call)):
         return
