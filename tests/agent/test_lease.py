@@ -88,7 +88,7 @@ def test_another_session_has_heard_nothing(file: Path) -> None:
 
 
 def test_questions_that_come_together_renew_it_in_turn(file: Path) -> None:
-    """An agent that was stopped finds them waiting. Each renewal replaces the file, which must always be whole."""
+    """An agent that was stopped finds several questions. Each renewal replaces the file, which must always be whole."""
     held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
     held.asked("first", 1, None)
     held.asked("first", 2, 1)
@@ -116,7 +116,7 @@ def test_a_lease_of_another_boot_is_none(file: Path) -> None:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that noted itself as a guest's does, on the host whose state is `tmp_path`."""
+    """A process with the note that a guest's process writes, on the host whose state folder is `tmp_path`."""
     with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as running:
         folder = tmp_path / "qemu" / "guests" / SERVER
         folder.mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_the_watchdog_kills_guests_when_the_lease_has_run_out(
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_agent_ends_with_the_lease_it_had_and_not_for_want_of_one(tmp_path: Path, stopped: bool) -> None:
-    """What it was told while there was a lease it might finish later, and start a guest that runs elsewhere by then."""
+    """The agent might finish a command that it got under the lease, and start a guest that runs elsewhere by then."""
     script = (
         "import fcntl, signal; from pathlib import Path; from cumulet.agent import watchdog; "
         f"state = Path({str(tmp_path)!r}); lock = open(state / watchdog.AGENT_LOCK, 'wb'); "
@@ -222,7 +222,7 @@ def test_without_a_lease_an_agent_only_ends_guests(tmp_path: Path, file: Path) -
 
 
 def test_without_a_lease_a_host_has_no_routers(tmp_path: Path, file: Path) -> None:
-    """Another host may have them by now; what else it is told is in force."""
+    """Another host may have them by now. The rest of the wiring is in force."""
     settings = Settings(state_dir=tmp_path, database_url="sqlite://")
     driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
     held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
@@ -267,7 +267,7 @@ def test_a_silent_host_is_down_once_its_lease_has_run_out_and_is_evacuated_then(
 
 
 class Overheard(Way):
-    """Keeps what was heard, and fails each command to remove a guest while it is told to."""
+    """Keeps the renewals of the lease, and can be made to fail each command that removes a guest."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
@@ -285,14 +285,14 @@ class Overheard(Way):
 
 @dataclass
 class Back:
-    """A host that was silent until its lease had run out; what ran there runs elsewhere. Now it answers again."""
+    """A host that was silent until its lease had run out. Its servers run elsewhere, and it answers again."""
 
     cloud: TestCloud
     name: str
     link: Overheard
 
     def asked(self) -> int | None:
-        """One round with it: which of its answers it is told was heard."""
+        """One round with the host; the number of its answer that the host is told was heard."""
         self.cloud.await_(self.cloud.embedded.conductor.reconciler(HostWatch).round(self.name))
         return self.link.questions[-1][1]
 
@@ -300,7 +300,7 @@ class Back:
 @pytest.fixture
 def back() -> Iterator[Back]:
     with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
-        cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())  # Only the test's own rounds count.
+        cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())  # Only the test begins rounds.
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = create_pair(member)[0]
         name = host_of(admin, server)
@@ -319,7 +319,7 @@ def test_whoever_leads_again_reckons_with_the_leases_that_another_leader_gave() 
     with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
         watch = cloud.embedded.conductor.reconciler(HostWatch)
         cloud.await_(watch.stop())
-        cloud.clock.advance(3600.0)  # Another one leads.
+        cloud.clock.advance(3600.0)  # Another process leads.
 
         def answers() -> bool:
             return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
@@ -359,7 +359,7 @@ def test_a_host_that_is_back_gets_no_lease_before_the_record_says_that_it_is_up(
 
 
 def lease_given(cloud: TestCloud, host: str, lease: HostLease) -> None:
-    """The agent of a simulated host has been started anew with it."""
+    """As if the agent of a simulated host was started again with this lease."""
     link = cloud.embedded.hosts.link(host)
     assert isinstance(link, InProcessLink)
     agent = link._agent
@@ -482,7 +482,7 @@ def test_a_host_that_has_no_lease_any_more_keeps_its_guests_once_that_is_known(
     assert not watchdog.is_watched(tmp_path)
     assert not watchdog.lease_file(tmp_path).exists()
     assert guest.poll() is None
-    asyncio.run(lease.welcomed())  # Of a host that never had one, too.
+    asyncio.run(lease.welcomed())  # The same for a host that never had a lease.
 
 
 def test_where_no_watchdog_starts_the_lease_is_not_renewed_and_nobody_is_told_that_there_is_one(
@@ -500,7 +500,7 @@ def test_where_no_watchdog_starts_the_lease_is_not_renewed_and_nobody_is_told_th
 
 
 def test_the_watchdog_is_a_process_nobody_waits_for(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
-    """It lives in a session of its own, so that what ends the agent does not end it."""
+    """It has a session of its own, so that a signal to the agent's session does not end it."""
     give_lease(tmp_path, 30.0)
     starter = f"from pathlib import Path; from cumulet.agent import watchdog; watchdog.ensure(Path({str(tmp_path)!r}))"
     subprocess.run([sys.executable, "-c", starter], check=True, timeout=60)

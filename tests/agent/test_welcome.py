@@ -1,4 +1,4 @@
-"""An agent that has just been started lets no guest run before it was told what was decided while it was away."""
+"""An agent that has just started lets no guest run before its welcome, which tells it the present generations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GUEST = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, 
 
 
 class Host:
-    """A machine whose agent is started anew, with a guest on its disk that was stopped by the loss of power."""
+    """A machine after a power failure: its agent starts again, and a guest is stopped on its disk."""
 
     def __init__(self, folder: Path) -> None:
         settings = Settings(state_dir=folder, database_url="sqlite://")
@@ -47,14 +47,14 @@ def start(generation: int) -> m.Start:
 
 
 async def returned(folder: Path) -> Agent:
-    """Its agent was started for the second time, and has not been welcomed yet."""
+    """Its agent at the second start, without a welcome so far."""
     host = Host(folder)
     await host.made()
     return await host.boot("second")
 
 
 async def waiting(agent: Agent, message: m.Message[Any]) -> asyncio.Task[Any]:
-    """What is done with a message that came before the welcome."""
+    """The outcome of a message that came before the welcome."""
     task = asyncio.create_task(agent.handle(message))
     await asyncio.sleep(0)
     return task

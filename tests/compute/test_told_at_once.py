@@ -1,4 +1,4 @@
-"""A group's change reaches all of its ports on the event of its commit: here no timer ever comes."""
+"""A change of a group reaches the hosts of all its ports at its commit: in these tests no timer fires."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.testing.test_reachability import made, port_of
 
 HOSTS = 10
 NEVER = 1e6
-"""Seconds until the timer comes."""
+"""Seconds until the timer fires: longer than a test."""
 
 
 class Heard(Way):
-    """Counts how often its host is told, and knows when it is told what is waited for."""
+    """Counts how often its host is told, and notes when it is told the wiring that the test waits for."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
@@ -128,7 +128,7 @@ def a_server_joins_the_remote_group(fleet: Fleet) -> Callable[[Wiring], bool]:
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     with cumulet.testing.cloud(hosts=HOSTS) as cloud, ExitStack() as ways:
-        # Nothing passes through the networks of simulated hosts, so they would be told by sagas alone.
+        # Simulated hosts have no packets, so only sagas would tell them.
         ways.enter_context(mock.patch.object(hosts_in_memory, "with_packets", return_value=list(cloud.hosts)))
         told = {host: ways.enter_context(instead(cloud, host, Heard)) for host in cloud.hosts}
         wirings = cloud.embedded.conductor.reconciler(Wirings)

@@ -23,7 +23,7 @@ NEXT_SECONDS = 20.0
 
 @dataclass(kw_only=True)
 class Pair:
-    """Two hosts, and a guest that runs on the source. `slow`: a copy that does not end while one looks."""
+    """Two hosts, and a guest that runs on the source. `slow`: parameters of a copy that does not end during a test."""
 
     source: Driver
     destination: Driver
@@ -56,7 +56,7 @@ class Pair:
 
 
 ANOTHER = move_authority.new_authority("source", "move").certificate
-"""Of a source that nobody has prepared."""
+"""The certificate of a source that nobody has prepared."""
 Make = Callable[[Pair], Awaitable[Driver]]
 Do = Callable[[Driver, Pair], Awaitable[Any]]
 
@@ -180,7 +180,7 @@ async def _outcome(driver: Driver, pair: Pair, do: Do) -> Outcome:
 
 
 async def broken(pair: Pair, state: str, verbs: Iterable[str]) -> list[str]:
-    """Bring the guest into a state, ask each of `verbs` twice; what is not as the table says, in words."""
+    """Bring the guest into a state and ask each of `verbs` twice. Returns the differences from the table, in words."""
     driver = await STATES[state](pair)
     wrong = []
     for verb in verbs:

@@ -1,8 +1,8 @@
-"""Control planes and agents of two versions: what either writes, the other understands, as long as it is nothing new.
+"""Control planes and agents of two versions understand each other's messages, unless a message uses what is new.
 
-`tests/golden/protocol/N.json` is what the first version of protocol N wrote (`tests.host.samples`). While that protocol
-is spoken to (`joining.OLDEST_PROTOCOL`), it is never written anew: a test that fails here has found a message that an
-agent of the version before would not understand, or would be misunderstood from.
+`tests/golden/protocol/N.json` has the messages of the first version of protocol N (`tests.host.samples`). While agents
+of that protocol are supported (`joining.OLDEST_PROTOCOL`) the file is never written again. A failing test has found a
+message that an agent of the version before does not understand, or that we do not understand from it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NEW_VERBS: dict[int, dict[str, str]] = {
 
 
 ANSWERED_OTHERWISE = {1: {"verb diagnostics"}, 2: set[str]()}
-"""Verbs whose answer of an older agent is told as an error of its host: the API answers so until it is upgraded."""
+"""Verbs whose answer from an older agent is an error of its host; so the API answers until the agent is upgraded."""
 
 
 def cases(prefix: str) -> list[Any]:
@@ -52,7 +52,7 @@ def cases(prefix: str) -> list[Any]:
 
 
 def unknown(said: object, known: object, where: str = "") -> list[str]:
-    """The fields in `said` that whoever wrote `known` does not have: it would refuse them."""
+    """The fields in `said` that are not in `known`: the writer of `known` would refuse them."""
     match said, known:
         case dict(), dict():
             return [
@@ -94,7 +94,7 @@ def test_the_version_before_understands_what_says_nothing_new(number: int, name:
     old, new = WRITTEN[number][name], NOW[name]
     assert unknown(new["least"], old["most"]) == []
     assert unknown(new["least_answered"], old["most_answered"]) == []
-    # A field that it asks for is said still.
+    # Fields that it requires are still there.
     assert unknown(old["least"], new["least"]) == []
     assert unknown(old["least_answered"], new["least_answered"]) == []
 
