@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import cumulet.testing
+from cumulet.compute.host_watch import HostWatch
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
@@ -22,6 +23,11 @@ def power_cut(cloud: TestCloud, server_id: str) -> None:
     """Its guest stands still, and nobody has said so to the records: as after `cumulet up` was stopped."""
     assert cloud.embedded.world is not None
     cloud.await_(cloud.embedded.world.drivers[host_of(cloud, server_id)].stop(server_id, grace_seconds=0))
+
+
+def nobody_looks(cloud: TestCloud) -> None:
+    """From now until it ends. Else a slow end leaves time to see, and record, that a guest stands still."""
+    cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())
 
 
 def actions(client: Client, server_id: str) -> dict[str, Any]:
@@ -42,6 +48,7 @@ def test_servers_that_ran_run_again_or_are_shut_off_and_their_actions_say_so(tmp
         admin.action(paused["id"], {"pause": None})
         admin.wait_for_status(off["id"], "SHUTOFF")
         admin.wait_for_status(paused["id"], "PAUSED")
+        nobody_looks(cloud)
         power_cut(cloud, ran["id"])
     with cumulet.testing.cloud(hosts=2, state=tmp_path, resume_guests_state_on_host_boot=resume) as cloud:
         admin = cloud.persona("admin")
@@ -69,6 +76,7 @@ def test_what_waits_for_its_user_s_word_runs_again_or_not_and_waits_on(
         server_id = create(admin)["id"]
         assert admin.action(server_id, {action: None}).status in (200, 202)
         admin.wait_for_status(server_id, status)
+        nobody_looks(cloud)
         power_cut(cloud, server_id)
     with cumulet.testing.cloud(hosts=2, state=tmp_path, resume_guests_state_on_host_boot=resume) as cloud:
         admin = cloud.persona("admin")
