@@ -92,6 +92,7 @@ def floods(flooder: Connection) -> Iterator[tuple[str, list[bytes]]]:
     yield "tokens that are none", [bad]
     body = {"keypair": {"name": "x" * 100_000}}
     yield "large bodies that are refused", one("POST", f"{COMPUTE}/os-keypairs", body)
+    yield "bodies of many values", one("POST", "/network/v2.0/ports", {"ports": [0] * 4000})
 
 
 def _asked(other: Connection, server: str) -> tuple[float, float]:
