@@ -46,6 +46,8 @@ class RuleType(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
     means: Callable[[Mapping[str, object]], bool] = lambda _values: True
     """Whether a rule with these values asks anything of a host."""
+    alias_follows: bool = False
+    """Whether what policy says of the aliases refers to what it says of the rules, as upstream has it here."""
     parameters: tuple[Mapping[str, object], ...]
     """The parameters, as upstream describes them for a type."""
 
@@ -175,6 +177,7 @@ _TYPES = (
         feature=MINIMUM_PACKET_RATES,
         defaults={"direction": "egress"},
         by="direction",
+        alias_follows=True,
         parameters=(_range("min_kpps"), _choices("direction", ("any", *DIRECTIONS))),
     ),
 )

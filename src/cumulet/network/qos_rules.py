@@ -97,17 +97,23 @@ def _declare(rules: RuleType) -> None:
     alias_path = f"/qos/{alias}s/{{{alias}_id}}"
     seen = policy.ADMIN_OR_PARENT_OWNER_READER
 
-    def policies(name: str) -> tuple[str, str, str]:
-        """To see, change and delete one."""
+    def policies(name: str, *, follows: str | None = None) -> tuple[str, str, str]:
+        """To see, change and delete one. `follows`: whose rules count."""
+
+        def check(verb: str, own: str) -> str:
+            return own if follows is None else f"rule:{verb}_{follows}"
+
         return (
-            rule(f"get_{name}", seen, description=f"See {rules.title}"),
-            rule(f"update_{name}", _CHANGERS, description=f"Change {rules.title}"),
-            rule(f"delete_{name}", _CHANGERS, description=f"Take away {rules.title}"),
+            rule(f"get_{name}", check("get", seen), description=f"See {rules.title}"),
+            rule(f"update_{name}", check("update", _CHANGERS), description=f"Change {rules.title}"),
+            rule(f"delete_{name}", check("delete", _CHANGERS), description=f"Take away {rules.title}"),
         )
 
     show, update, remove = policies(f"policy_{singular}")
     create = rule(f"create_policy_{singular}", _CHANGERS, description=f"Give a QoS policy {rules.title}")
-    show_alias, update_alias, remove_alias = policies(alias)
+    show_alias, update_alias, remove_alias = policies(
+        alias, follows=f"policy_{singular}" if rules.alias_follows else None
+    )
     kind = kind_of(rules, show)
     by_alias = msgspec.structs.replace(kind, singular=alias, plural=f"{alias}s", show=show_alias)
     facts = resource.target_facts(kind)
