@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -12,6 +13,7 @@ from cumulet.compute import heard
 from cumulet.compute import hosts as host_records
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.store import hosts
+from cumulet.compute.wiring import wire
 from cumulet.db.engine import Database, Tx
 from cumulet.host.driver import GuestState
 from cumulet.placement.store import inventories, resource_providers
@@ -147,3 +149,33 @@ def test_a_host_that_was_removed_while_it_was_asked_is_not_known_again(cloud: Te
     embedded.db.write(lambda tx: host_records.register(tx, facts=facts, clock=cloud.clock, settings=embedded.settings))
     services = admin.compute("GET", "/os-services?binary=nova-compute")["services"]
     assert {service["host"] for service in services} == set(cloud.hosts)
+
+
+def test_nothing_is_kept_of_a_host_that_has_left(cloud: TestCloud) -> None:
+    embedded = cloud.embedded
+    watch = embedded.conductor.reconciler(HostWatch)
+    link = embedded.hosts.link("host2")
+
+    def kept() -> set[str]:
+        """What names host2, of all that is kept by host."""
+        return {
+            f"{type(keeper).__name__}.{name}"
+            for keeper in (embedded.hosts, watch, watch._records)
+            for name, by_host in vars(keeper).items()
+            if isinstance(by_host, dict | set) and "host2" in by_host
+        }
+
+    async def leave() -> None:
+        await watch.round("host2")
+        await wire(embedded.hosts, embedded.db.read_async, cloud.clock, "host2")
+        assert {"HostWatch._seen_at", "Heard._facts", "Hosts._told"} <= kept()
+        embedded.hosts.remove("host2")
+        for _ in range(5):  # Turns of the loop, for the task that follows hosts.
+            await asyncio.sleep(0)
+        await asyncio.gather(*watch._asking.values(), return_exceptions=True)
+        assert not kept()
+
+    try:
+        cloud.await_(leave())
+    finally:
+        embedded.hosts.add("host2", link)

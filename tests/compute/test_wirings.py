@@ -12,6 +12,7 @@ import pytest
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.bus.in_process import InProcessLink
+from cumulet.compute import hosts as host_records
 from cumulet.compute import wiring
 from cumulet.compute.wiring import Wirings, wire
 from cumulet.db.engine import Database
@@ -120,6 +121,21 @@ def test_of_two_processes_that_read_at_the_same_moment_both_learn_what_is_in_for
         assert cloud.hosts.told("host1") is None, "another process has told it something else"
         late = m.ApplyWiring(wiring=Wiring(host="host1", revision=now))
         assert (await cloud.way.send(late)).revision == second.revision
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
+
+
+def test_nothing_is_kept_of_a_host_that_is_not_told_any_more(tmp_path: Path) -> None:
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+        await cloud.wirings.round()
+        await cloud.wirings.round()
+        assert cloud.wirings._heard.keys() == cloud.wirings._undone.keys() == {"host1"}
+        database.write(lambda tx: host_records.set_up(tx, "host1", up=False, now_us=1))
+        await cloud.wirings.round()
+        assert not cloud.wirings._heard
+        assert not cloud.wirings._undone
 
     with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
         asyncio.run(story(database))

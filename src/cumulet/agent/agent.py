@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from importlib.metadata import version as version_of
 from typing import Any, Protocol, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -81,7 +82,8 @@ class Agent:
         self._fence = fence
         self._lease: HostLease = lease or Unleased()
         self._unheard = f"LEASE_EXPIRED: {name} has not been heard by the control plane"
-        self._busy: dict[str, asyncio.Lock] = {}
+        self._busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By server id: held while one of its commands is done. An entry lasts while somebody holds or awaits it."""
         self._told: Wiring | None = None
         """The wiring of the highest revision so far."""
 

@@ -58,6 +58,12 @@ class Heard:
     def __contains__(self, name: str) -> bool:
         return name in self._facts
 
+    def forget_others(self, names: Collection[str]) -> None:
+        """Forget every host but these."""
+        for known in (self._facts, self._recorded_at, self._agreed, self._due):
+            for gone in known.keys() - names:
+                del known[gone]
+
     def known(self, tx: Tx, names: Sequence[str]) -> dict[str, Known]:
         """The records of these hosts, before they are asked. Many cost hardly more than one.
 
@@ -112,5 +118,5 @@ class Heard:
 
         await self._db.write_async(write)
         for name, (_, heard) in due.items():
-            self._due.pop(name, None)
-            self._recorded_at[name] = heard
+            if self._due.pop(name, None) is not None:  # Else the host has left, or said something new.
+                self._recorded_at[name] = heard

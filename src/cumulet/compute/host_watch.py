@@ -129,6 +129,7 @@ class HostWatch:
                     asking.cancel()
             for part in self._parts:
                 part.intersection_update(names)
+            self._forget_others(names)
             for name in sorted(names.difference(*self._parts)):
                 smallest = min(self._parts, key=len, default=None)
                 if smallest is None or (smallest and len(self._parts) < PARTS):
@@ -136,6 +137,14 @@ class HostWatch:
                 else:
                     smallest.add(name)
                     self._ask_beside(name, self.round(name))
+
+    def _forget_others(self, names: set[str]) -> None:
+        """A host that joins again is waited for as one that this process never heard: for a whole lease."""
+        for known in (self._seen_at, self._heard, self._welcomed, self._fenced_at, self._leases):
+            for gone in known.keys() - names:
+                del known[gone]
+        self._returning &= names
+        self._records.forget_others(names)
 
     @property
     def _seconds_between(self) -> float:

@@ -225,7 +225,11 @@ class Wirings(Periodic):
     async def round(self) -> None:
         """Tell all hosts. A slow one (up to `WIRING_SECONDS`) delays no other host and no further round."""
         began = self._clock.monotonic()
-        for name in await self._db.look_up(hosts_in_memory.with_packets):
+        names = await self._db.look_up(hosts_in_memory.with_packets)
+        for known in (self._heard, self._undone):
+            for gone in known.keys() - names:
+                del known[gone]
+        for name in names:
             if name in self._telling:
                 self._again.add(name)
             elif name in self._hosts.names:

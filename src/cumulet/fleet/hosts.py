@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from cumulet.host import messages as m
 from cumulet.host.diagnostics import GuestCounters
@@ -25,7 +26,8 @@ class Hosts:
 
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
-        self._wiring: dict[str, asyncio.Lock] = {}
+        self._wiring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By host: held while it is told its wiring. An entry lasts while somebody holds or awaits it."""
         self._revisions: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
         """The revision of its wiring that each host reported last."""
@@ -39,7 +41,9 @@ class Hosts:
         self.changed.set()
 
     def remove(self, name: str) -> None:
-        """Remove a host: it is not asked any more."""
+        """Remove a host: it is not asked any more, and what it was told is forgotten."""
+        for known in (self._revisions, self._in_force, self._told):
+            known.pop(name, None)
         if self._links.pop(name, None) is not None:
             self.changed.set()
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from cumulet.drivers.qemu import guest_files, process
 from cumulet.drivers.qemu.command_line import SCREEN_MIB, Machine, arguments, disk_devices
@@ -78,7 +79,8 @@ class QemuHost:
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     """By server id: the one under way, or the last."""
-    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """By server id. An entry lasts while somebody holds or awaits it."""
     _tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
 
     @property
