@@ -125,6 +125,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     never, because anybody could lock others out. As Keystone's `lockout_failure_attempts`."""
     lockout_seconds: AtLeastOne = 1800
     """How long a user stays locked after the last wrong password, unless an administrator sets `enabled`."""
+    disable_user_account_days_inactive: NoneOrMore = 0
+    """A user whose password was last right so many days ago counts as disabled, until an administrator sets `enabled`;
+    0: never. Administrators too: exempt one by `ignore_user_inactivity` first. As Keystone's setting of this name."""
     host_silent_seconds: MoreThanNone = 10.0
     """A host that has not answered for so long is shown as down. Hosts are asked four times in this time."""
     lease_seconds: MoreThanNone = 10.0

@@ -224,11 +224,11 @@ def _issue(tx: Tx, identity: Identity, auth: Auth, login: _Login) -> LiveToken:
     return tokens.issue(
         tx,
         identity.clock,
+        identity.settings,
         user_id=user_id,
         methods=login.methods,
         scope=scope,
         scope_id=scope_id,
-        life_seconds=identity.settings.token_life_seconds,
         parent=parent,
         by=by,
     )

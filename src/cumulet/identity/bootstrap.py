@@ -88,7 +88,8 @@ def _replace(tx: Tx, hashes: Mapping[str, str], clock: Clock) -> None:
     for name, password_hash in hashes.items():
         user = store.user_by_name(tx, DEFAULT_DOMAIN_ID, name)
         if user is not None:
-            tx.execute(update(store.users).where(store.users.c.id == user.id).values(password_hash=password_hash))
+            values = {"password_hash": password_hash, "last_active_us": clock.now_us()}
+            tx.execute(update(store.users).where(store.users.c.id == user.id).values(values))
             store.revoke_tokens(tx, store.users, user.id, clock.now_us())
 
 
@@ -106,7 +107,7 @@ def _seed(tx: Tx, hashes: Mapping[str, str], clock: Clock, region: str, catalog:
     user_ids = {name: new_id(clock) for name in CLOUDS.values()}
     for name, user_id in user_ids.items():
         values = {"id": user_id, "domain_id": DEFAULT_DOMAIN_ID, "name": name, "password_hash": hashes[name]}
-        tx.execute(insert(store.users).values(**values))
+        tx.execute(insert(store.users).values(**values, last_active_us=clock.now_us()))
     holding.assign(tx, user_ids["admin"], "project", project_ids["admin"], role_ids["admin"])
     holding.assign(tx, user_ids["admin"], "system", "all", role_ids["admin"])
     holding.assign(tx, user_ids["demo"], "project", project_ids["demo"], role_ids["member"])

@@ -67,11 +67,11 @@ def _token(call: Call[None, Signed], check: Check) -> LiveToken:
         return tokens.issue(
             tx,
             identity.clock,
+            identity.settings,
             user_id=credential.user_id,
             methods=("ec2credential",),
             scope="project",
             scope_id=credential.project_id,
-            life_seconds=identity.settings.token_life_seconds,
             by=Delegation(credential_id=id_of_content(credential.id, blob)),
         )
     except Unsigned as unsigned:

@@ -16,10 +16,11 @@ from cumulet.errors import BadRequest, Unauthorized
 from cumulet.identity import store
 from cumulet.identity.credential_store import Credential, credentials_of
 from cumulet.identity.delegations import ApplicationCredential, application_credential_by_id, application_credentials
-from cumulet.identity.password_rules import Lock, is_expired, lock_of, note_login, note_nothing
+from cumulet.identity.password_rules import Lock, is_expired, is_idle, lock_of, note_active, note_login, note_nothing
 from cumulet.identity.passwords import LONGEST_PASSWORD
 from cumulet.identity.service import Identity
 from cumulet.identity.store import User
+from cumulet.settings import Settings
 from cumulet.web.operation import Call
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
@@ -82,16 +83,16 @@ def check_named_in_domain(named: ProjectNamed | UserNamed | Someone, where: str)
 async def password_holder(call: Call[object, object], named: UserNamed, *, expired_too: bool = False) -> User:
     """The enabled user whose password this is; 401 otherwise, 429 when tried too often.
 
-    Whether the user exists, is disabled, locked or has another password makes no difference: the same work, the same
-    answer. Only who knows the password is told that it has expired. expired_too: an expired password is accepted, to be
-    changed.
+    Whether the user exists, is disabled, idle, locked or has another password makes no difference: the same work, the
+    same answer. Only who knows the password is told that it has expired. expired_too: an expired password is accepted,
+    to be changed.
     """
     identity = Identity.of(call)
     settings, now_us = identity.settings, call.now_us
     check_named_in_domain(named, "identity/password/user")
 
     def work(tx: Tx) -> tuple[_Found, Lock]:
-        found = _find_user(tx, named)
+        found = _find_user(tx, named, settings, now_us)
         return found, lock_of(tx, settings, found.user, now_us) if found.user is not None else Lock()
 
     found, lock = await call.cloud.db.read_async(work)
@@ -107,6 +108,7 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
         raise Unauthorized(UNAUTHENTICATED, private=f"login as {found.counted_as}: {why}")
     if is_expired(user, now_us) and not expired_too:
         raise Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
+    await note_active(call.cloud.db, user, now_us)
     return await _at_todays_price(call, user, named.password)
 
 
@@ -158,15 +160,15 @@ async def _at_todays_price(call: Call[object, object], user: User, password: str
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is logging in. user: None where there is none. enabled: the user and their domain. counted_as: the limiter's
-    name for them."""
+    """Who is logging in. user: None where there is none. enabled: the user, who is not idle, and their domain.
+    counted_as: the limiter's name for them."""
 
     user: User | None
     enabled: bool
     counted_as: str
 
 
-def _find_user(tx: Tx, named: UserNamed | Someone) -> _Found:
+def _find_user(tx: Tx, named: UserNamed | Someone, settings: Settings, now_us: int) -> _Found:
     user: User | None = None
     spelling = ""
     if isinstance(named.id, str):
@@ -182,7 +184,8 @@ def _find_user(tx: Tx, named: UserNamed | Someone) -> _Found:
         nobody = hashlib.sha256(spelling.encode("utf-8", "surrogatepass")).hexdigest()
         return _Found(user=None, enabled=False, counted_as=f"nobody {nobody}")
     domain = store.domain_by_id(tx, user.domain_id)
-    return _Found(user=user, enabled=user.enabled and domain is not None and domain.enabled, counted_as=user.id)
+    enabled = user.enabled and not is_idle(settings, user, now_us) and domain is not None and domain.enabled
+    return _Found(user=user, enabled=enabled, counted_as=user.id)
 
 
 def find_domain(tx: Tx, named: DomainNamed) -> store.Domain | None:
@@ -200,7 +203,9 @@ async def application_credential_holder(
         if shown.name is UNSET or shown.user is UNSET:
             raise expected("id, or name and user", "identity/application_credential")
         check_named_in_domain(shown.user, "identity/application_credential/user")
-    user, credential = await call.cloud.db.read_async(lambda tx: _find_credential(tx, shown))
+    user, credential = await call.cloud.db.read_async(
+        lambda tx: _find_credential(tx, shown, identity.settings, call.now_us)
+    )
     named = credential.id if credential else f"{shown.id} {shown.name} {shown.user}"
     counted_as = f"application credential {hashlib.sha256(named.encode('utf-8', 'surrogatepass')).hexdigest()}"
     async with identity.logins.attempt(counted_as, call.client) as attempt:
@@ -211,20 +216,23 @@ async def application_credential_holder(
     return user, credential
 
 
-def _find_credential(tx: Tx, shown: ApplicationCredentialMethod) -> tuple[User | None, ApplicationCredential | None]:
-    """The credential and, if enabled, its user."""
+def _find_credential(
+    tx: Tx, shown: ApplicationCredentialMethod, settings: Settings, now_us: int
+) -> tuple[User | None, ApplicationCredential | None]:
+    """The credential and, if enabled and not idle, its user."""
     credential: ApplicationCredential | None = None
     if isinstance(shown.id, str):
         credential = application_credential_by_id(tx, shown.id)
     elif isinstance(shown.user, Someone):
-        found = _find_user(tx, shown.user)
+        found = _find_user(tx, shown.user, settings, now_us)
         if found.user is not None:
             c = application_credentials
             statement = select(c).where(c.c.user_id == found.user.id, c.c.name == shown.name)
             credential = store.one(tx, ApplicationCredential, statement)
     user = store.user_by_id(tx, credential.user_id) if credential is not None else None
     domain = store.domain_by_id(tx, user.domain_id) if user is not None else None
-    enabled = user is not None and user.enabled and domain is not None and domain.enabled
+    idle = user is not None and is_idle(settings, user, now_us)
+    enabled = user is not None and user.enabled and not idle and domain is not None and domain.enabled
     return user if enabled else None, credential
 
 
@@ -249,7 +257,7 @@ async def totp_holder(call: Call[object, object], named: WithCode) -> User:
     check_named_in_domain(named, "identity/totp/user")
 
     def work(tx: Tx) -> tuple[_Found, list[Credential]]:
-        found = _find_user(tx, named)
+        found = _find_user(tx, named, identity.settings, call.now_us)
         return found, credentials_of(tx, found.user.id, "totp") if found.user is not None else []
 
     found, devices = await call.cloud.db.read_async(work)

@@ -47,11 +47,11 @@ async def create_oauth2_token(call: Call[None, None]) -> Reply:
         return tokens.issue(
             tx,
             identity.clock,
+            identity.settings,
             user_id=user.id,
             methods=METHODS,
             scope="project",
             scope_id=credential.project_id,
-            life_seconds=identity.settings.token_life_seconds,
             by=Delegation(application_credential_id=credential.id),
         )
 

@@ -1,5 +1,7 @@
 """What an operator may ask of passwords: that they end, are new, are kept for a while, and that guessing locks a user.
 
+And that a user whose password has not been right for long is disabled.
+
 Each is off by default; the settings say which upstream's they are. Users are exempt by their options, such as
 `ignore_password_expiry`. A change of the settings does not change passwords that are set already: one that was set
 without an end has none.
@@ -12,10 +14,23 @@ from collections.abc import Mapping
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Integer, Table, Text, delete, insert, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Integer,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from cumulet.clock import Clock
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Database, Tx, metadata
 from cumulet.errors import BadRequest
 from cumulet.identity import store
 from cumulet.identity.passwords import Passwords
@@ -126,6 +141,24 @@ def refuse_too_early(tx: Tx, settings: Settings, user: User, now_us: int) -> Non
 def is_expired(user: User, now_us: int) -> bool:
     end = user.password_expires_at_us
     return end is not None and end <= now_us and not user.options.get("ignore_password_expiry")
+
+
+def is_idle(settings: Settings, user: User, now_us: int) -> bool:
+    """Whether a user counts as disabled because their password was right so many days ago. Days are those of UTC."""
+    days = settings.disable_user_account_days_inactive
+    if not days or user.last_active_us is None or user.options.get("ignore_user_inactivity"):
+        return False
+    return now_us // DAY_US - user.last_active_us // DAY_US >= days
+
+
+async def note_active(database: Database, user: User, now_us: int) -> None:
+    """Remember that a user's password was right: once a day. Whatever the settings are, for they may change."""
+    u, today_us = store.users.c, now_us - now_us % DAY_US
+    if user.last_active_us is not None and user.last_active_us >= today_us:
+        return
+    earlier = (u.last_active_us.is_(None)) | (u.last_active_us < today_us)
+    statement = update(store.users).where(u.id == user.id, earlier).values(last_active_us=now_us)
+    await database.write_async(lambda tx: tx.execute(statement))
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,8 +82,10 @@ users = Table(
     Column("extra", JSON, nullable=False, default=dict),
     Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
     Column("password_expires_at_us", BigInteger),
+    Column("last_active_us", BigInteger),
     UniqueConstraint("domain_id", "name"),
 )
+"""last_active_us: of a day (UTC) the first moment at which its password was right; NULL: not known."""
 
 roles = Table(
     "identity_roles",
@@ -237,6 +239,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, object]
     tokens_not_before_us: int
     password_expires_at_us: int | None = None
+    last_active_us: int | None = None
 
     @property
     def password_expires_at(self) -> str | None:
@@ -309,14 +312,8 @@ def role_by_id(tx: Tx, role_id: str) -> Role | None:
 
 
 def role_by_name(tx: Tx, name: str, domain_id: str | None = None) -> Role | None:
-    return one(
-        tx,
-        Role,
-        select(roles).where(
-            roles.c.name == name,
-            roles.c.domain_id.is_(domain_id) if domain_id is None else roles.c.domain_id == domain_id,
-        ),
-    )
+    r = roles.c
+    return one(tx, Role, select(roles).where(r.name == name, r.domain_id == domain_id))  # None becomes IS NULL.
 
 
 def role_spelled_like(tx: Tx, name: str, domain_id: str | None = None) -> bool:

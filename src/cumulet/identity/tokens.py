@@ -11,7 +11,9 @@ from cumulet.clock import Clock, iso_us
 from cumulet.db.engine import Tx
 from cumulet.identity import holding, store
 from cumulet.identity.delegations import NO_DELEGATION, Delegation, Given, Gone, given_by, until_us
+from cumulet.identity.password_rules import is_idle
 from cumulet.identity.store import Domain, Project, Role, User
+from cumulet.settings import Settings
 from cumulet.web.operation import Caller
 
 ScopeKind = Literal["unscoped", "project", "domain", "system"]
@@ -207,21 +209,23 @@ def _enabled_domain(tx: Tx, domain_id: str) -> Domain:
 def issue(
     tx: Tx,
     clock: Clock,
+    settings: Settings,
     *,
     user_id: str,
     methods: tuple[str, ...],
     scope: ScopeKind,
     scope_id: str,
-    life_seconds: int,
     parent: Token | None = None,
     by: Delegation = NO_DELEGATION,
 ) -> LiveToken:
     """A new token, if the user may have it; else `Refused`. It never outlives what it was made from."""
     now = standing(tx, user_id, scope, scope_id, by)
+    if any(is_idle(settings, one, clock.now_us()) for one in (now.user, *(now.given.others if now.given else ()))):
+        raise Refused("the user, or one that the delegation rests on, has not logged in for long")
     # Later than all that was revoked so far, even if the clock stands still or went back.
     issued = max(clock.now_us(), store.last_revocation_us(tx) + 1)
     # Whole seconds, as upstream's; never past the parent's.
-    expires = (issued // 1_000_000 + life_seconds) * 1_000_000
+    expires = (issued // 1_000_000 + settings.token_life_seconds) * 1_000_000
     if parent is not None:
         expires = min(expires, parent.expires_at_us)
     if now.given is not None and (until := until_us(now.given)) is not None:

@@ -31,6 +31,7 @@ from cumulet.identity.multi_factor import RULES, refuse_unknown_factors
 from cumulet.identity.password_rules import (
     end_of_new_password,
     hashes_not_to_match,
+    is_idle,
     note_new_password,
     refuse_earlier_password,
     refuse_too_early,
@@ -81,7 +82,6 @@ UserOptions = Annotated[
                 "ignore_change_password_upon_first_use": {"type": ["boolean", "null"]},
                 "ignore_password_expiry": {"type": ["boolean", "null"]},
                 "ignore_lockout_failure_attempts": {"type": ["boolean", "null"]},
-                # Kept for clients: nobody is disabled here for not having logged in for long.
                 "ignore_user_inactivity": {"type": ["boolean", "null"]},
                 "lock_password": {"type": ["boolean", "null"]},
                 "multi_factor_auth_enabled": {"type": ["boolean", "null"]},
@@ -124,7 +124,7 @@ def user_view(call: Call[object, object], user: User) -> dict[str, object]:
         "id": user.id,
         "name": user.name,
         "domain_id": user.domain_id,
-        "enabled": user.enabled,
+        "enabled": user.enabled and not is_idle(Identity.of(call).settings, user, call.now_us),
         "password_expires_at": user.password_expires_at,
         "options": user.options,
         "links": member(call, "users", user.id),
@@ -204,6 +204,7 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, object]:
             extra=given_extra(body, description=body.description),
             tokens_not_before_us=0,
             password_expires_at_us=end_us if password_hash is not None else None,
+            last_active_us=call.now_us,
         )
         tx.execute(insert(store.users).values(**asdict(user)))
         identity.changed(tx)
@@ -257,6 +258,7 @@ async def update_user(call: Call[User | None, UserChanges]) -> dict[str, object]
             note_new_password(tx, identity.settings, user, call.now_us, self_service=False)
         if values.get("enabled"):
             unlock(tx, user_id)
+            values["last_active_us"] = call.now_us
         extra = {**user.extra, **given_extra(body, description=body.description)}
         statement = update(store.users).where(store.users.c.id == user_id)
         tx.execute(statement.values(**values, options=options, extra=extra))

@@ -42,6 +42,18 @@ class Somebody:
         assert answer.status_code == 200, answer.text
 
 
+def writes_of(place: Place) -> list[str]:
+    """The statements that write, from now on."""
+    writes: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
+            writes.append(statement)
+
+    event.listen(place.database.engine, "before_cursor_execute", note)
+    return writes
+
+
 def test_by_default_no_password_ends_and_any_may_follow(tmp_path: Path) -> None:
     user = Somebody(tmp_path)
     user.place.clock.advance(5000 * DAY)
@@ -197,7 +209,7 @@ def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> Non
 def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path: Path) -> None:
     """Whether the user exists, is locked, disabled or exempt, and whether the password is right."""
     user = Somebody(tmp_path, lockout_failures=2)
-    place, writes = user.place, list[str]()
+    place = user.place
     admin = place.admin()
     exempt, disabled = (
         admin.made("user", "users", name=name, password=FIRST, **more)["id"]
@@ -207,11 +219,7 @@ def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path
         )
     )
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if (verb := statement.split()[0]) in ("INSERT", "UPDATE", "DELETE"):
-            writes.append(verb)
-
-    event.listen(place.database.engine, "before_cursor_execute", note)
+    writes = writes_of(place)
     nowhere: dict[str, Any] = {"name": "u", "domain": {"id": "nowhere"}}
     tries: list[tuple[dict[str, Any], str]] = [
         ({"id": user.id}, "wrong password"),
@@ -227,7 +235,7 @@ def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path
     for n, (named, password) in enumerate(tries):
         writes.clear()
         assert place.authenticate(password_auth(named, password)).status_code == 401
-        assert sorted(writes) == ["DELETE", "INSERT"], n
+        assert sorted(one.split()[0] for one in writes) == ["DELETE", "INSERT"], n
     writes.clear()
     assert place.authenticate(password_auth({"id": exempt}, FIRST)).status_code == 201
     assert writes == []
@@ -261,4 +269,77 @@ def test_passwords_that_are_tried_at_once_count_as_those_tried_one_after_another
 
     monkeypatch.setattr(place.identity.passwords, "matches", matches)
     assert place._runner.run(all_at_once()) == [401] * 4
+    place.close()
+
+
+def test_a_user_who_has_not_logged_in_for_long_is_disabled(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, disable_user_account_days_inactive=30, password_expires_days=0)
+    place = user.place
+    admin_id = place.admin().id_of("users", "admin")
+    assert place.admin().patch(f"/users/{admin_id}", {"user": {"options": {"ignore_user_inactivity": True}}}).is_success
+    for _ in range(3):  # Each login counts anew.
+        place.clock.advance(29 * DAY)
+        assert user.log_in().status_code == 201
+        assert user.shown()["enabled"] is True
+    place.clock.advance(30 * DAY)
+    assert user.shown()["enabled"] is False
+    refused, unknown = user.log_in(), place.authenticate(password_auth({"id": "nobody"}, FIRST))
+    assert (refused.status_code, refused.json()) == (unknown.status_code, unknown.json()) == (401, unknown.json())
+    assert user.change(FIRST, "another password").status_code == 401
+    user.set(options={"ignore_user_inactivity": True})
+    assert user.shown()["enabled"] is True
+    assert user.log_in().status_code == 201
+    place.clock.advance(31 * DAY)
+    assert user.log_in().status_code == 201, "exempt"
+    user.set(options={"ignore_user_inactivity": False})
+    place.clock.advance(31 * DAY)
+    assert user.log_in().status_code == 401
+    user.set(enabled=True)
+    assert user.log_in().status_code == 201, "an administrator has enabled it"
+    place.close()
+
+
+def test_a_user_who_never_logged_in_counts_from_when_it_was_made(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, disable_user_account_days_inactive=2)
+    user.place.clock.advance(2 * DAY)
+    assert user.log_in().status_code == 401
+    user.place.close()
+
+
+def test_by_default_nobody_is_disabled_for_being_idle(tmp_path: Path) -> None:
+    user = Somebody(tmp_path)
+    user.place.clock.advance(5000 * DAY)
+    assert user.shown()["enabled"] is True
+    assert user.log_in().status_code == 201
+    user.place.close()
+
+
+def test_an_idle_user_gets_no_token_by_what_it_made_before(tmp_path: Path) -> None:
+    """An application credential, and an earlier token, as examples of logins without a password."""
+    place = Place(tmp_path, disable_user_account_days_inactive=2, token_life_seconds=9 * DAY)
+    demo = place.login("demo", scope={"project": {"name": "demo", "domain": {"id": "default"}}})
+    path = f"/users/{demo.body['user']['id']}/application_credentials"
+    made = demo.post(path, {"application_credential": {"name": "robot"}}).json()["application_credential"]
+    shown = {"id": made["id"], "secret": made["secret"]}
+    auth = {"identity": {"methods": ["application_credential"], "application_credential": shown}}
+    assert place.authenticate(auth).status_code == 201
+    place.clock.advance(DAY)
+    assert place.authenticate(auth).status_code == 201
+    assert place.exchange(demo).status_code == 201
+    place.clock.advance(DAY)
+    assert place.authenticate(auth).status_code == 401, "only a password counts as activity"
+    assert place.exchange(demo).status_code == 401
+    place.close()
+
+
+def test_that_a_user_was_active_is_written_once_a_day(tmp_path: Path) -> None:
+    user = Somebody(tmp_path)
+    place = user.place
+    place.clock.advance(DAY)
+    writes = writes_of(place)
+    for _ in range(3):
+        assert user.log_in().status_code == 201
+    assert [one.split()[1] for one in writes] == ["identity_users"]
+    assert user.log_in("wrong password").status_code == 401
+    assert len(writes) == 1
     place.close()
