@@ -77,7 +77,7 @@ def _least(stage: Stage, case: Case, sent: Any, longest_ms: list[float]) -> floa
     least = float("inf")
     for _ in range(ATTEMPTS):
         longest_ms.clear()
-        stage.ask(case, sent, "admin")
+        stage.ask(case, sent, "admin" if "admin" in case.example.may else min(case.example.may))
         least = min(least, max(longest_ms, default=0.0))
         if least <= MOST_MS:
             break

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
+import sqlalchemy as sa
+
+from cumulet.db.engine import Database, Tx
+from cumulet.placement.store import resource_providers
 
 from .conftest import World, allocation
 
@@ -108,3 +115,64 @@ def test_services_alone_may_reshape(world: World, tree: tuple[str, str]) -> None
         assert world.ask("POST", "/reshaper", body, who=who).status_code == 403
         assert world.ask("POST", "/reshaper", {}, who=who).status_code == 403  # before the body is looked at
     assert world.ask("POST", "/reshaper", {}, who="service").status_code == 400
+
+
+T = TypeVar("T")
+MOST_MS = 20.0
+"""The most work in one transaction, in processor time. All other transactions wait for so long."""
+ATTEMPTS = 4
+PROVIDERS, CONSUMERS = 330, 200
+"""As many as a body has room for."""
+
+
+def numbered(number: int) -> str:
+    return str(uuid.UUID(int=number, version=4))
+
+
+def test_as_many_as_a_body_has_room_for_hold_up_nobody_for_long(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor time of the writer's thread; of several attempts the least, because the machine may be busy."""
+    names = [numbered(number) for number in range(PROVIDERS)]
+    row = {"generation": 0, "traits": [], "aggregates": [], "created_at_us": 1, "updated_at_us": 1}
+    database.write(
+        lambda tx: tx.execute(sa.insert(resource_providers), [{"uuid": one, "name": one, **row} for one in names])
+    )
+    seen: list[float] = []
+    write = Database.write_async
+
+    async def measured(database: Database, fn: Callable[[Tx], T]) -> T:
+        def timed(tx: Tx) -> T:
+            begun = time.thread_time()
+            try:
+                return fn(tx)
+            finally:
+                seen.append((time.thread_time() - begun) * 1000)
+
+        return await write(database, timed)
+
+    monkeypatch.setattr(Database, "write_async", measured)
+    for attempt in range(ATTEMPTS):
+        shapes = {one: shape(2 * attempt, VCPU=had(1000)) for one in names}
+        assert reshape(world, shapes, {}) == 204
+    assert world.generation(names[-1]) == 2 * ATTEMPTS
+    assert min(seen) <= MOST_MS, "many providers"
+
+    for move in range(2):  # The consumers hold nothing, then they hold another provider.
+        least = []
+        for attempt in range(ATTEMPTS):
+            seen.clear()
+            there = names[ATTEMPTS * move + attempt]
+            known = attempt + ATTEMPTS * move or None
+            held = {numbered(10_000 + n): allocation(there, known, VCPU=1) for n in range(CONSUMERS)}
+            assert world.ask("POST", "/allocations", held).status_code == 204
+            assert world.get(f"/resource_providers/{there}/usages")["usages"] == {"VCPU": CONSUMERS}
+            least.append(max(seen))
+        assert min(least) <= MOST_MS, "many consumers"
+
+    one = names[0]
+    generation = world.generation(one)
+    seen.clear()
+    held = {numbered(20_000 + n): allocation(one, None, VCPU=1) for n in range(CONSUMERS)}
+    assert reshape(world, {one: shape(generation, VCPU=had(1000))}, held) == 204
+    assert len(seen) == 1

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.placement import names, providers
 from cumulet.placement.api_providers import provider_in_path
 from cumulet.placement.api_usages import UNKNOWN_TYPE
-from cumulet.placement.providers import CONCURRENT_UPDATE, Provider
+from cumulet.placement.providers import CONCURRENT_UPDATE, Inventory, Provider
 from cumulet.placement.rules import admin_or_service
 from cumulet.placement.service import PLACEMENT
 from cumulet.placement.store import allocations, consumers, resource_providers
 from cumulet.placement.wire import UUID_KEY_PATTERN, Uuid, canonical_uuid, fresh
-from cumulet.web.operation import Call, Microversion, Reply, Rule
+from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import UNSET, Body, Json, Required, Since, Unset, Versions, plan
 
 LIST = admin_or_service("allocations:list", "Show what a consumer holds.")
@@ -206,7 +206,7 @@ def set_many_allocations(call: Call[None, SetManyAllocations]) -> None:
 def delete_allocations(call: Call[None, None]) -> None:
     """Give back what a consumer holds."""
     uuid = call.path["consumer_uuid"]
-    used = _providers_held(call.tx, uuid)
+    used = _providers_held(call.tx, [uuid])
     if not used:
         raise NotFound(f"No allocations for consumer '{uuid}'")
     call.tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid == uuid))
@@ -216,53 +216,100 @@ def delete_allocations(call: Call[None, None]) -> None:
         providers.change(call.tx, provider, call.now_us, generations=0)
 
 
-def replace(call: Call[None, object], holdings: list[Holding]) -> None:
-    """Take back all that the consumers hold, then give them what they ask for, where there is room for it."""
-    tx = call.tx
-    touched: dict[int, Provider] = {}
-    before = _used(tx, holdings)
-    for holding in holdings:
-        _check_consumer_generation(tx, holding, call.version)
-        for provider in _providers_held(tx, holding.consumer):
-            touched[provider.id] = provider
-        tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid == holding.consumer))
-    _require_room(tx, holdings, before)
-    for holding in holdings:
-        _write_consumer(tx, holding, call.now_us)
-        for uuid, resources in holding.shares.items():
-            provider = _provider(tx, uuid)
-            touched[provider.id] = provider
-            _hold(tx, holding.consumer, provider, resources)
-    for provider in touched.values():
-        providers.change(tx, provider, call.now_us)
+def replace(call: Call[None, object], holdings: Sequence[Holding]) -> None:
+    """Take back all that the consumers hold, then give them what they ask for, where there is room for it.
 
-
-def _used(tx: Tx, holdings: Sequence[Holding]) -> dict[str, dict[str, int]]:
-    """What is allocated of the providers in `holdings`: provider uuid -> resource class -> amount."""
-    named = {uuid: providers.find(tx, uuid) for uuid in {uuid for holding in holdings for uuid in holding.shares}}
-    ids = {uuid: provider.id for uuid, provider in named.items() if provider is not None}
-    used = providers.used_of(tx, *ids.values()) if ids else {}
-    return {uuid: used.get(provider_id, {}) for uuid, provider_id in ids.items()}
-
-
-def _require_room(tx: Tx, holdings: Sequence[Holding], before: Mapping[str, Mapping[str, int]]) -> None:
-    """409 if the shares together do not fit. A provider that is overfull already may not become fuller."""
-    left = _used(tx, holdings)
-    for uuid in left:
-        wanted: Counter[str] = Counter()
+    However many they are, it takes few statements: everybody else waits for this transaction.
+    """
+    if not holdings:
+        return
+    tx, uuids = call.tx, [holding.consumer for holding in holdings]
+    present = {row.uuid: row for row in tx.all(sa.select(consumers).where(consumers.c.uuid.in_(uuids)))}
+    if call.version.at_least("1.28"):
         for holding in holdings:
-            wanted.update(holding.shares.get(uuid, {}))
-        provider = _provider(tx, uuid)
-        for name, inventory in providers.inventories_of(tx, provider.id).get(provider.id, {}).items():
-            after = left[uuid].get(name, 0) + wanted[name]
-            if wanted[name] and after > inventory.capacity and after > before[uuid].get(name, 0):
+            _check_consumer_generation(holding, present.get(holding.consumer))
+    named = _named(tx, holdings)
+    held = _providers_held(tx, uuids)
+    before = _used(tx, named)
+    tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid.in_(uuids)))
+    inventories = providers.inventories_of(tx, *(provider.id for provider in named.values())) if named else {}
+    _require_room(holdings, named, inventories, before, _used(tx, named))
+    shares = _shares(holdings, named, inventories, names.known_classes(tx))
+    _write_consumers(tx, holdings, present, call.now_us)
+    if shares:
+        tx.execute(sa.insert(allocations), shares)
+    touched = {provider.id: provider for provider in (*held, *named.values())}
+    providers.change_all(tx, touched.values(), call.now_us)
+
+
+def _named(tx: Tx, holdings: Iterable[Holding]) -> dict[str, Provider]:
+    """The providers that they name, as far as they exist, by uuid."""
+    uuids = {uuid for holding in holdings for uuid in holding.shares}
+    return {provider.uuid: provider for provider in providers.load(tx, resource_providers.c.uuid.in_(uuids))}
+
+
+def _used(tx: Tx, named: Mapping[str, Provider]) -> dict[int, dict[str, int]]:
+    """Provider id -> resource class -> what is allocated."""
+    return providers.used_of(tx, *(provider.id for provider in named.values())) if named else {}
+
+
+def _require_room(
+    holdings: Iterable[Holding],
+    named: Mapping[str, Provider],
+    inventories: Mapping[int, Mapping[str, Inventory]],
+    before: Mapping[int, Mapping[str, int]],
+    left: Mapping[int, Mapping[str, int]],
+) -> None:
+    """409 if the shares together do not fit. A provider that is overfull already may not become fuller.
+
+    `before`, `left`: what is allocated with and without what the consumers held.
+    """
+    wanted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for holding in holdings:
+        for uuid, resources in holding.shares.items():
+            wanted[uuid].update(resources)
+    for uuid, provider in named.items():
+        for name, inventory in inventories.get(provider.id, {}).items():
+            after = left.get(provider.id, {}).get(name, 0) + wanted[uuid][name]
+            fuller = after > before.get(provider.id, {}).get(name, 0)
+            if wanted[uuid][name] and after > inventory.capacity and fuller:
                 raise Conflict(f"Unable to allocate inventory: the amount of {name} would exceed the capacity.")
 
 
-def _check_consumer_generation(tx: Tx, holding: Holding, version: Microversion) -> None:
-    if not version.at_least("1.28"):
-        return
-    row = tx.first(sa.select(consumers.c.generation).where(consumers.c.uuid == holding.consumer))
+def _shares(
+    holdings: Iterable[Holding],
+    named: Mapping[str, Provider],
+    inventories: Mapping[int, Mapping[str, Inventory]],
+    classes: Collection[str],
+) -> list[dict[str, object]]:
+    """The rows of `allocations`. 400 for what does not exist, 409 for an amount that an inventory does not allow."""
+    rows: list[dict[str, object]] = []
+    for holding in holdings:
+        for uuid, resources in holding.shares.items():
+            provider = named.get(uuid)
+            if provider is None:
+                raise BadRequest(f"Allocation for resource provider '{uuid}' that does not exist.")
+            names.refuse_unknown_classes(
+                classes, resources, f"Unable to allocate inventory for consumer {holding.consumer}"
+            )
+            for name, amount in resources.items():
+                _require_allowed(provider, name, amount, inventories.get(provider.id, {}).get(name))
+                share = {"provider_id": provider.id, "resource_class": name, "used": amount}
+                rows.append({"consumer_uuid": holding.consumer, **share})
+    return rows
+
+
+def _require_allowed(provider: Provider, name: str, amount: int, inventory: Inventory | None) -> None:
+    if inventory is None:
+        raise Conflict(f"Unable to allocate inventory: no inventory of {name} on '{provider.uuid}'.")
+    if not inventory.allows(amount):
+        raise Conflict(
+            f"Unable to allocate inventory: the amount of {name} would violate inventory constraints "
+            f"on '{provider.uuid}'."
+        )
+
+
+def _check_consumer_generation(holding: Holding, row: Row | None) -> None:
     expected = None if row is None else row.generation
     if holding.generation != expected:
         raise Conflict(
@@ -272,47 +319,34 @@ def _check_consumer_generation(tx: Tx, holding: Holding, version: Microversion) 
         )
 
 
-def _providers_held(tx: Tx, consumer: str) -> list[Provider]:
-    ids = sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid == consumer)
+def _providers_held(tx: Tx, uuids: Collection[str]) -> list[Provider]:
+    """The providers of which these consumers hold something."""
+    ids = sa.select(allocations.c.provider_id).where(allocations.c.consumer_uuid.in_(uuids))
     return providers.load(tx, resource_providers.c.id.in_(ids))
 
 
-def _provider(tx: Tx, uuid: str) -> Provider:
-    provider = providers.find(tx, uuid)
-    if provider is None:
-        raise BadRequest(f"Allocation for resource provider '{uuid}' that does not exist.")
-    return provider
+_CHANGE_CONSUMER = (
+    sa.update(consumers)
+    .where(consumers.c.uuid == sa.bindparam("of_consumer"))
+    .values(generation=consumers.c.generation + 1)
+)
 
 
-def _write_consumer(tx: Tx, holding: Holding, now_us: int) -> None:
-    """Make, change or (with nothing to hold) remove the consumer; its generation rises with every change."""
-    where = consumers.c.uuid == holding.consumer
-    if not holding.shares:
-        tx.execute(sa.delete(consumers).where(where))
-        return
-    values: dict[str, object] = {"project_id": holding.project_id, "user_id": holding.user_id}
-    if holding.consumer_type:
-        values["type"] = holding.consumer_type
-    raised = sa.update(consumers).where(where).values(generation=consumers.c.generation + 1, **values)
-    if tx.changed(raised) == 0:
-        new = {"type": "", **values, "uuid": holding.consumer, "generation": 1, "created_at_us": now_us}
-        tx.execute(sa.insert(consumers).values(new))
-
-
-def _hold(tx: Tx, consumer: str, provider: Provider, resources: Mapping[str, int]) -> None:
-    names.require_classes(tx, resources, f"Unable to allocate inventory for consumer {consumer}")
-    has = providers.inventories_of(tx, provider.id).get(provider.id, {})
-    for name, amount in resources.items():
-        inventory = has.get(name)
-        if inventory is None:
-            raise Conflict(f"Unable to allocate inventory: no inventory of {name} on '{provider.uuid}'.")
-        if not inventory.allows(amount):
-            raise Conflict(
-                f"Unable to allocate inventory: the amount of {name} would violate inventory constraints "
-                f"on '{provider.uuid}'."
-            )
-    rows = [
-        {"consumer_uuid": consumer, "provider_id": provider.id, "resource_class": name, "used": amount}
-        for name, amount in resources.items()
-    ]
-    tx.execute(sa.insert(allocations), rows)
+def _write_consumers(tx: Tx, holdings: Iterable[Holding], present: Mapping[str, Row], now_us: int) -> None:
+    """Make, change or (with nothing to hold) remove each consumer; its generation rises with every change."""
+    new, old, gone = [], [], []
+    for holding in holdings:
+        row = present.get(holding.consumer)
+        values = {"project_id": holding.project_id, "user_id": holding.user_id, "type": holding.consumer_type}
+        if not holding.shares:
+            gone.append(holding.consumer)
+        elif row is None:
+            new.append({**values, "uuid": holding.consumer, "generation": 1, "created_at_us": now_us})
+        else:
+            old.append({**values, "type": holding.consumer_type or row.type, "of_consumer": holding.consumer})
+    if gone:
+        tx.execute(sa.delete(consumers).where(consumers.c.uuid.in_(gone)))
+    if old:
+        tx.execute(_CHANGE_CONSUMER, old)
+    if new:
+        tx.execute(sa.insert(consumers), new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -27,6 +27,10 @@ UPDATE = admin_or_service("resource_providers:inventories:update", "Change a pro
 DELETE = admin_or_service("resource_providers:inventories:delete", "Remove a provider's inventories.")
 
 LARGEST_RATIO = 3.40282e38
+
+_THIS = sa.and_(
+    inventories.c.provider_id == sa.bindparam("of_provider"), inventories.c.resource_class == sa.bindparam("of_class")
+)
 
 _Positive = Annotated[int, Json({"minimum": 1, "maximum": MAX_INT})]
 _NotNegative = Annotated[int, Json({"minimum": 0, "maximum": MAX_INT})]
@@ -97,24 +101,18 @@ def _check(version: Microversion, provider: Provider, resource_class: str, inven
         )
 
 
-def _insert(tx: Tx, provider: Provider, resource_class: str, inventory: Inventory) -> None:
-    values = {"provider_id": provider.id, "resource_class": resource_class, **asdict(inventory)}
-    tx.execute(sa.insert(inventories).values(values))
-
-
-def _remove(tx: Tx, provider: Provider, classes: set[str], *, reason: str) -> None:
-    """Remove inventories; 409 if a part of one is allocated."""
-    used = providers.used_of(tx, provider.id).get(provider.id, {})
-    busy = sorted(name for name in classes if used.get(name))
-    if busy:
-        raise Conflict(
-            f"Inventory for '{', '.join(busy)}' on resource provider '{provider.uuid}' in use.", reason=reason
-        )
-    tx.execute(
-        sa.delete(inventories).where(
-            inventories.c.provider_id == provider.id, inventories.c.resource_class.in_(sorted(classes))
-        )
-    )
+def _remove(tx: Tx, gone: Sequence[tuple[Provider, Collection[str]]], *, reason: str) -> None:
+    """Remove inventories of these classes; 409 if a part of one is allocated."""
+    used = providers.used_of(tx, *(provider.id for provider, _ in gone))
+    for provider, classes in gone:
+        busy = sorted(name for name in classes if used.get(provider.id, {}).get(name))
+        if busy:
+            raise Conflict(
+                f"Inventory for '{', '.join(busy)}' on resource provider '{provider.uuid}' in use.", reason=reason
+            )
+    rows = [{"of_provider": provider.id, "of_class": name} for provider, classes in gone for name in sorted(classes)]
+    if rows:
+        tx.execute(sa.delete(inventories).where(_THIS), rows)
 
 
 @PLACEMENT.operation("GET", "/resource_providers/{uuid}/inventories", rules=(Rule(LIST),))
@@ -137,7 +135,7 @@ def create_inventory(call: Call[None, CreateInventory]) -> Reply:
         raise Conflict(
             f"Update conflict: there is an inventory of {resource_class} already.", reason=providers.CONCURRENT_UPDATE
         )
-    _insert(call.tx, provider, resource_class, inventory)
+    write(call.tx, [(provider, {resource_class: inventory})])
     generation = providers.change(call.tx, provider, call.now_us)
     location = f"/resource_providers/{provider.uuid}/inventories/{resource_class}"
     return _show(call, inventory, generation, location=location)
@@ -148,40 +146,48 @@ def set_inventories(call: Call[None, SetInventories]) -> Reply:
     """Replace all of a provider's inventories."""
     provider = provider_in_path(call)
     providers.require_generation(provider, call.body.resource_provider_generation)
-    wanted = records(call, provider, call.body)
-    remove_others(call.tx, provider, wanted)
-    write(call.tx, provider, wanted)
+    wanted = records(call, provider, call.body, names.known_classes(call.tx))
+    remove_others(call.tx, [(provider, wanted)])
+    write(call.tx, [(provider, wanted)])
     return _show_all(call, wanted, providers.change(call.tx, provider, call.now_us))
 
 
-def records(call: Call[object, object], provider: Provider, body: SetInventories) -> dict[str, Inventory]:
-    """The inventories in a body, by resource class; 400 for one that cannot be."""
+Wanted = Sequence[tuple[Provider, Mapping[str, Inventory]]]
+"""Providers, each with inventories by resource class."""
+
+
+def records(
+    call: Call[object, object], provider: Provider, body: SetInventories, known: Collection[str]
+) -> dict[str, Inventory]:
+    """The inventories in a body, by resource class; 400 for one that cannot be. `known`: all resource classes."""
     wanted = {name: inventory.record() for name, inventory in body.inventories.items()}
-    names.require_classes(call.tx, wanted, "Unknown resource class in inventory")
+    names.refuse_unknown_classes(known, wanted, "Unknown resource class in inventory")
     for name, inventory in wanted.items():
         _check(call.version, provider, name, inventory)
     return wanted
 
 
-def write(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
+def write(tx: Tx, wanted: Wanted) -> None:
     """Add these inventories or overwrite them; others stay."""
-    present = providers.inventories_of(tx, provider.id).get(provider.id, {})
-    for name, inventory in wanted.items():
-        if name in present:
-            _overwrite(tx, provider, name, inventory)
-        else:
-            _insert(tx, provider, name, inventory)
+    present = providers.inventories_of(tx, *(provider.id for provider, _ in wanted))
+    new, old = [], []
+    for provider, by_class in wanted:
+        for name, inventory in by_class.items():
+            if name in present.get(provider.id, {}):
+                old.append({"of_provider": provider.id, "of_class": name, **asdict(inventory)})
+            else:
+                new.append({"provider_id": provider.id, "resource_class": name, **asdict(inventory)})
+    if new:
+        tx.execute(sa.insert(inventories), new)
+    if old:
+        tx.execute(sa.update(inventories).where(_THIS), old)
 
 
-def remove_others(tx: Tx, provider: Provider, wanted: Mapping[str, Inventory]) -> None:
-    """Remove all inventories that are not in `wanted`; 409 if one of them is in use."""
-    present = providers.inventories_of(tx, provider.id).get(provider.id, {})
-    _remove(tx, provider, present.keys() - wanted.keys(), reason=providers.INVENTORY_IN_USE)
-
-
-def _overwrite(tx: Tx, provider: Provider, resource_class: str, inventory: Inventory) -> None:
-    where = (inventories.c.provider_id == provider.id, inventories.c.resource_class == resource_class)
-    tx.execute(sa.update(inventories).where(*where).values(asdict(inventory)))
+def remove_others(tx: Tx, wanted: Wanted) -> None:
+    """Remove all inventories of these providers that are not wanted; 409 if one of them is in use."""
+    present = providers.inventories_of(tx, *(provider.id for provider, _ in wanted))
+    gone = [(provider, present.get(provider.id, {}).keys() - by_class.keys()) for provider, by_class in wanted]
+    _remove(tx, gone, reason=providers.INVENTORY_IN_USE)
 
 
 @PLACEMENT.operation(
@@ -191,7 +197,7 @@ def delete_inventories(call: Call[None, None]) -> None:
     """Remove all of a provider's inventories."""
     provider = provider_in_path(call)
     present = providers.inventories_of(call.tx, provider.id).get(provider.id, {})
-    _remove(call.tx, provider, set(present), reason=providers.INVENTORY_IN_USE)
+    _remove(call.tx, [(provider, present)], reason=providers.INVENTORY_IN_USE)
     providers.change(call.tx, provider, call.now_us)
 
 
@@ -224,7 +230,7 @@ def update_inventory(call: Call[None, UpdateInventory]) -> Reply:
     _check(call.version, provider, resource_class, inventory)
     if resource_class not in providers.inventories_of(call.tx, provider.id).get(provider.id, {}):
         raise BadRequest(f"No inventory record with resource class for resource provider {provider.uuid}.")
-    _overwrite(call.tx, provider, resource_class, inventory)
+    write(call.tx, [(provider, {resource_class: inventory})])
     return _show(call, inventory, providers.change(call.tx, provider, call.now_us))
 
 
@@ -235,5 +241,5 @@ def delete_inventory(call: Call[None, None]) -> None:
     """Remove a provider's inventory of a resource class."""
     provider = provider_in_path(call)
     _inventory_in_path(call, provider)
-    _remove(call.tx, provider, {call.path["resource_class"]}, reason=providers.CONCURRENT_UPDATE)
+    _remove(call.tx, [(provider, [call.path["resource_class"]])], reason=providers.CONCURRENT_UPDATE)
     providers.change(call.tx, provider, call.now_us)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from cumulet.errors import BadRequest, Conflict
-from cumulet.placement import api_inventories, providers
+from cumulet.placement import api_inventories, names, providers
 from cumulet.placement.api_allocations import ConsumerAllocations, holdings_of, replace
 from cumulet.placement.api_inventories import SetInventories
-from cumulet.placement.providers import Provider
 from cumulet.placement.service import PLACEMENT
+from cumulet.placement.store import resource_providers
 from cumulet.placement.wire import UUID_KEY_PATTERN, canonical_uuid
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -21,17 +21,17 @@ RESHAPE = rule(
     description="Move inventories between providers together with what is held of them.",
 )
 
-MOST_PROVIDERS = 1000
-MOST_CONSUMERS = 10_000
-
 _Key = Annotated[str, Json({"pattern": UUID_KEY_PATTERN})]
 
 
 class Reshape(Body):
-    """All that these providers are to have, and all that these consumers are to hold."""
+    """All that these providers are to have, and all that these consumers are to hold.
 
-    inventories: Annotated[dict[_Key, SetInventories], Json({"minProperties": 1, "maxProperties": MOST_PROVIDERS})]
-    allocations: Annotated[dict[_Key, ConsumerAllocations], Json({"maxProperties": MOST_CONSUMERS})]
+    The bound of values in a body (`json_reader.MOST_VALUES`) bounds both: to some 400 providers, or 200 consumers.
+    """
+
+    inventories: Annotated[dict[_Key, SetInventories], Json({"minProperties": 1})]
+    allocations: dict[_Key, ConsumerAllocations]
 
 
 @PLACEMENT.operation("POST", "/reshaper", rules=(Rule(RESHAPE),), since="1.30", body=Reshape, success=204)
@@ -46,30 +46,24 @@ def reshape(call: Call[None, Reshape]) -> None:
     if len(shapes) != len(body.inventories):
         raise BadRequest("A provider is given twice.")
     holdings = holdings_of(body.allocations)
-    wanted = {}
+    found = {provider.uuid: provider for provider in providers.load(tx, resource_providers.c.uuid.in_(shapes))}
+    classes = names.known_classes(tx)
+    wanted = []
     for uuid, shape in shapes.items():
-        provider = _provider(call, uuid)
+        provider = found.get(uuid)
+        if provider is None:
+            raise BadRequest(
+                f"Resource provider {uuid} in inventories not found.", reason="placement.resource_provider.not_found"
+            )
         if provider.generation != shape.resource_provider_generation:
             raise Conflict(
                 f"resource provider generation conflict for provider {uuid}: "
                 f"actual: {provider.generation}, given: {shape.resource_provider_generation}",
                 reason=providers.CONCURRENT_UPDATE,
             )
-        wanted[uuid] = api_inventories.records(call, provider, shape)
-        if wanted[uuid]:
-            api_inventories.write(tx, provider, wanted[uuid])
-            providers.change(tx, provider, call.now_us)
+        wanted.append((provider, api_inventories.records(call, provider, shape, classes)))
+    api_inventories.write(tx, wanted)
+    providers.change_all(tx, [provider for provider, inventories in wanted if inventories], call.now_us)
     replace(call, holdings)
-    for uuid, inventories in wanted.items():
-        provider = _provider(call, uuid)
-        api_inventories.remove_others(tx, provider, inventories)
-        providers.change(tx, provider, call.now_us)
-
-
-def _provider(call: Call[None, Reshape], uuid: str) -> Provider:
-    provider = providers.find(call.tx, uuid)
-    if provider is None:
-        raise BadRequest(
-            f"Resource provider {uuid} in inventories not found.", reason="placement.resource_provider.not_found"
-        )
-    return provider
+    api_inventories.remove_others(tx, wanted)
+    providers.change_all(tx, [provider for provider, _ in wanted], call.now_us)

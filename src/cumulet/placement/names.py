@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import resources
 
 import sqlalchemy as sa
@@ -69,7 +69,11 @@ def class_exists(tx: Tx, name: str) -> bool:
 
 def require_classes(tx: Tx, names: Iterable[str], what: str) -> None:
     """400 where one of the classes is unknown. `what` says where it was named."""
-    known = set(known_classes(tx))
+    refuse_unknown_classes(set(known_classes(tx)), names, what)
+
+
+def refuse_unknown_classes(known: Collection[str], names: Iterable[str], what: str) -> None:
+    """As `require_classes`, for many: the classes that there are have been read."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise BadRequest(f"{what}: No such resource class {', '.join(sorted(unknown))}.")
