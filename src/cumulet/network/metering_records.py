@@ -25,13 +25,13 @@ metering_label_rules = sa.Table(
     sa.Column("source_ip_prefix", sa.String(64)),
     sa.Column("destination_ip_prefix", sa.String(64)),
 )
-"""`project_id` is that of the label."""
+"""`project_id` is the label's."""
 
 
 class MeteringLabel(Resource, frozen=True, kw_only=True):
     name: str
     shared: bool
-    """It is about the routers of all projects, not of its own alone."""
+    """It counts what the routers of all projects pass. Otherwise it counts only those of its own project."""
 
 
 class MeteringRule(Resource, frozen=True, kw_only=True):
@@ -39,6 +39,6 @@ class MeteringRule(Resource, frozen=True, kw_only=True):
     direction: str
     excluded: bool
     remote_ip_prefix: str | None
-    """Upstream's older way to name the side of the tenant: where it goes out from, or comes in to."""
+    """The addresses inside: sources of what goes out, destinations of what comes in. Upstream's older attribute."""
     source_ip_prefix: str | None
     destination_ip_prefix: str | None

@@ -61,7 +61,7 @@ METERING_RULES = Kind(
 
 
 class NewMeteringRule(Body):
-    """A rule of a label. One of the prefixes is needed at least."""
+    """A rule of a label, with at least one prefix."""
 
     metering_label_id: bodies.Id
     direction: Literal["ingress", "egress"]

@@ -1,4 +1,4 @@
-"""Which types of QoS rules there are: what a rule of each says, and what hosts offer that keep it."""
+"""The types of QoS rules: what a rule of each type says, and the feature of hosts that keep it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RuleType(msgspec.Struct, frozen=True, kw_only=True):
     means: Callable[[Mapping[str, object]], bool] = lambda _values: True
     """Whether a rule with these values asks anything of a host."""
     alias_follows: bool = False
-    """Whether what policy says of the aliases refers to what it says of the rules, as upstream has it here."""
+    """Whether the policy rules of the aliases refer to those of the rules, as upstream's do for this type."""
     parameters: tuple[Mapping[str, object], ...]
     """The parameters, as upstream describes them for a type."""
 
@@ -188,8 +188,10 @@ RULE_TYPES: Mapping[str, RuleType] = {kind.name: kind for kind in _TYPES}
 def clash(
     rules: RuleType, values: Mapping[str, object], other: RuleType, others: Mapping[str, object]
 ) -> tuple[object, object] | None:
-    """Of a rule to be and of one that is there, the values that cannot both be kept: more is promised than may pass,
-    or packets are counted both by direction and without."""
+    """The values of a new rule and of a present one that contradict each other; None if they do not.
+
+    They do where more is promised than may pass, and where packets are counted by direction in one of them only.
+    """
     directions = (values.get("direction"), others.get("direction"))
     if rules.name == other.name == "minimum_packet_rate":
         return directions if directions.count("any") == 1 else None

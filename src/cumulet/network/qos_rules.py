@@ -1,4 +1,4 @@
-"""Rules of QoS policies, also by their own ids alone; and which types of rules the hosts keep.
+"""Rules of QoS policies, and which types of rules the hosts keep. A rule is also found by its own id alone (aliases).
 
 Every type has the same operations, on ``/qos/policies/{policy_id}/TYPE_rules`` and ``/qos/alias_TYPE_rules/{id}``.
 """
@@ -98,7 +98,7 @@ def _declare(rules: RuleType) -> None:
     seen = policy.ADMIN_OR_PARENT_OWNER_READER
 
     def policies(name: str, *, follows: str | None = None) -> tuple[str, str, str]:
-        """To see, change and delete one. `follows`: whose rules count."""
+        """The names of the policy rules to see, change and delete one. They refer to those of `follows`, if given."""
 
         def check(verb: str, own: str) -> str:
             return own if follows is None else f"rule:{verb}_{follows}"

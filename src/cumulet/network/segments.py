@@ -79,4 +79,4 @@ _ADMINISTRATORS = {
     "DELETE /segments/{segment_id}": rule("delete_segment", policy.ADMIN, description="Remove a network's segment"),
 }
 NETWORK.gap_rules.update({place: (name, None) for place, name in _ADMINISTRATORS.items()})
-"""What is not offered is 501 for those alone who may use it when it is, and 403 for others."""
+"""These answer 501 only to those who could use them if they existed, and 403 to others."""
