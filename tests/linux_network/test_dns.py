@@ -114,6 +114,14 @@ def test_a_name_of_the_network_is_answered_and_any_other_is_left_to_others(
     assert asked(text, kind, ZONE) == answer
 
 
+@pytest.mark.parametrize("domain", ["", "."])
+def test_without_a_domain_no_name_is_answered_and_no_guest_is_told_to_ask(domain: str) -> None:
+    """No control plane sends that. Its answers would be names with an empty part, which no guest can read."""
+    empty = network(dns_domain=domain, names=(name("web", "10.0.0.5"),), subnets=(subnet(),))
+    assert dns.zone(empty) is None
+    assert dns.servers(empty, empty.subnets, 4) == ()
+
+
 def test_many_ports_of_one_name_are_answered_in_one_message() -> None:
     long = "x" * 60
     domain = ".".join(["y" * 60] * 3) + "."

@@ -21,13 +21,13 @@ _LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
 _QUESTIONS = (8, 13, 15, 17)
 """ICMP types that begin something: echo, timestamp, information, address mask. Others answer a packet."""
 _CONNECTED, _STATIC = 1, 0
-"""Which of two ways to the same prefix counts."""
+"""Of two ways to the same prefix, the larger one counts."""
 
 
 class Routed(Record, frozen=True):
-    """`packet` as it leaves by the port `out`, for `next_hop`; where it does not pass, as it was when it was stopped.
+    """`packet` as it leaves by the port `out`, for `next_hop`. If it does not pass: as it was when it was stopped.
 
-    A packet for the router itself goes out nowhere: `out` is None, and it passes where the router answers it.
+    A packet for the router itself leaves by no port: `out` is None, and it passes if the router answers it.
     """
 
     passes: bool
@@ -73,7 +73,7 @@ def route(router: Router, packet: Packet, *, by: str) -> Routed:
 
 
 def _led_in(router: Router, packet: Packet) -> Packet:
-    """With the destination that a floating IP, or a forwarding of one of its ports, leads to."""
+    """The packet, with the inside destination where a floating IP, or a forwarding of its ports, leads to one."""
     for floating in router.floating_ips:
         if floating.outside == packet.destination:
             return replace(packet, destination=floating.inside)
@@ -96,7 +96,7 @@ def inside_port(forwarding: Forwarding, outside_port: int) -> int | None:
 
 
 def _own_addresses(router: Router) -> set[str]:
-    """What is for the router itself. A floating IP that leads to a guest was translated before this is asked."""
+    """The addresses of the router itself. A floating IP that leads to a guest was translated before."""
     own = {address.partition("/")[0] for port in router.ports for address in port.addresses}
     if router.gateway is not None:
         own |= {floating.outside for floating in router.floating_ips}
@@ -124,7 +124,7 @@ def _way(router: Router, destination: str) -> tuple[RouterPort, str] | None:
 
 
 def _routes(router: Router) -> list[tuple[Prefix, str]]:
-    """Its own routes; and the default routes of its gateway, unless it has a default route of its own."""
+    """Its own routes, and the default routes of its gateway unless it has one of its own."""
     own = {route.destination for route in router.routes}
     ways_out = ((("::/0" if ":" in hop else "0.0.0.0/0"), hop) for hop in router.next_hops)
     found = [(route.destination, route.nexthop) for route in router.routes]

@@ -1,7 +1,7 @@
 """Whether a packet may pass, decided from a wiring alone: what the rules of every back end have to do.
 
 A pure function, shared by simulated hosts, by explanations, and by the tests that send real packets. It is about the
-first packet of a connection: what belongs to one that was let through passes where a port's groups are stateful.
+first packet of a connection. Where a port's groups are stateful, the further packets of that connection pass too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Packet(Record, frozen=True):
 
 
 class Verdict(Record, frozen=True):
-    """`rule`: the id of the security group's rule that let it pass, where one had to; `reason` says what decided."""
+    """`rule`: the id of the security group's rule that let the packet pass, if one did. `reason`: what decided."""
 
     passes: bool
     reason: str
@@ -45,8 +45,8 @@ class Verdict(Record, frozen=True):
 
 
 def decide(wiring: Wiring, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
-    """What becomes of a packet from one port to another on its network; None: from, or to, something else than a port
-    of this host. What a port sends is decided on its host, and what it gets is decided on the receiver's."""
+    """What becomes of a packet from one port to another on its network. `sender`, `receiver`: ids of ports of this
+    host; None for everything else. The sender's host decides what leaves a port, the receiver's what comes in."""
     return Rules(wiring).decide(packet, sender=sender, receiver=receiver)
 
 
@@ -69,7 +69,7 @@ class Rules:
         return self.decide_by_groups(packet, sender=sender, receiver=receiver)
 
     def decide_by_groups(self, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
-        """The same for a packet whose sender is known to be who it says it is."""
+        """As `decide`, without the rules against false senders and for services of hosts."""
         let = Verdict(passes=True, reason="no port decides")
         if sender is not None:
             let = _sent(self._ports.get(sender), self._groups, packet)
@@ -99,7 +99,7 @@ def _received(port: Port | None, groups: dict[str, Group], packet: Packet) -> Ve
 
 
 def _spoofed(port: Port, packet: Packet) -> str | None:
-    """Which rule against false senders a packet breaks."""
+    """Which rule against false senders a packet breaks; None: no rule."""
     pairs = own_pairs(port)
     if all(packet.mac != pair.mac for pair in pairs):
         return "spoofed-mac"
@@ -144,7 +144,7 @@ def _by_groups(port: Port, groups: dict[str, Group], packet: Packet, direction: 
 
 
 def matches(rule: Rule, packet: Packet, groups: dict[str, Group]) -> bool:
-    """Whether a rule is about a packet: its remote side is who sends what comes in, or gets what goes out."""
+    """Whether a rule applies to a packet. The remote side: the sender of what comes in, the receiver of what leaves."""
     if rule.version != packet.version or (rule.protocol and rule.protocol != packet.protocol):
         return False
     remote = packet.source if rule.direction is Direction.IN else packet.destination

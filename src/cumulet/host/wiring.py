@@ -23,8 +23,8 @@ METERING = "metering"
 PORT_NAMES = "port-names"
 """Of `HostFacts.features`: the host answers its guests' questions for the names of their network's ports."""
 NO_PACKETS = "no-packets"
-"""Of `HostFacts.features`: no packet goes through the host's networks. So there are networks of every kind, and it is
-told what they must be by long operations alone."""
+"""Of `HostFacts.features`: no packet goes through the host's networks, so it has networks of every kind. Only long
+operations tell it its wiring."""
 
 
 class Direction(StrEnum):
@@ -100,9 +100,10 @@ class Pair(Record, frozen=True):
 
 
 class DhcpOption(Record, frozen=True):
-    """What a port's guest is told beside, or in place of, the usual: the option's code and its bytes in hexadecimal.
+    """A DHCP option that a port's guest is told in addition to the usual ones, or instead of one of them.
 
-    Of IPv4, code 0 is the header's next server, and an option without content is left out.
+    `content`: its bytes in hexadecimal. With IPv4, code 0 is the next server in the header, and an option without
+    content is not sent.
     """
 
     version: int
@@ -111,7 +112,7 @@ class DhcpOption(Record, frozen=True):
 
 
 class Limit(Record, frozen=True):
-    """What may pass in one direction: so many kilobits a second for long, and so many kilobits at once beyond it.
+    """What may pass in one direction: so many kilobits a second, and a burst of so many kilobits in addition.
 
     ``kilo`` is 1,000, as in Neutron's `max_kbps` and `max_burst_kbps`; a burst of 0 leaves its size to the host.
     """
@@ -121,7 +122,7 @@ class Limit(Record, frozen=True):
 
 
 class Port(Record, frozen=True):
-    """A port that is plugged here, or will be: its rules are in force before its link goes up."""
+    """A port that is plugged in here, or will be. Its rules are in force before its link goes up."""
 
     id: str
     network_id: str
@@ -130,7 +131,7 @@ class Port(Record, frozen=True):
     up: bool
     """Its administrative state: nothing passes a port that is not up."""
     active: bool
-    """False at the destination of a move that is not committed: until then the port is reached on the source."""
+    """False at the destination of a move until the commit: so long, the port is reached on the source."""
     secured: bool
     """Port security: without it neither sender addresses nor groups are looked at."""
     pairs: tuple[Pair, ...]
@@ -184,7 +185,7 @@ class RouterPort(Record, frozen=True):
 
 
 class FloatingIp(Record, frozen=True):
-    """`outside` leads to `inside`, and what comes from there goes out as `outside`."""
+    """Packets for the address `outside` go to `inside`, and packets from `inside` leave with the source `outside`."""
 
     outside: str
     inside: str
@@ -195,8 +196,8 @@ class FloatingIp(Record, frozen=True):
 
 
 class Forwarding(Record, frozen=True):
-    """Ports of an address outside that lead inside. `protocol` is IP's number; both ranges are of the same length, or
-    the inner one is of one port, which all lead to."""
+    """Ports of an outside address that lead to ports inside. `protocol` is IP's number. Both ranges have the same
+    length, or the inner one is a single port, to which all lead."""
 
     outside: str
     protocol: int
@@ -206,9 +207,9 @@ class Forwarding(Record, frozen=True):
 
 
 class MeterRule(Record, frozen=True):
-    """Packets of a metering label that pass a router's external end, before they leave or after they came.
+    """Which packets that go out of, or come in by, a router's gateway a metering label counts.
 
-    Addresses are those inside. `excluded`: they do not count, nor are later rules of the label asked about them.
+    Its addresses are those inside. `excluded`: such packets are not counted, and later rules of the label do not apply.
     """
 
     direction: Direction
@@ -218,14 +219,14 @@ class MeterRule(Record, frozen=True):
 
 
 class Meter(Record, frozen=True):
-    """A metering label: each packet that one of its rules is about counts once. Rules in the order they are asked."""
+    """A metering label. Its rules apply in this order, and a packet counts at most once."""
 
     label: str
     rules: tuple[MeterRule, ...]
 
 
 class Router(Record, frozen=True):
-    """A router whose place is this host. What it does not route to one of its ports goes to a next hop outside."""
+    """A router that is on this host. What it routes to none of its ports goes to a next hop outside."""
 
     id: str
     interfaces: tuple[RouterPort, ...]
@@ -234,9 +235,9 @@ class Router(Record, frozen=True):
     next_hops: tuple[str, ...] = ()
     """Beyond the gateway, one of each version of IP."""
     on_link: tuple[str, ...] = ()
-    """Prefixes of the external network that the gateway has no address in."""
+    """Further prefixes of the external network, in which the gateway has no address."""
     source_nat: bool = False
-    """Connections from inside leave with the gateway's IPv4 address, and none comes in but to floating IPs."""
+    """Connections from inside leave with the gateway's IPv4 address. From outside only floating IPs lead in."""
     routes: tuple[Route, ...] = ()
     floating_ips: tuple[FloatingIp, ...] = ()
     forwardings: tuple[Forwarding, ...] = ()
@@ -264,7 +265,7 @@ class Wiring(Record, frozen=True):
 
 
 class NotDone(Record, frozen=True):
-    """What of a wiring a host could not do: of a port, a network, a router or (`subject` empty) of all of it."""
+    """A part of a wiring that a host could not do. `subject`: the port, network or router; empty: the whole host."""
 
     subject: str
     reason: str
@@ -282,7 +283,7 @@ class InForce(Record, frozen=True):
 
 
 def own_pairs(port: Port) -> tuple[Pair, ...]:
-    """All addresses that a port may send from: its own, its link-local one, and those it is allowed beside."""
+    """All addresses that a port may send from: its own, its link-local one, and its allowed address pairs."""
     own = (Pair(mac=port.mac, prefix=address) for address in (*port.addresses, link_local(port.mac)))
     return (*own, *port.pairs)
 

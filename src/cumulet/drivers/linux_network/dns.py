@@ -16,7 +16,7 @@ from cumulet.host.record import Record
 TTL_SECONDS = 30
 LARGEST_QUESTION_BYTES = 512
 MOST_ADDRESSES = 8
-"""Of one name. So an answer is never longer than the 512 bytes that every client accepts."""
+"""Of one name: an answer is never longer than the 512 bytes that every client accepts."""
 QUESTIONS_A_SECOND = 100
 """From one address. Further questions get no answer."""
 QUESTIONS_A_SECOND_OF_A_NETWORK = 1000
@@ -38,14 +38,18 @@ class Zone(Record, frozen=True):
 
 
 def zone(network: w.Network) -> Zone | None:
-    """The zone of a network; None where its wiring has no names."""
-    if not network.names:
+    """The zone of a network; None where its wiring has no names, or no domain for them."""
+    if not _is_served(network):
         return None
     return Zone(
         domain=domain(network),
         hosts=tuple((name.hostname, name.addresses) for name in network.names),
         prefixes=tuple(subnet.cidr for subnet in network.subnets),
     )
+
+
+def _is_served(network: w.Network) -> bool:
+    return bool(network.names and domain(network))
 
 
 def domain(network: w.Network) -> str:
@@ -59,7 +63,7 @@ def servers(network: w.Network, subnets: Iterable[w.Subnet], version: int) -> tu
     As in Neutron, a list with the unspecified address means no server.
     """
     listed = [ip_address(server) for subnet in subnets for server in subnet.dns_servers]
-    if not listed and network.names:
+    if not listed and _is_served(network):
         return (w.METADATA_ADDRESS if version == 4 else w.METADATA_ADDRESS_6,)
     wanted = (str(server) for server in listed if server.version == version and not server.is_unspecified)
     return tuple(dict.fromkeys(wanted))
