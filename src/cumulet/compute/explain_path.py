@@ -50,7 +50,7 @@ WORDS = {
     "from-outside": "it comes from outside the cloud",
     "address-of-nobody": "nobody on this network has the address",
     "address-of-another-port": "another port has this address on the network it comes to",
-    "given-to-a-guest-to-route": "it is given to a guest as the next hop; what that does with it is not known",
+    "given-to-a-guest-to-route": "it is given to a guest as the next hop; what the guest does with it is not known",
     "floating-ip-leads-nowhere": "the floating IP is not associated",
     "router-down": "the router, or its port, is administratively down",
     "no-host-for-routers": "no host in service can have routers",
@@ -58,7 +58,7 @@ WORDS = {
     "no-route": "the router has no route to the destination",
     "link-local-is-not-routed": "link-local addresses are not routed",
     "begins-no-connection": "it belongs to no connection that the router knows, and begins none",
-    "nothing-leads-in": "from outside nothing comes in but to floating IPs and forwarded ports",
+    "nothing-leads-in": "from outside, packets come in only to floating IPs and forwarded ports",
     "the-router-itself": "the router answers it itself",
     "router-answers-pings-only": "it is for the router itself, which answers pings only",
     "translated": "the router translates it and sends it on",
@@ -66,10 +66,10 @@ WORDS = {
     "metadata-service": "the metadata service of the host answers it",
     "host-answers-metadata-only": "under this address the host answers HTTP on port 80 only",
     "outside": "it leaves the cloud; what becomes of it there is not known",
-    "elsewhere": "it goes elsewhere than to the port that was named",
-    BEYOND_SIGHT: "it goes on to what is another project's; what becomes of it there is not told",
+    "elsewhere": "it goes to another place than the port that was named",
+    BEYOND_SIGHT: "it goes on to another project's network or port; what becomes of it there is not told",
 }
-"""Of each reason of a hop."""
+"""What is said of each reason of a hop."""
 
 
 class PathQuery(Query, closed_since="2.1"):
@@ -79,7 +79,7 @@ class PathQuery(Query, closed_since="2.1"):
 
 
 class Ends(msgspec.Struct, frozen=True, kw_only=True):
-    """Two ports, or addresses. `project_id`: whose they are."""
+    """Two ports, or addresses, of the project `project_id`."""
 
     project_id: str | None
     sender: Port | str
@@ -87,7 +87,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PacketView(TypedDict):
-    """`type`: of ICMP."""
+    """`type`: the type of ICMP; None for other protocols."""
 
     source: str
     destination: str
@@ -118,7 +118,7 @@ class HopView(TypedDict):
 
 
 class PathView(TypedDict):
-    """`arrives` is None where the one who asks may not know."""
+    """`arrives` is None where the caller may not know."""
 
     arrives: bool | None
     reason: str

@@ -56,14 +56,14 @@ class At(StrEnum):
     ROUTER = "router"
     RECEIVER = "receiver"
     OUTSIDE = "outside"
-    """Not the cloud's, or not for the one who asks to see."""
+    """Outside the cloud, or of another project than the one who asks."""
 
 
 class Hop(Record, frozen=True):
     """What is decided at one place.
 
-    `id`: of the port or the router; outside the address. `host` is empty where no host was asked. `packet`: as it comes
-    here; `leaves`: as it goes on, where a router has changed it.
+    `id`: of the port or the router; outside, the address. `host`: the host that decides; empty where none does.
+    `packet`: as it arrives here; `leaves`: as it goes on, where a router has changed it.
     """
 
     at: At
@@ -75,7 +75,7 @@ class Hop(Record, frozen=True):
 
 
 class Path(Record, frozen=True):
-    """True where the packet arrives. `reason` and `rule` are of its last hop: the one that stopped it, or let it in."""
+    """True if the packet arrives. `reason` and `rule` are those of its last hop, which stopped it or let it in."""
 
     hops: tuple[Hop, ...]
 
@@ -93,7 +93,7 @@ class Path(Record, frozen=True):
 
 
 BEYOND_SIGHT = "beyond-sight"
-"""The reason where a path leads to what the one who asks may not see: whether it arrives is not said."""
+"""The reason where a path leads to something that the caller may not see. Whether the packet arrives is not told."""
 
 
 def path(
@@ -107,11 +107,11 @@ def path(
     version: int | None = None,
     project: str | None = None,
 ) -> Path:
-    """From one end to another: ports, or addresses. `protocol`: ``tcp``, ``udp`` or ``icmp`` (an echo request);
-    `port` is the receiver's, of tcp and udp; `version`: of IP, where both ends have both (default: 4).
+    """The path from one end to another: ports, or addresses. `protocol`: ``tcp``, ``udp`` or ``icmp`` (an echo
+    request). `port`: the receiver's, for tcp and udp. `version`: of IP; None: 4 where both ends have it, else 6.
 
-    `project`: whose ports and routers alone are looked at; None: everybody's. KeyError for an unknown protocol;
-    ValueError where tcp or udp has no port.
+    `project`: only this project's ports and routers are looked at; None: everybody's. KeyError for an unknown
+    protocol; ValueError where tcp or udp has no port.
     """
     number = PROTOCOLS[protocol]
     if number != ICMP and port is None:
@@ -203,7 +203,7 @@ class _Walk:
         return self._ends(At.SENDER, sender.id, packet, "no-common-ip-version")
 
     def _led_to(self, receiver: Port, version: int, protocol: int, port: int | None) -> str | None:
-        """The address by which a port is reached from outside."""
+        """The address at which a port is reached from outside; None if there is none."""
         if version == 6 or must_get(self._tx, Network, receiver.network_id).external:
             held = _addresses(self._tx, receiver)
             return next((address for address in held if ip_address(address).version == version), None)
@@ -218,7 +218,7 @@ class _Walk:
     # -- across networks
 
     def _across(self, network_id: str, address: str, packet: Packet) -> Path:
-        """On a network, to whoever has `address` there: the destination's, or that of the next hop to it."""
+        """Follow the packet to the port that has `address` on a network: the destination's address, or a next hop's."""
         for _ in range(MOST_ROUTERS):
             holder = self._holder(network_id, address)
             if holder is None or not self._is_seen(holder):
@@ -250,7 +250,10 @@ class _Walk:
         return behind.project_id == self._project
 
     def _entry(self, holder: Port) -> str | None:
-        """The port by which a router is entered: this one, or the gateway of whose floating IP it keeps the address."""
+        """The port by which a packet enters a router; None if `holder` belongs to no router.
+
+        It is `holder` itself, or the gateway port if `holder` keeps the address of a floating IP.
+        """
         if holder.device_owner in OF_ROUTERS:
             return holder.id
         floating = find_by(self._tx, FloatingIp, floating_port_id=holder.id)
@@ -267,7 +270,10 @@ class _Walk:
         return self._ends(At.RECEIVER, address, packet, "address-of-nobody")
 
     def _routed(self, entry: str, packet: Packet) -> tuple[str, str, Packet] | None:
-        """Through a router that is entered by this port: the network it goes on by, the address there, and as what."""
+        """Through the router of this port: the next network, the next hop's address there, and the packet as it leaves.
+
+        None: the packet ends here.
+        """
         port = must_get(self._tx, Port, entry)
         found = router_wiring.of_ids(self._tx, [port.device_id])
         if not found or all(entry != one.id for one in found[0].ports):
@@ -305,7 +311,10 @@ class _Walk:
         return self._path()
 
     def _way_of_guest(self, sender: Port, packet: Packet) -> str | None:
-        """The address that a guest sends it to: the destination's own, or a router's, as DHCP tells its guests."""
+        """The address of the guest's next hop: the destination itself on its own subnet, else a router that DHCP tells.
+
+        None: the subnet has no gateway.
+        """
         wanted, six = ip_address(packet.destination), packet.version == 6
         held = addresses.of_port(self._tx, sender.id)
         subnets = [must_get(self._tx, Subnet, fixed.subnet_id) for fixed in held if fixed.subnet_id is not None]
@@ -333,12 +342,12 @@ class _Walk:
         return self._path()
 
     def _instead(self, reason: str) -> Path:
-        """The last hop ends it after all."""
+        """The packet ends at the last hop, although it was let pass there."""
         self._hops[-1] = replace(self._hops[-1], verdict=Verdict(passes=False, reason=reason))
         return self._path()
 
     def _path(self) -> Path:
-        """What has been walked. A packet that ends elsewhere than at the port it was meant for has not arrived."""
+        """The hops so far. A packet that ends at another place than the port it was meant for has not arrived."""
         last = self._hops[-1]
         elsewhere = self._receiver is not None and last.at is not At.RECEIVER and last.verdict.reason != BEYOND_SIGHT
         if elsewhere and last.verdict.passes:
@@ -347,5 +356,5 @@ class _Walk:
 
 
 def _linked(port: Port, verdict: Verdict) -> Verdict:
-    """A packet that may pass needs a guest that is plugged in."""
+    """The verdict, but a packet passes only if a guest is plugged in."""
     return verdict if not verdict.passes or port.status == "ACTIVE" else Verdict(passes=False, reason="not-plugged")

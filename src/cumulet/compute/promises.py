@@ -73,7 +73,7 @@ KEPT: Mapping[str, Kept] = {
     "hw:watchdog_action": _says("disabled"),
     "hw:usb_model": _says("none"),
     "hw_rng:allowed": lambda value, flavor: value.strip().lower() in _TRUE,
-    "hw_video:ram_max_mb": _always,  # How much an image may ask for: nobody is given more than every guest has.
+    "hw_video:ram_max_mb": _always,  # The most that an image may ask for. No guest is given more than the usual.
     "os:secure_boot": _says("disabled"),
     **dict.fromkeys(
         ("hide_hypervisor_id", "hw:boot_menu", "hw:cpu_realtime", "hw:ephemeral_encryption", "hw:hide_hypervisor_id",
@@ -81,11 +81,11 @@ KEPT: Mapping[str, Kept] = {
         _no,
     ),
 }  # fmt: skip
-"""Known specs, and for which values what every guest is anyway keeps them. Others are not kept, whatever they say."""
+"""The known specs that every guest keeps, and with which values. Other known specs are not kept with any value."""
 
 
 class Promises(msgspec.Struct, frozen=True, kw_only=True):
-    """`resources`: all that its server claims of a host. `unkept`: the first spec that nobody keeps."""
+    """`resources`: all that a server claims of its host. `unkept`: the first spec that no host keeps."""
 
     resources: Mapping[str, int]
     required: frozenset[str] = frozenset()
@@ -143,7 +143,7 @@ def _is_kept(name: str, value: str, flavor: Flavor) -> bool:
 
 
 def unfit_hosts(tx: Tx, promises: Promises, consumer: str) -> dict[str, Unfit]:
-    """Hosts that do not have what is promised beside vCPUs, memory and disk: of each, one thing that it lacks."""
+    """Hosts that lack something that is promised besides vCPUs, memory and disk. Of each, one thing that it lacks."""
     found: dict[str, Unfit] = {}
     of_all = (_room(tx, promises, consumer), _traits(tx, promises), _aggregates(tx, promises), _disks(tx, promises))
     for host, unfit in itertools.chain(*of_all):

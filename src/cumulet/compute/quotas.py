@@ -20,7 +20,7 @@ DEFAULTS: Mapping[str, int] = {
     "ram": 51200, "security_group_rules": -1, "security_groups": -1, "server_group_members": 10,
     "server_groups": 10,
 }  # fmt: skip
-"""Upstream's own; -1 is no limit. Network resources are counted by the network service, here they are only told."""
+"""Upstream's own; -1 is no limit. The network service counts its own resources: here their limits are only shown."""
 
 PER_USER_COUNTED = ("instances", "cores", "ram")
 
@@ -62,7 +62,7 @@ _RESIZED = sa.select(_more(resized_servers.c.flavor, "vcpus"), _more(resized_ser
 )
 _MORE_BY_PROJECT = (_RESIZING, _RESIZED)
 _MORE_BY_USER = tuple(one.where(servers.c.user_id == sa.bindparam("of_user")) for one in _MORE_BY_PROJECT)
-"""What resizes have taken, or may give back, beyond what their servers are now: the larger of both flavors counts."""
+"""What resizes hold beyond the flavors that their servers have now. Of both flavors the larger amount counts."""
 
 
 def default_limits(tx: Tx) -> dict[str, int]:

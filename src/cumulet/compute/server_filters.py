@@ -45,7 +45,7 @@ _OPEN_FILTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("2.90", ("hostname",)),
 )  # fmt: skip
-"""What callers without the rule for all filters may use, by microversion; the rest is silently dropped."""
+"""What callers who may not use all filters can use, by microversion. Their other filters are ignored, as upstream."""
 
 _SORT_KEYS = (
     "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at",
@@ -70,7 +70,7 @@ def _keys(*names: str) -> Any:
 
 
 class ServersQuery(Query, closed_since="2.75", ignored="^_"):
-    """All names Nova knows; what each means is below. Names that begin with ``_`` are refused later, by name."""
+    """All names that Nova knows. Names that begin with ``_`` are refused later, each by its name."""
 
     user_id: Text = None
     project_id: Text = None
@@ -181,7 +181,7 @@ def _allowed_options(call: Call[object, object]) -> dict[str, str]:
 
 
 def _scope(call: Call[object, object], options: dict[str, str], all_tenants_rule: str) -> list[Condition]:
-    """The caller's own project, or with `all_tenants` and its rule those asked for."""
+    """The caller's own project; with `all_tenants`, if its rule allows that, the projects asked for."""
     locked = options.get("locked")
     conditions = [servers.c.locked.is_(_boolean(locked))] if locked is not None else []
     if _all_tenants(options):
@@ -218,7 +218,7 @@ def _boolean(text: str) -> bool:
 
 
 def _status_conditions(call: Call[object, object], options: dict[str, str]) -> list[Condition] | None:
-    """By `status`, which stands for vm_states and task_states, and whether deleted ones show; None: nothing fits."""
+    """The conditions for `status` (which stands for vm_states and task_states) and `deleted`. None: no server fits."""
     conditions: list[Condition] = []
     deleted = _deleted(options)
     if "status" in call.query:
@@ -242,7 +242,7 @@ def _status_conditions(call: Call[object, object], options: dict[str, str]) -> l
 
 
 def _deleted(options: dict[str, str]) -> bool | None:
-    """None: both, which is what asking for changes means."""
+    """Whether only deleted servers are asked for. None: deleted and others, as when changes are asked for."""
     if (text := options.get("deleted")) is not None:
         return _WORDS.get(text.strip().lower(), False)
     return None if "changes-since" in options or "changes-before" in options else False
@@ -265,7 +265,7 @@ def _config_drive(value: str) -> Condition:
 
 
 def _with_address(version: int) -> Callable[[str], Condition]:
-    """Any address of the server contains the text, as Nova asks Neutron."""
+    """Servers with an address that contains the text, as Nova asks Neutron."""
     dotted = "." if version == 4 else ":"
 
     def condition(value: str) -> Condition:
@@ -343,7 +343,7 @@ _MOMENTS = {
 
 
 def _patterns(tx: Tx, options: dict[str, str], conditions: Sequence[Condition]) -> list[Condition]:
-    """Plain text is looked for by the database; a real pattern is matched here, over what the rest leaves."""
+    """The database looks for plain text. A real pattern is matched here, on what the other conditions leave."""
     found: list[Condition] = []
     for name, value in options.items():
         if name in _MATCHED:
@@ -390,11 +390,11 @@ _ORDER: dict[str, sa.ColumnElement[Any]] = {
     "updated_at": servers.c.updated_at_us, "user_id": servers.c.user_id, "uuid": servers.c.id,
     "vm_state": servers.c.vm_state,
 }  # fmt: skip
-"""Sort keys; those left out are the same for every server."""
+"""Sort keys. Those that are the same for every server are left out."""
 
 
 def _order(call: Call[object, object]) -> Order:
-    """(column, descending) in turn; ends with the row's number, so that every order is total."""
+    """Pairs (column, descending). The last is the row's number, so that every order is total."""
     keys = [key.strip() for key in call.query.getall("sort_key")]
     directions = [direction.strip() for direction in call.query.getall("sort_dir")]
     ignored: tuple[str, ...] = _IGNORED_SORT_KEYS
@@ -419,7 +419,7 @@ def _order(call: Call[object, object]) -> Order:
 
 
 def _after(call: Call[object, object], marker: str, order: Order, *, project: str | None) -> Condition:
-    """Everything that comes after the marker's row in this order."""
+    """The condition for what comes after the marker's row in this order."""
     query = sa.select(*(column for column, _ in order)).where(servers.c.id == marker)
     if project is not None:
         query = query.where(servers.c.project_id == project)

@@ -87,7 +87,7 @@ def status_of(vm_state: str, task_state: str | None, *, deleted: bool = False) -
 
 
 def states_of(statuses: Iterable[str]) -> tuple[set[str], set[str]]:
-    """vm_states and task_states that show as one of `statuses`; task state "default": any that is not special."""
+    """vm_states and task_states that show as one of `statuses`. "default": a task state without its own status."""
     wanted = {status.lower() for status in statuses}
     vm_states = {state for state, status in _OTHER_STATES.items() if status.lower() in wanted}
     task_states = {"default"} if vm_states else set()
@@ -109,7 +109,7 @@ def host_id(project_id: str, host: str | None) -> str:
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a server an answer shows, by microversion, operation and what the caller may see."""
+    """What an answer shows of a server. It depends on the microversion, the operation and what the caller may see."""
 
     full: bool
     """All attributes; else what PUT answers before 2.75."""
@@ -140,12 +140,12 @@ def shown(call: Call[object, object], *, full: bool = True, groups: bool = False
 
 
 class Viewer:
-    """Renders servers for one answer. Made with all that the rendered servers need already loaded."""
+    """Renders servers for one answer. All that it needs is loaded when it is made."""
 
     def __init__(
         self, call: Call[object, object], what: Shown, found: Sequence[Row], only: ServerToShow | None = None
     ) -> None:
-        """`found`: rows of `select_for_views`; `only`: what is known of the one to show."""
+        """`found`: rows of `select_for_views`. `only`: the one server to show, which was read already."""
         self.call = call
         self.what = what
         self.rows = [server_row(*row) for row in found] if only is None else [only.row]
@@ -335,7 +335,7 @@ _STEPS: tuple[tuple[str, Callable[[Viewer, ServerRow, ServerView], None]], ...] 
 
 
 def addresses(ports: Sequence[PortView], *, extended: bool) -> dict[str, list[Address]]:
-    """Addresses by network name, each fixed one followed by its floating one."""
+    """Addresses by network name. A floating address follows its fixed one."""
     by_network: dict[str, list[Address]] = {}
     for port in ports:
         entries = by_network.setdefault(port.network_name, [])
@@ -375,7 +375,7 @@ def view_server(call: Call[object, object], server_id: str, what: Shown) -> Serv
 
 
 class ServerToShow:
-    """A server's row with its host's, and whether there is anything to look up elsewhere."""
+    """A server's row with its host's row, and whether other tables have something about it."""
 
     __slots__ = ("has_groups", "has_ports", "has_tags", "host", "row")
 
@@ -410,7 +410,7 @@ def _whole_second(second: int) -> str:
 
 
 def _moment(time_us: int | None) -> str | None:
-    """As `clock.iso_us`; a list's servers were launched in few different seconds."""
+    """As `clock.iso_us`, but quicker for a list: many of its servers were launched in the same second."""
     if time_us is None:
         return None
     return f"{_whole_second(time_us // 1_000_000)}.{time_us % 1_000_000:06}"
@@ -449,7 +449,7 @@ def _hosts(tx: Tx) -> dict[str | None, HostRow]:
 
 
 def _host_status(host: HostRow | None, row: ServerRow) -> str:
-    """Nova's order: what an administrator declared comes before what is observed."""
+    """In Nova's order: what an administrator has declared counts before what was observed."""
     if row.host is None or host is None:
         return ""
     if host.forced_down:

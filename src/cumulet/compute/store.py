@@ -235,7 +235,7 @@ server_group_members = sa.Table(
     sa.Column("group_id", sa.ForeignKey("server_groups.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("server_id", sa.String(36), primary_key=True, index=True),
 )
-"""Rows outlive their server: what reads them joins `servers` and leaves deleted ones out."""
+"""Rows stay when their server is deleted: readers join `servers` and leave deleted ones out."""
 
 aggregates = sa.Table(
     "aggregates",
@@ -311,7 +311,7 @@ def _as_row(server: Server) -> dict[str, object]:
 
 
 def update_server(tx: Tx, server: Server, *, now_us: int, **changes: object) -> Server:
-    """Change columns of a server that is as `server` says (its revision), or Conflict. `host`: see `change_owner`."""
+    """Change columns of a server. Conflict if its revision is no longer `server`'s. `host`: see `change_owner`."""
     if "host" in changes:
         raise AssertionError("ownership changes in change_owner alone")
     matched = tx.changed(
@@ -336,7 +336,7 @@ _SETTLE_TASK = _SETTLE.values(
 
 
 def settle_server(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> None:
-    """Change columns of a server whatever its revision; a delete that waits keeps its mark as the task state."""
+    """Change columns of a server whatever its revision. If a delete waits, the task state keeps its mark."""
     if "host" in changes:
         raise AssertionError("ownership changes in change_owner alone")
     values = {k: getattr(v, "value", v) for k, v in changes.items()} | {"of_id": server_id, "updated_at_us": now_us}
@@ -359,7 +359,7 @@ def begin_scheduling(
     tx: Tx, server_ids: Sequence[str], operation_ids: Sequence[str], *, request_id: str, user_id: str,
     project_id: str | None, now_us: int,
 ) -> list[int]:  # fmt: skip
-    """Servers of one request, inserted by this transaction, begin to boot; the ids of their `create` actions."""
+    """Begin to boot servers of one request, inserted in this transaction. Returns the ids of their `create` actions."""
     for part in in_parts(server_ids):
         tx.run(_SCHEDULING, {"of_ids": list(part), "updated_at_us": now_us})
     rows = [
@@ -380,9 +380,9 @@ _MOVE = _OF_GENERATION.where(servers.c.host == sa.bindparam("of_host")).values(r
 
 
 def change_owner(tx: Tx, server_id: str, *, old: str | None, new: str | None, generation: int, now_us: int) -> int:
-    """The one statement that moves ownership: from `old` at `generation` to `new`; returns the new generation.
+    """The one statement that moves ownership from `old` at `generation` to `new`. Returns the new generation.
 
-    Conflict when the record says otherwise: then somebody else decided, and nothing was changed.
+    Conflict if the record says otherwise: then somebody else has decided, and nothing is changed.
     """
     held = {"of_id": server_id, "of_generation": generation}
     taken = {"host": new, "generation": generation + 1, "updated_at_us": now_us}

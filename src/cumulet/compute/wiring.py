@@ -46,13 +46,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WATCHED = network.TABLES
-"""The tables that `described` reads, except `hosts`: it is written at every heartbeat. The timer finds what is new
-there, such as an address."""
+"""The tables that `described` reads, except `hosts`, which is written at every heartbeat. The timer finds what is new
+in `hosts`, such as an address."""
 
 SECONDS_BETWEEN = 1.0
-"""How soon a change without a notice is seen, such as a host's new address; and the longest rest of two rounds."""
+"""How soon a change without a notice is seen, such as a host's new address. Also the longest rest after a round."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
-"""How soon a host is told the same again: so changes that somebody made on it are put right."""
+"""How soon a host is told the same again. That puts right what somebody has changed on it."""
 SECONDS_UNTIL_RETRY = 5.0
 """The same, if the host could not do a part of it."""
 
@@ -66,8 +66,8 @@ class Read(Protocol):
 def described(tx: Tx, host: str) -> Wiring:
     """The wiring of a host as the records are now, without a revision.
 
-    What the host does not offer to keep is left out: an agent of the version before refuses a wiring with a field that
-    it does not know.
+    Fields for features that the host does not offer are left out: an agent of the version before refuses a wiring
+    with a field that it does not know.
     """
     addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
     made = network.wiring(tx, host, addresses_of, router_hosts)
