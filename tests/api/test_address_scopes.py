@@ -76,7 +76,7 @@ def test_a_router_that_would_join_two_scopes_is_refused(member: Client) -> None:
     assert call(member, "GET", f"/subnetpools/{apart_pool}")["subnetpool"]["address_scope_id"] == first
 
 
-def test_a_gateway_in_the_scope_of_the_inside_is_for_routers_that_do_not_translate(cloud: TestCloud) -> None:
+def test_a_router_within_one_scope_may_not_translate(cloud: TestCloud) -> None:
     admin = cloud.persona("admin")
     ours = scope(admin)
     outside, _ = network_of(admin, pool(admin, "10.0.0.0/16", ours))
@@ -113,7 +113,7 @@ def test_another_projects_scope_is_used_only_while_it_is_shared(
     assert call(member, "DELETE", f"/rbac-policies/{policy}").status == 204
 
 
-def test_a_scope_that_is_everybodys_stays_so(cloud: TestCloud, member: Client) -> None:
+def test_a_scope_that_is_shared_with_everybody_stays_shared(cloud: TestCloud, member: Client) -> None:
     admin = cloud.persona("admin")
     ours = scope(member)
     assert call(member, "PUT", f"/address-scopes/{ours}", {"address_scope": {"shared": True}}).status == 403

@@ -49,7 +49,7 @@ def test_the_rule_that_decides_is_told_with_what_its_owner_wrote(member: Client,
     assert (ping["protocol"], ping["type"], ping["destination_port"]) == ("icmp", 8, None)
 
 
-def test_so_many_routers_are_followed_and_no_more(
+def test_a_path_is_followed_through_a_bounded_number_of_routers(
     member: Client, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With none to follow, the path ends where it begins; otherwise a circle of routers would have no end."""
@@ -64,7 +64,9 @@ def test_hosts_are_told_to_administrators_only(member: Client, admin: Client, tw
     assert {hop["host"] for hop in told(admin, *two)["hops"]} <= {"host1", "host2"}
 
 
-def test_another_projects_ports_are_as_unknown_as_none(cloud: TestCloud, member: Client, two: tuple[str, str]) -> None:
+def test_another_projects_ports_are_answered_like_unknown_ones(
+    cloud: TestCloud, member: Client, two: tuple[str, str]
+) -> None:
     other = cloud.persona("other_member")
     network = made(other, "network", name="theirs")
     made(other, "subnet", network_id=network, cidr="10.9.0.0/24", ip_version=4)
@@ -74,7 +76,7 @@ def test_another_projects_ports_are_as_unknown_as_none(cloud: TestCloud, member:
         assert (answer.status, answer["itemNotFound"]["message"]) == (404, f"Port {theirs} could not be found.")
 
 
-def test_what_becomes_of_a_packet_on_what_is_anothers_is_not_told(
+def test_what_becomes_of_a_packet_at_another_projects_port_is_not_told(
     cloud: TestCloud, member: Client, admin: Client
 ) -> None:
     other = cloud.persona("other_member")
@@ -89,7 +91,7 @@ def test_what_becomes_of_a_packet_on_what_is_anothers_is_not_told(
     assert told(admin, ours, "10.3.0.250")["reason"] == "address-of-nobody"
 
 
-def test_another_projects_floating_ip_is_an_address_outside_like_any(
+def test_another_projects_floating_ip_looks_like_any_address_outside(
     cloud: TestCloud, member: Client, admin: Client
 ) -> None:
     floating = []

@@ -65,7 +65,7 @@ def test_a_port_of_the_users_own_is_only_unplugged(member: Client, network: str)
     assert (left["device_id"], left["status"]) == ("", "DOWN")
 
 
-def test_nothing_named_is_the_one_network_there_is(member: Client, network: str) -> None:
+def test_the_only_network_is_taken_where_none_is_named(member: Client, network: str) -> None:
     server = create(member, networks="none")["id"]
     answer = member.compute("POST", f"/servers/{server}/os-interface", {})
     assert answer["interfaceAttachment"]["net_id"] == network
@@ -74,14 +74,14 @@ def test_nothing_named_is_the_one_network_there_is(member: Client, network: str)
     assert member.compute("POST", f"/servers/{server}/os-interface", {}).status == 400
 
 
-def test_without_any_network_there_is_none_to_plug_in(member: Client) -> None:
+def test_without_any_network_no_port_is_made(member: Client) -> None:
     server = create(member, networks="none")["id"]
     answer = member.compute("POST", f"/servers/{server}/os-interface", {})
     assert answer.status == 400
     assert "none are available" in answer["badRequest"]["message"]
 
 
-def test_what_cannot_be_is_refused_as_nova_does(member: Client, network: str) -> None:
+def test_impossible_ports_are_refused_as_by_nova(member: Client, network: str) -> None:
     server = create(member, networks="none")["id"]
     assert attach(member, server, net_id=NOBODY).status == 404
     assert attach(member, server, port_id=NOBODY).status == 404
@@ -99,7 +99,7 @@ def test_what_cannot_be_is_refused_as_nova_does(member: Client, network: str) ->
     assert len(ports(member, server)) == 1, "refusals change nothing"
 
 
-def test_a_stopped_server_has_it_at_its_next_start_and_a_suspended_one_is_refused(
+def test_a_stopped_server_has_the_port_at_its_next_start_and_a_suspended_one_is_refused(
     cloud: TestCloud, member: Client, network: str
 ) -> None:
     server = create(member, networks="none")["id"]
@@ -118,7 +118,7 @@ def test_a_stopped_server_has_it_at_its_next_start_and_a_suspended_one_is_refuse
     assert "vm_state suspended" in refused["conflictingRequest"]["message"]
 
 
-def test_there_is_an_end_to_how_many(member: Client, network: str) -> None:
+def test_a_server_has_a_bounded_number_of_ports(member: Client, network: str) -> None:
     server = create(member, networks="none")["id"]
     for count in range(1, MOST_NICS + 1):
         assert attach(member, server, net_id=network).status == 200

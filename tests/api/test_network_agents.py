@@ -89,5 +89,5 @@ def test_an_agent_is_described_and_neither_disabled_nor_deleted(admin: Client) -
 
 
 @pytest.mark.parametrize("change", [{"host": "host9"}, {"description": "x" * 256}, {"admin_state_up": "perhaps"}])
-def test_a_change_that_means_nothing_is_refused(admin: Client, change: dict[str, Any]) -> None:
+def test_an_invalid_change_is_refused(admin: Client, change: dict[str, Any]) -> None:
     assert call(admin, "PUT", f"/agents/{agents(admin)[0]['id']}", {"agent": change}).status == 400

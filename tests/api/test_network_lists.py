@@ -65,7 +65,7 @@ def test_a_value_is_found_however_it_is_spelled(
         "security-group-rules?protocol=nothing",
     ],
 )
-def test_what_is_not_understood_is_refused(admin: Client, query: str) -> None:
+def test_an_unknown_filter_or_value_is_refused(admin: Client, query: str) -> None:
     assert call(admin, "GET", f"/{query}").status == 400
 
 

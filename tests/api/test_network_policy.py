@@ -143,7 +143,7 @@ def test_only_administrators_and_services_see_where_a_port_is(cloud: TestCloud) 
     assert call(cloud.persona("member"), "GET", "/networks?provider:network_type=vxlan")["networks"] == []
 
 
-def test_another_projects_things_are_exactly_as_unknown_as_none(cloud: TestCloud) -> None:
+def test_another_projects_things_are_answered_exactly_like_unknown_ones(cloud: TestCloud) -> None:
     member = cloud.persona("member")
     network_id, subnet_id = network_with_subnet(member)
     port = make(member, "port", network_id=network_id)
@@ -177,7 +177,7 @@ def test_another_projects_things_are_exactly_as_unknown_as_none(cloud: TestCloud
             assert (listed.status, listed[plural]) == (200, []), (persona, collection)
 
 
-def test_a_reference_is_checked_like_the_thing_itself(cloud: TestCloud) -> None:
+def test_a_reference_to_another_projects_thing_is_refused_like_one_to_nothing(cloud: TestCloud) -> None:
     member, other = cloud.persona("member"), cloud.persona("other_member")
     network_id, subnet_id = network_with_subnet(member)
     port = make(member, "port", network_id=network_id)
@@ -260,7 +260,7 @@ def test_a_move_has_a_second_binding_that_services_make_and_activate(cloud: Test
     assert hosts() == {}
 
 
-def test_a_servers_port_is_computes_until_the_server_lets_go(cloud: TestCloud) -> None:
+def test_a_servers_port_is_changed_by_compute_only_until_the_server_is_gone(cloud: TestCloud) -> None:
     member, admin = cloud.persona("member"), cloud.persona("admin")
     network_id, _ = network_with_subnet(member)
     port = make(member, "port", network_id=network_id)

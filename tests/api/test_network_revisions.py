@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cumulet.network.service import NETWORK
-from cumulet.testing import Client
+from cumulet.testing import Answer, Client
 from tests.api.test_network_stories import call, make, network_with_subnet, public
 
 PATHS = {
@@ -128,5 +128,6 @@ def test_what_belongs_to_a_resource_counts_its_revision(member: Client) -> None:
     ]
     for number, (path, step, rises) in enumerate(steps):
         before = revision(member, path)
-        step()
+        done = step()
+        assert not isinstance(done, Answer) or done.status < 300, f"step {number} of {path}: {done.text}"
         assert (revision(member, path) > before) is rises, f"step {number} of {path}"

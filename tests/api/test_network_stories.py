@@ -368,7 +368,7 @@ def test_a_path_may_end_in_json(member: Client) -> None:
     assert call(member, "DELETE", f"/networks/{network_id}.json").status == 204
 
 
-def test_a_topology_is_made_for_who_does_not_want_to_describe_one(member: Client, other_member: Client) -> None:
+def test_a_topology_is_made_for_a_project_that_asks_for_one(member: Client, other_member: Client) -> None:
     path = f"/auto-allocated-topology/{member.project_id}"
     assert call(member, "GET", f"{path}?fields=dry-run")["auto_allocated_topology"]["id"] == "dry-run=pass"
     made = call(member, "GET", path)["auto_allocated_topology"]["id"]
@@ -379,7 +379,7 @@ def test_a_topology_is_made_for_who_does_not_want_to_describe_one(member: Client
     assert call(member, "GET", f"/networks/{made}").status == 404
 
 
-def test_what_is_there_is_named_and_what_is_missing_says_so(member: Client) -> None:
+def test_extensions_that_are_offered_are_listed_and_others_answer_404(member: Client) -> None:
     aliases = {extension["alias"] for extension in call(member, "GET", "/extensions")["extensions"]}
     assert {"router", "security-group", "binding-extended", "auto-allocated-topology"} <= aliases
     assert call(member, "GET", "/extensions/router").status == 200

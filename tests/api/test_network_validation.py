@@ -94,7 +94,7 @@ def test_a_subnets_gateway_and_pools_follow_from_its_range(
         ({"cidr": V6, "ip_version": 6, "ipv6_ra_mode": "slaac", "enable_dhcp": False}, 400, "InvalidInput"),
     ],
 )
-def test_a_subnet_that_cannot_be_is_refused(
+def test_an_impossible_subnet_is_refused(
     member: Client, attributes: dict[str, Any], status: int, kind: str | None
 ) -> None:
     network_id = make(member, "network")["id"]
@@ -189,7 +189,7 @@ def test_an_address_that_no_port_can_have_is_refused(
     assert kind in (None, kind_of(refused))
 
 
-def test_a_subnet_of_others_is_as_unknown_as_one_that_is_not(member: Client, other_member: Client) -> None:
+def test_another_projects_subnet_is_answered_like_an_unknown_one(member: Client, other_member: Client) -> None:
     network_id, _ = network_with_subnet(member)
     _, foreign = network_with_subnet(other_member)
     answers = [

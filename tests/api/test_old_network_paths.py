@@ -60,7 +60,7 @@ def test_networks_have_their_ids_and_names_and_nothing_else(member: Client, topo
     assert of_tenant in old(member, "GET", "/os-tenant-networks")["networks"]
 
 
-def test_only_administrators_see_the_names_of_what_is_the_systems(there: TestCloud, member: Client) -> None:
+def test_only_administrators_see_the_attributes_of_the_system(there: TestCloud, member: Client) -> None:
     assert "vlan" in old(there.persona("admin"), "GET", "/os-networks")["networks"][0]
     assert "vlan" not in old(member, "GET", "/os-networks")["networks"][0]
 
@@ -164,7 +164,7 @@ def test_the_quota_of_groups_is_networks(there: TestCloud) -> None:
     assert old(other, "POST", "/os-security-groups", wanted).status == 403
 
 
-def test_what_is_no_uuid_or_nobodys(member: Client) -> None:
+def test_an_id_that_is_no_uuid_or_unknown_is_refused(member: Client) -> None:
     assert old(member, "GET", "/os-security-groups/web").status == 400
     assert old(member, "GET", f"/os-security-groups/{NOBODYS}").status == 404
     assert old(member, "DELETE", f"/os-security-group-rules/{NOBODYS}").status == 404
@@ -208,13 +208,13 @@ def test_a_pool_need_not_be_named_where_there_is_one(member: Client) -> None:
         ({}, 400),
     ],
 )
-def test_a_floating_ip_that_is_wrong(
+def test_an_invalid_floating_ip_is_refused(
     member: Client, topology: dict[str, str], body: dict[str, str], status: int
 ) -> None:
     assert old(member, "POST", f"/servers/{topology['server']}/action", {"addFloatingIp": body}).status == status
 
 
-def test_another_projects_floating_ip_leads_nowhere_new(
+def test_another_projects_floating_ip_cannot_be_redirected(
     there: TestCloud, member: Client, topology: dict[str, str]
 ) -> None:
     floating = old(there.persona("other_member"), "POST", "/os-floating-ips", {"pool": "public"})["floating_ip"]

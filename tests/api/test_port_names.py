@@ -47,7 +47,7 @@ def test_a_ports_whole_name_ends_in_the_domain_of_its_network(member: Client) ->
 
 
 @pytest.mark.parametrize("domain", ["example.org", "x_y.", "-x.", "a..b.", ".", "a.1.", "x" * 64 + ".", "a." * 127])
-def test_a_domain_that_is_none_is_refused(member: Client, domain: str) -> None:
+def test_what_is_no_domain_name_is_refused(member: Client, domain: str) -> None:
     answer = call(member, "POST", "/networks", {"network": {"dns_domain": domain}})
     assert (answer.status, "dns_domain" in answer.text) == (400, True)
 
@@ -64,7 +64,7 @@ def test_a_name_that_its_domain_makes_too_long_is_refused(member: Client) -> Non
     assert call(member, "PUT", f"/ports/{port}", long).status == 400
 
 
-def test_a_servers_ports_are_called_as_it_is_until_they_are_its_no_more(cloud: TestCloud, member: Client) -> None:
+def test_the_ports_of_a_server_have_its_name_until_they_are_detached(cloud: TestCloud, member: Client) -> None:
     network, _ = network_with_subnet(member)
     own = make(member, "port", network_id=network)["id"]
     server = create(member, name="My Server", networks=[{"uuid": network}, {"port": own}])["id"]
@@ -82,7 +82,7 @@ def test_a_servers_ports_are_called_as_it_is_until_they_are_its_no_more(cloud: T
     assert call(member, "GET", f"/ports/{own}")["port"]["dns_name"] == ""
 
 
-def test_a_port_that_is_called_otherwise_is_not_given_to_a_server(member: Client) -> None:
+def test_a_server_gets_no_port_that_has_another_name(member: Client) -> None:
     network, _ = network_with_subnet(member)
     port = make(member, "port", network_id=network, dns_name="db")["id"]
     server = create(member, networks="none")["id"]

@@ -123,7 +123,7 @@ def test_a_policy_has_one_mark_and_ends_with_it(manager: Client) -> None:
     assert call(manager, "DELETE", f"/qos/policies/{policy}").status == 204
 
 
-def test_no_packet_is_to_be_marked_where_a_host_cannot(cloud: TestCloud, manager: Client, member: Client) -> None:
+def test_a_mark_is_refused_where_a_host_cannot_set_it(cloud: TestCloud, manager: Client, member: Client) -> None:
     marking = marked(manager, 26)
     network, _ = network_with_subnet(member)
     server = create(member, networks="none")["id"]
@@ -150,7 +150,7 @@ PROMISES = [
 
 
 @pytest.mark.parametrize(("name", "value", "what"), PROMISES)
-def test_what_is_promised_is_written_down_and_had_by_nothing_while_no_host_keeps_it(
+def test_a_promise_is_kept_on_record_and_refused_in_use_while_no_host_keeps_it(
     manager: Client, member: Client, name: str, value: str, what: str
 ) -> None:
     policy, kind = qos_policy(manager), f"{name}_rule"
@@ -296,7 +296,7 @@ def test_a_host_whose_agent_is_of_the_version_before_is_told_no_limits(
         assert told(cloud, port).id == port
 
 
-def test_only_a_policy_that_is_seen_can_be_had(cloud: TestCloud, manager: Client, member: Client) -> None:
+def test_only_a_policy_in_sight_can_be_used(cloud: TestCloud, manager: Client, member: Client) -> None:
     other, admin = cloud.persona("other_member"), cloud.persona("admin")
     ours = qos_policy(manager, ("egress", 1000, 0))
     network, _ = network_with_subnet(other)
@@ -409,7 +409,7 @@ def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, m
         {"max_kbps": 1, "min_kbps": 1},
     ],
 )
-def test_a_rule_that_means_nothing_is_refused(manager: Client, rule: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_refused(manager: Client, rule: dict[str, Any]) -> None:
     path = f"/qos/policies/{qos_policy(manager)}/{LIMITS}"
     assert call(manager, "POST", path, {"bandwidth_limit_rule": rule}).status == 400
 
@@ -426,7 +426,7 @@ def test_one_direction_is_limited_once(manager: Client) -> None:
     assert call(manager, "GET", f"/qos/policies/{other}/{LIMITS}/{first['id']}").status == 404
 
 
-def test_forwarded_ports_are_not_limited_and_it_is_said(manager: Client, member: Client) -> None:
+def test_limits_of_forwarded_ports_are_refused_with_501(manager: Client, member: Client) -> None:
     slow = qos_policy(manager, ("egress", 1000, 0))
     network, subnet = network_with_subnet(member)
     router = make(member, "router", external_gateway_info={"network_id": public(member)})["id"]

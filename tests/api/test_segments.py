@@ -32,7 +32,9 @@ def test_each_network_has_one_segment_which_administrators_see(member: Client, a
     assert (gone.status, gone["NeutronError"]["type"]) == (404, "SegmentNotFound")
 
 
-def test_a_network_gets_no_second_segment_and_what_is_missing_is_said(member: Client, admin: Client) -> None:
+def test_a_network_gets_no_second_segment_and_missing_resources_answer_501_or_404(
+    member: Client, admin: Client
+) -> None:
     network = make(member, "network")["id"]
     body = {"segment": {"network_id": network, "network_type": "vxlan", "segmentation_id": 77}}
     assert call(admin, "POST", "/segments", body).status == 501

@@ -126,7 +126,7 @@ def test_auto_makes_a_topology_once_where_there_is_a_default_way_out(lab: Lab) -
     assert first[0].network_id == second[0].network_id
 
 
-def test_what_is_unknown_or_not_ours_is_refused_alike(lab: Lab) -> None:
+def test_unknown_things_and_those_of_others_are_refused_alike(lab: Lab) -> None:
     theirs = lab.network(project=THEIRS)
     their_port = lab.port(theirs, THEIRS)
     for request in (
@@ -138,7 +138,7 @@ def test_what_is_unknown_or_not_ours_is_refused_alike(lab: Lab) -> None:
         assert lab.refused(request) == 400
 
 
-def test_a_port_of_theirs_on_our_network_is_not_ours_to_plug(lab: Lab) -> None:
+def test_another_projects_port_on_our_network_is_refused(lab: Lab) -> None:
     port = lab.port(lab.network(), THEIRS)
     assert lab.refused((RequestedNetwork(port_id=port.id),)) == 400
 

@@ -78,7 +78,9 @@ def test_a_server_is_active_after_its_host_has_said_that_its_ports_are_plugged(
     assert status_of(member, port) == "ACTIVE"
 
 
-def test_what_no_operation_has_seen_is_learned_from_the_host(cloud: TestCloud, member: Client, network: str) -> None:
+def test_what_happens_outside_of_operations_is_learned_from_the_host(
+    cloud: TestCloud, member: Client, network: str
+) -> None:
     """A guest that powers itself off unplugs its ports."""
     port = make(member, "port", network_id=network)["id"]
     server = boot(member, networks=[{"port": port}])
@@ -92,7 +94,7 @@ def test_what_no_operation_has_seen_is_learned_from_the_host(cloud: TestCloud, m
     assert status_of(member, port) == "DOWN"
 
 
-def test_a_port_that_is_administratively_down_is_down_whoever_is_plugged_in(
+def test_a_port_that_is_administratively_down_is_down_although_a_guest_is_plugged_in(
     cloud: TestCloud, member: Client, network: str
 ) -> None:
     def set_up(port: str, *, up: bool) -> None:

@@ -86,7 +86,7 @@ def test_its_host_has_all_of_a_router_and_the_other_hosts_know_where_it_is(route
     assert routed.of(routed.others[1]) == w.Wiring(host=routed.others[1])
 
 
-def test_a_router_of_a_host_that_is_not_there_is_on_another_and_one_that_is_down_nowhere(routed: Routed) -> None:
+def test_a_router_is_on_another_host_when_its_own_is_gone_and_nowhere_while_it_is_down(routed: Routed) -> None:
     left = [name for name in NAMES if name != routed.host]
     assert routed.of(routed.host, left).routers == ()
     assert [len(routed.of(name, left).routers) for name in left].count(1) == 1

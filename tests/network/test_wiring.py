@@ -99,7 +99,7 @@ def test_a_host_is_told_the_names_of_all_ports_of_its_networks_and_of_no_others(
     assert [network.names for network in cloud.of("host3").networks] == [()]
 
 
-def test_a_port_that_no_server_has_is_wired_nowhere_whatever_its_binding_says(cloud: Cloud) -> None:
+def test_a_port_without_a_server_is_wired_nowhere_even_if_it_is_bound(cloud: Cloud) -> None:
     network = cloud.network("10.0.0.0/24")
     new = port_life.NewPort(project_id=OURS, host="host1")
     cloud.db.write(lambda tx: port_life.make(tx, cloud.clock, network, new))
@@ -129,7 +129,7 @@ def test_in_a_move_the_port_is_wired_at_both_hosts_and_reached_at_its_owner_unti
     assert cloud.of("host3").networks[0].peers == ("192.0.2.2",)
 
 
-def test_remote_groups_name_every_member_wherever_it_is_and_what_it_is_allowed_beside(cloud: Cloud) -> None:
+def test_a_remote_group_has_the_addresses_and_allowed_pairs_of_all_its_members(cloud: Cloud) -> None:
     network = cloud.network("10.0.0.0/24", "2001:db8::/64")
     here = cloud.plug(network, "host1")
     there = cloud.plug(network, "host2", allowed_address_pairs=[{"ip_address": "10.9.0.1/16"}])
@@ -146,11 +146,19 @@ def test_remote_groups_name_every_member_wherever_it_is_and_what_it_is_allowed_b
     assert here.id == cloud.of("host1").ports[0].id
 
 
-def test_the_same_records_give_the_same_wiring(cloud: Cloud) -> None:
-    network = cloud.network("10.0.0.0/24")
-    for host in ("host1", "host2", "host1", "host3", "host1"):
-        cloud.plug(network, host)
-    assert cloud.of("host1") == cloud.of("host1")
+def test_the_same_records_give_the_same_wiring_in_whatever_order_the_database_gives_them(cloud: Cloud) -> None:
+    networks = [cloud.network("10.0.0.0/24", "2001:db8::/64"), cloud.network("10.0.0.0/24")]
+    for network in networks:
+        for host in ("host1", "host2", "host1", "host3", "host1"):
+            cloud.plug(network, host, allowed_address_pairs=[{"ip_address": "10.9.0.1"}, {"ip_address": "10.8.0.1"}])
+
+    def read_backwards(tx: Tx) -> w.Wiring:
+        tx.connection.exec_driver_sql("PRAGMA reverse_unordered_selects = ON")
+        assert tx.connection.exec_driver_sql("SELECT id FROM ports").all() != before, "the order is another one"
+        return wiring(tx, "host1", lambda _: HOSTS)
+
+    before = cloud.db.read(lambda tx: tx.connection.exec_driver_sql("SELECT id FROM ports").all())
+    assert cloud.of("host1") == cloud.db.read(read_backwards)
 
 
 def test_the_default_group_lets_members_in_and_nobody_else(cloud: Cloud) -> None:
@@ -199,7 +207,7 @@ def test_a_rule_decides_by_protocol_port_and_prefix_and_is_named(cloud: Cloud) -
     assert verdict("198.51.100.7", 80, UDP) is None
 
 
-def test_what_a_port_sends_in_another_name_is_refused_and_the_reason_says_as_what(cloud: Cloud) -> None:
+def test_a_packet_with_a_false_sender_is_refused_and_the_reason_says_which_rule_it_breaks(cloud: Cloud) -> None:
     port = cloud.plug(cloud.network("10.0.0.0/24"), "host1")
     found = cloud.of("host1")
     (wired,) = found.ports
