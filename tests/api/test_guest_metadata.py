@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from cumulet.compute import hosts as host_records
 from cumulet.compute.store import servers
 from cumulet.conductor.saga import operations
+from cumulet.db.engine import Tx
+from cumulet.drivers.qemu.config_drive import documents
+from cumulet.host.nics import DEVICE_TAGS
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for, create
 from tests.links import silent
@@ -143,6 +147,77 @@ def test_a_move_makes_the_same_drive_again(cloud: TestCloud, admin: Client, memb
     cloud.idle()
     assert admin.server(server["id"])["OS-EXT-SRV-ATTR:host"] != source
     assert drive_of(cloud, server["id"]) == before
+
+
+def attached(member: Client, server_id: str) -> str:
+    """The MAC address of a new port of the server, whose tag is `back`."""
+    network = member.request("POST", "/network/v2.0/networks", {"network": {"name": "later"}})["network"]["id"]
+    subnet = {"network_id": network, "ip_version": 4, "cidr": "10.9.0.0/24"}
+    assert member.request("POST", "/network/v2.0/subnets", {"subnet": subnet}).status == 201
+    wanted = {"interfaceAttachment": {"net_id": network, "tag": "back"}}
+    answer = member.compute("POST", f"/servers/{server_id}/os-interface", wanted)
+    assert answer.status == 200, answer.text
+    mac: str = answer["interfaceAttachment"]["mac_addr"]
+    return mac
+
+
+def served_nics(cloud: TestCloud, server_id: str) -> list[tuple[str, list[str]]]:
+    """Address and tags of each NIC that the metadata service of the server's host tells."""
+    host = cloud.persona("admin").server(server_id)["OS-EXT-SRV-ATTR:host"]
+    world = cloud.embedded.world
+    assert world is not None
+    files = documents(world.drivers[host]._guests[server_id].guest)
+    return [(one["mac"], one.get("tags", [])) for one in json.loads(files["meta_data.json"])["devices"]]
+
+
+def moved(cloud: TestCloud, admin: Client, server_id: str) -> None:
+    before = admin.server(server_id)["OS-EXT-SRV-ATTR:host"]
+    answer = admin.action(server_id, {"os-migrateLive": {"host": None, "block_migration": "auto"}})
+    assert answer.status == 202, answer.text
+    cloud.idle()
+    assert admin.server(server_id)["OS-EXT-SRV-ATTR:host"] != before
+
+
+def test_the_tag_of_a_port_that_is_attached_later_is_told_and_moves_along_and_the_drive_stays(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    server = create(member, config_drive=True, networks="none")["id"]
+    drive = drive_of(cloud, server)
+    assert served_nics(cloud, server) == []
+    mac = attached(member, server)
+    cloud.idle()
+    assert served_nics(cloud, server) == [(mac, ["back"])]
+    moved(cloud, admin, server)
+    assert served_nics(cloud, server) == [(mac, ["back"])]
+    assert drive_of(cloud, server) == drive
+    (port,) = member.compute("GET", f"/servers/{server}/os-interface")["interfaceAttachments"]
+    assert member.compute("DELETE", f"/servers/{server}/os-interface/{port['port_id']}").status == 202
+    cloud.idle()
+    assert served_nics(cloud, server) == []
+
+
+def test_a_host_of_the_version_before_is_told_no_tag(
+    cloud: TestCloud, admin: Client, member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would refuse the description."""
+    server = create(member, config_drive=True, networks="none")["id"]
+    mac = attached(member, server)
+    cloud.idle()
+    offers = host_records.offers
+
+    def older(tx: Tx, name: str, feature: str) -> bool:
+        return feature != DEVICE_TAGS and offers(tx, name, feature)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host_records, "offers", older)
+        moved(cloud, admin, server)
+        assert served_nics(cloud, server) == [(mac, [])]
+        another = create(member, config_drive=True, networks="none", name="another")["id"]
+        other_mac = attached(member, another)
+        cloud.idle()
+        assert served_nics(cloud, another) == [(other_mac, [])]
+    moved(cloud, admin, server)
+    assert served_nics(cloud, server) == [(mac, ["back"])], "a host that understands it is told it again"
 
 
 def test_an_evacuated_guest_is_told_its_new_password(cloud: TestCloud, admin: Client, member: Client) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from cumulet.drivers.qemu.config_drive import image
-from cumulet.host.driver import DriverError
+from cumulet.drivers.qemu.config_drive import documents, image
+from cumulet.host.driver import DriveFile, DriverError, Guest, Nic
 
 SECTOR = 2048
 FILES = {
@@ -68,3 +70,33 @@ def test_its_label_is_what_guests_look_for() -> None:
 def test_a_tree_that_does_not_fit_is_refused() -> None:
     with pytest.raises(DriverError, match="CONFIG_DRIVE"):
         image({f"openstack/latest/file-{n}": b"" for n in range(100)})
+
+
+def of_guest(*nics: Nic, devices: list[dict[str, object]] | None) -> list[dict[str, object]] | None:
+    """The devices that the metadata service tells, of a guest with these NICs and a drive with these devices."""
+    meta = {"uuid": "u", "admin_pass": "secret"} | ({} if devices is None else {"devices": devices})
+    drive = DriveFile(paths=("openstack/latest/meta_data.json",), content=json.dumps(meta).encode())
+    guest = Guest(
+        server_id="u", name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=nics, config_drive=(drive,)
+    )
+    told = json.loads(documents(guest)["meta_data.json"])
+    assert "admin_pass" not in told
+    found: list[dict[str, object]] | None = told.get("devices")
+    return found
+
+
+def nic(number: int, tag: str = "") -> Nic:
+    return Nic(port_id=f"p{number}", network_id="n", mac=f"fa:16:3e:00:00:0{number}", slot=number, tag=tag)
+
+
+def test_the_metadata_service_tells_of_ports_that_came_and_went_since_the_drive_was_made() -> None:
+    first: dict[str, object] = {"type": "nic", "mac": nic(0).mac, "bus": "pci", "address": "0000:01:00.0"}
+    first |= {"vf_trusted": False, "tags": ["front"]}
+    disk: dict[str, object] = {"type": "disk", "bus": "pci", "address": "0000:00:06.0", "tags": ["data"]}
+    attached = {"type": "nic", "mac": nic(2).mac, "bus": "pci", "address": "0000:03:00.0", "vf_trusted": False}
+    drive = [first, disk]
+    assert of_guest(nic(0), devices=drive) == [first, disk]
+    assert of_guest(nic(0), nic(2, "back"), devices=drive) == [first, {**attached, "tags": ["back"]}, disk]
+    assert of_guest(nic(0), nic(2), devices=drive) == [first, attached, disk]
+    assert of_guest(nic(2, "back"), devices=drive) == [{**attached, "tags": ["back"]}, disk], "the first was detached"
+    assert of_guest(nic(0), nic(2, "back"), devices=None) is None, "the drive of an older guest tells of no devices"

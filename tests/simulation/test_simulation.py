@@ -36,6 +36,7 @@ FIRST_SEED: dict[str, int] = {
     "forwarding_a_port_twice": 371,
     "forwarding_and_leading": 122,
     "giving_memory_twice": 70,
+    "leaving_tags_behind": 60,
     "leaving_the_device_in_the_guest": 59,
     "moving_off_a_host_that_is_down": 62,
     "never_comparing_ports": 549,

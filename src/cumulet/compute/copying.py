@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from cumulet.compute import hosts as host_records
 from cumulet.compute import moves, operations
 from cumulet.compute.moves import Recorded
 from cumulet.compute.operations import Commanding, command
@@ -44,11 +45,13 @@ async def prepare_copy(
     source = await context.hosts.send(
         state.source, m.PrepareOutgoing(**command(context, state), move=state.migration_uuid)
     )
+    destination, described = moves.destination(state), msgspec.convert(guest, Guest)
+    told: Guest = await context.read(lambda tx: host_records.as_told(tx, destination, described))
     return await context.hosts.send(
-        moves.destination(state),
+        destination,
         m.PrepareIncoming(
             **command(context, state),
-            guest=msgspec.convert(guest, Guest),
+            guest=told,
             source=source,
             parameters=parameters,
         ),

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.compute import hosts as host_records
 from cumulet.compute.model import RESCUE_IMAGE, VmState
 from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, in_error, metadata_without, settle
 from cumulet.compute.resized import kept_on
@@ -269,7 +270,7 @@ def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], n
             guest = without_nic(guest, nic.port_id)
     if guest != described:
         settle(tx, record.id, now_us=now_us, guest=msgspec.to_builtins(guest))
-    plug = tuple(nic for nic in placed(guest) if nic.port_id not in seen)
+    plug = tuple(nic for nic in placed(host_records.as_told(tx, record.host, guest)) if nic.port_id not in seen)
     unplug = tuple(sorted(seen - wanted))
     return Correction(
         finding=Finding.PORTS_DIFFER,

@@ -2,8 +2,9 @@
 
 `facts_of` reads the records, `files` makes the documents of every version from them. The config drive of a guest is
 these files (`drive`), frozen with its description, so that a move makes the same drive again. The metadata service on
-its host answers with the same files, without `admin_pass`, which Nova gives on the drive only. So both have the ports
-of the guest's description, and not those that are attached later; Nova's service has these, too.
+its host answers with the same files, without `admin_pass`, which Nova gives on the drive only. The drive stays what it
+is when ports come and go. The service follows them in `devices` of the latest `meta_data.json`, which the host does,
+and not in `network_data.json`, where Nova's service has them, too.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import OfMany, in_parts
 from cumulet.errors import BadRequest
-from cumulet.host.driver import HostFacts
+from cumulet.host.driver import Guest, HostFacts
+from cumulet.host.nics import DEVICE_TAGS, without_tags
 from cumulet.host.wiring import NO_PACKETS
 from cumulet.part import OtherState
 from cumulet.placement import allocations as placement
@@ -159,6 +160,11 @@ _FACTS = sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == sa.bin
 def offers(tx: Tx, name: str, feature: str) -> bool:
     """Whether a host has reported this of `HostFacts.features`."""
     return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
+
+
+def as_told(tx: Tx, host: str, guest: Guest) -> Guest:
+    """The description of a guest as this host understands it."""
+    return guest if offers(tx, host, DEVICE_TAGS) else without_tags(guest)
 
 
 def kinds(tx: Tx) -> list[tuple[str, Kind]]:

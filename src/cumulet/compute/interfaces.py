@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
+from cumulet.compute import hosts as host_records
 from cumulet.compute import operations
 from cumulet.compute.boot import nic_of
 from cumulet.compute.hosts import DEFAULT_ZONE
@@ -30,7 +31,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Nic
-from cumulet.host.nics import MOST_NICS, placed, with_nic, without_nic
+from cumulet.host.nics import DEVICE_TAGS, MOST_NICS, placed, with_nic, without_nic
 from cumulet.network import attaching, bindings, hosts, port_status, qos
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import RequestedNetwork
@@ -91,7 +92,10 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
     )
     for feature in sorted(qos.features_needed(call.tx, server.id)):
         hosts.require(call.tx, feature, server.host)
-    _begin(call, ATTACHMENT, nic_of(port, slot), "attach_interface")
+    nic = nic_of(port, slot)
+    if port.tag and host_records.offers(call.tx, server.host or "", DEVICE_TAGS):
+        nic = msgspec.structs.replace(nic, tag=port.tag)
+    _begin(call, ATTACHMENT, nic, "attach_interface")
     return {"interfaceAttachment": interface_view(call, port)}
 
 
@@ -124,7 +128,8 @@ def detach_interface(call: Call[Server, None]) -> None:
     held = network.ports_of(call.tx, [server.id]).get(server.id, [])
     if all(port.id != port_id for port in held):
         raise NotFound(f"Port id {port_id} could not be found.")
-    nic = next((nic for nic in placed(_guest(server)) if nic.port_id == port_id), None)
+    guest = host_records.as_told(call.tx, server.host or "", _guest(server))
+    nic = next((nic for nic in placed(guest) if nic.port_id == port_id), None)
     if nic is None:  # It is on record only: there is nothing to unplug.
         nic = nic_of(next(port for port in held if port.id == port_id), 0)
     _begin(call, DETACHMENT, nic, "detach_interface")

@@ -13,6 +13,7 @@ import msgspec
 
 from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, guest_metadata, operations
+from cumulet.compute import hosts as host_records
 from cumulet.compute.model import RESCUE_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
@@ -142,7 +143,7 @@ def _described(tx: Tx, context: Context, state: Rescuing) -> Guest:
     server = get_server(tx, state.server_id, deleted=True)
     secrets = {**(server.guest_secrets or {}), "admin_password": state.password}
     told = msgspec.structs.replace(server, guest_secrets=secrets)
-    guest = msgspec.convert(server.guest, Guest, strict=False)
+    guest = host_records.as_told(tx, state.host, msgspec.convert(server.guest, Guest, strict=False))
     facts = guest_metadata.facts_of(tx, context.settings, told, placed(guest), host=state.host)
     return msgspec.structs.replace(
         guest,

@@ -292,7 +292,9 @@ async def take_in(context: Context, state: Resizing) -> Resizing:
         msgspec.convert(server.guest, Guest), vcpus=flavor.vcpus, memory_mib=flavor.memory_mib,
         disk_gib=flavor.disk_gib, extra_specs=flavor.extra_specs, disks=block_devices.of(server, flavor),
     )  # fmt: skip
-    await context.hosts.send(moves.destination(state), m.TakeIn(**command(context, state), guest=guest))
+    destination = moves.destination(state)
+    told: Guest = await context.read(lambda tx: host_records.as_told(tx, destination, guest))
+    await context.hosts.send(destination, m.TakeIn(**command(context, state), guest=told))
     return msgspec.structs.replace(state, guest=guest)
 
 

@@ -50,6 +50,9 @@ class Nic(Record, frozen=True):
     addresses: tuple[str, ...] = ()
     slot: int | None = None
     """The place at which the guest sees it, from 0; None in descriptions of older versions: its index in the list."""
+    tag: str = ""
+    """The user's, of a port that was attached later; the config drive has those of the others. Only told to hosts that
+    offer `nics.DEVICE_TAGS`."""
 
 
 class Image(Record, frozen=True, forbid_unknown_fields=False):

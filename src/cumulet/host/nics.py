@@ -9,6 +9,9 @@ from cumulet.host.driver import Guest, Nic
 MOST_NICS = 16
 """How many ports a guest may have."""
 
+DEVICE_TAGS = "device-tags"
+"""Of `HostFacts.features`: its metadata service tells the tags of ports that were attached later."""
+
 
 def placed(guest: Guest) -> tuple[Nic, ...]:
     """Its NICs, each with its slot."""
@@ -19,6 +22,11 @@ def with_nic(guest: Guest, nic: Nic) -> Guest:
     """The description with this NIC added, ordered by place; a NIC on the same port is replaced."""
     kept = without_nic(guest, nic.port_id).nics
     return replace(guest, nics=tuple(sorted((*kept, nic), key=lambda each: each.slot or 0)))
+
+
+def without_tags(guest: Guest) -> Guest:
+    """The description for a host that does not offer `DEVICE_TAGS`: an agent of the version before would refuse it."""
+    return replace(guest, nics=tuple(replace(nic, tag="") for nic in guest.nics))
 
 
 def without_nic(guest: Guest, port_id: str) -> Guest:

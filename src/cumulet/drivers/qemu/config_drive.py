@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import GuestFolder
+from cumulet.host import nics, pci
 from cumulet.host.driver import DriverError, Guest
 
 _SECTOR = 2048
@@ -23,11 +24,30 @@ LATEST = "openstack/latest/"
 
 
 def documents(guest: Guest) -> dict[str, bytes]:
-    """The files of the metadata service, by name: those of the config drive without the password, as with Nova."""
+    """The files of the metadata service, by name: those of the config drive without the password, as with Nova.
+
+    `devices` follows the NICs that have come and gone since the drive was made, as Nova's service does.
+    """
     files = {path.removeprefix(LATEST): found for path, found in _files(guest).items() if path.startswith(LATEST)}
     told = json.loads(files["meta_data.json"])
     told.pop("admin_pass", None)
+    if "devices" in told:
+        told["devices"] = _devices(told["devices"], guest)
     return {**files, "meta_data.json": json.dumps(told, sort_keys=True).encode()}
+
+
+def _devices(on_drive: list[dict[str, object]], guest: Guest) -> list[dict[str, object]]:
+    """The devices on the drive without those that were detached, and the NICs that were attached, before the disks."""
+    present = {nic.mac for nic in nics.placed(guest)}
+    known = {device.get("mac") for device in on_drive}
+    attached: list[dict[str, object]] = [
+        {"type": "nic", "mac": nic.mac, "bus": "pci", "address": pci.nic_address(nic.slot or 0), "vf_trusted": False}
+        | ({"tags": [nic.tag]} if nic.tag else {})
+        for nic in nics.placed(guest)
+        if nic.mac not in known
+    ]
+    kept = [device for device in on_drive if device["type"] == "nic" and device["mac"] in present]
+    return [*kept, *attached, *(device for device in on_drive if device["type"] != "nic")]
 
 
 def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:

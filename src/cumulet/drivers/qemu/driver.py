@@ -47,6 +47,7 @@ from cumulet.host.driver import (
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
+from cumulet.host.nics import DEVICE_TAGS
 from cumulet.host.traffic import NO_TRAFFIC, Traffic
 from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
@@ -151,6 +152,7 @@ class QemuDriver:
                 "config-drive",
                 "suspend",
                 "guest-agent",
+                DEVICE_TAGS,
                 host.facts.accelerator,
                 *(_OF_NETWORKS if host.network is not None else ()),
                 *(["public"] if host.network is not None and "public" in host.network.leads_to else []),

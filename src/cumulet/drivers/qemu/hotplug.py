@@ -15,7 +15,6 @@ import re
 import msgspec
 
 from cumulet.drivers.qemu.command_line import net_name, nic_device, nic_name
-from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestRecord, Intent
@@ -66,6 +65,7 @@ async def unplug(host: QemuHost, server_id: str, port_id: str, *, insist: bool =
             host.folder(server_id).write(record)
             if host.network is not None:
                 await host.network.tell(port_id, None)
+            await host.tell_ports(record.guest)
         if hypervisor is not None:
             await match(host, hypervisor, record, insist=insist)
 
@@ -104,7 +104,7 @@ async def _plug_in(host: QemuHost, hypervisor: Hypervisor, guest: Guest, nic: Ni
         await hypervisor.getfd(net, tap)
     finally:
         os.close(tap)
-    await host.network.tell(nic.port_id, documents(guest))
+    await host.tell_ports(guest)
     await hypervisor.netdev_add_tap(net, net)
     try:
         await hypervisor.device_add(nic_device(guest, nic))

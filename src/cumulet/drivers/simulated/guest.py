@@ -7,6 +7,7 @@ import msgspec
 from cumulet.host.disks import SWAP
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
+from cumulet.host.nics import DEVICE_TAGS
 from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
@@ -37,6 +38,7 @@ FEATURES = (
     "post-copy",
     "further-disks",
     "guest-agent",
+    DEVICE_TAGS,
 )
 """What simulated hosts offer."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import block_devices, drift
@@ -78,7 +79,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     if wrong_images:
         return wrong_images
     plugged = {
-        name: {key: _ports(guest) for key, guest in machine.driver.described().items()}
+        name: {key: _tags(guest) for key, guest in machine.driver.described().items()}
         for name, machine in cloud.machines.items()
     }
     further = {name: machine.driver.further_disks() for name, machine in cloud.machines.items()}
@@ -120,17 +121,23 @@ def outcomes(cloud: SimulatedCloud) -> Counter[str]:
     return counts
 
 
-def _ports(guest: Guest) -> set[str]:
-    return {nic.port_id for nic in guest.nics}
+def _tags(guest: Guest) -> dict[str, str]:
+    """By id of each port that the guest has: the tag that its metadata service tells in addition to the drive's."""
+    return {nic.port_id: nic.tag for nic in guest.nics}
 
 
-def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, set[str]]]) -> Iterator[str]:
-    """Guests whose ports differ from the records of their servers."""
+def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, dict[str, str]]]) -> Iterator[str]:
+    """Guests whose ports differ from the records of their servers, or the tags from their descriptions."""
     for row in tx.all(_PLACES, {}):
         ports = set(network.binding_hosts(tx, row.id))
         seen = plugged.get(row.host, {}).get(row.id)
-        if seen is not None and seen != ports:
+        if seen is None:
+            continue
+        if seen.keys() != ports:
             yield f"server {row.id[:8]} has ports {sorted(ports)}, but its guest on {row.host} has {sorted(seen)}"
+        described = get_server(tx, row.id).guest  # None: it was never made as a whole.
+        if described is not None and seen != (told := _tags(msgspec.convert(described, Guest))):
+            yield f"server {row.id[:8]} has ports with the tags {told}, but its guest on {row.host} has {seen}"
 
 
 def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]]) -> Iterator[str]:

@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager
 from unittest import mock
 
 from cumulet.compute import drift, interfaces, operations
+from cumulet.compute import hosts as host_records
 from cumulet.compute.interfaces import ATTACHMENT, PortChange
 from cumulet.conductor.saga import Context, Final, nothing
 from cumulet.db.engine import Tx
+from cumulet.host.nics import without_tags
 from cumulet.network import port_status
 from cumulet.testing.simulation.planted_places import with_saga
 
@@ -38,7 +40,13 @@ def never_comparing_ports() -> AbstractContextManager[object]:
     return mock.patch.object(drift, "_correct_ports", return_value=None)
 
 
+def leaving_tags_behind() -> AbstractContextManager[object]:
+    """Every destination of a move is taken for a host that does not understand tags."""
+    return mock.patch.object(host_records, "as_told", lambda _tx, _host, guest: without_tags(guest))
+
+
 PLANTS = (
+    leaving_tags_behind,
     forgetting_what_was_plugged_in,
     leaving_the_device_in_the_guest,
     never_comparing_ports,

@@ -332,7 +332,7 @@ class Workload:
             port = random.choice(held).id
             request = self._asked(server.project_id, "DELETE", f"{path}/{port}")
             return f"{server.project_id} pulls a port out of {server.id[:8]}", request
-        body = {"interfaceAttachment": {"net_id": self._cloud.networks[server.project_id]}}
+        body = {"interfaceAttachment": {"net_id": self._cloud.networks[server.project_id], "tag": "attached"}}
         request = self._asked(server.project_id, "POST", path, body)
         return f"{server.project_id} plugs a port into {server.id[:8]}", request
 
