@@ -6,10 +6,14 @@ import re
 import time
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
 
+from cumulet.compute import server_filters
 from cumulet.compute.pattern import Pattern, is_literal
+from cumulet.compute.store import servers
 from cumulet.errors import BadRequest
 
 atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\-", r"\d", r"\w", "1", "-", "(a|1)", "(?:ab)"])
@@ -47,3 +51,17 @@ def test_the_worst_pattern_is_done_at_once(pattern: str) -> None:
 def test_plain_text_is_left_to_the_database() -> None:
     assert is_literal("web-1_x")
     assert not is_literal("web.*")
+
+
+def test_more_servers_may_match_than_a_statement_has_parameters() -> None:
+    """PostgreSQL takes 65,535, and `history_rows` alone are more."""
+
+    class ManyServers:
+        def all(self, _statement: object) -> list[tuple[int, str]]:
+            return [(number, f"server-{number}") for number in range(70_000)]
+
+    found = server_filters._matching(ManyServers(), servers.c.name, "^server.*[0-8]$", [], str)  # type: ignore[arg-type]
+    statement = sa.select(servers.c.id).where(found)
+    compiled = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"render_postcompile": True})  # type: ignore[no-untyped-call]
+    assert compiled.params == {}
+    assert str(compiled).count(",") == 63_000 - 1

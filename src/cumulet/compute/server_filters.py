@@ -362,7 +362,9 @@ def _matching(
 ) -> Condition:
     pattern = Pattern(value)
     rows = tx.all(sa.select(servers.c.number, column).where(*conditions))
-    return servers.c.number.in_([number for number, found in map(tuple, rows) if pattern.search(as_text(found))])
+    found = [number for number, text in map(tuple, rows) if pattern.search(as_text(text))]
+    # As part of the statement: PostgreSQL takes 65,535 parameters, and a project may have had more servers.
+    return servers.c.number.in_(sa.bindparam("found", found, unique=True, expanding=True, literal_execute=True))
 
 
 def _moment_text(moment: int | None) -> str:
@@ -397,12 +399,10 @@ def _order(call: Call[object, object]) -> Order:
     """Pairs (column, descending). The last is the row's number, so that every order is total."""
     keys = [key.strip() for key in call.query.getall("sort_key")]
     directions = [direction.strip() for direction in call.query.getall("sort_dir")]
-    ignored: tuple[str, ...] = _IGNORED_SORT_KEYS
-    if call.version.at_least("2.73"):
-        ignored = tuple(key for key in ignored if key != "locked")
+    since_2_73 = "locked" if call.version.at_least("2.73") else None
     kept: list[tuple[str, str | None]] = []
     for index, key in enumerate(keys):
-        if key in ignored:
+        if key in _IGNORED_SORT_KEYS and key != since_2_73:
             continue
         if key in ("host", "node") and not call.caller.is_admin:
             raise Forbidden(f"Only administrators can sort servers by {key}")
