@@ -53,6 +53,11 @@ def test_openstacksdk_meters_reads_segments_and_names_ports(cloud: TestCloud) ->
     assert [one["fqdn"] for one in port.dns_assignment] == ["web.example.org."]
     (segment,) = network.segments(network_id=made.id)
     assert (segment.network_type, segment.segmentation_id) == ("vxlan", made.provider_segmentation_id)
+    made_range = network.create_network_segment_range(
+        name="r", network_type="vxlan", minimum=500, maximum=501, shared=True
+    )
+    assert (made_range.available, made_range.used, made_range.default) == ([500, 501], {}, False)
+    assert network.create_network(name="in it").provider_segmentation_id == 500
     label = network.create_metering_label(name="m", description="d")
     wanted = {"metering_label_id": label.id, "direction": "egress", "source_ip_prefix": "10.1.0.0/24"}
     rule = network.create_metering_label_rule(**wanted)

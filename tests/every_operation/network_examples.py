@@ -19,7 +19,7 @@ from .example import (
     Made,
     Personas,
 )
-from .network_things import METERING_RULE, ROUTE, Things
+from .network_things import METERING_RULE, ROUTE, SEGMENT_RANGE_OF_TEN, Things
 
 __all__ = ["EXAMPLES", "PARAMETERS", "Things"]
 
@@ -35,6 +35,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "address_group_id": lambda t: t.address_group,
     "rbac_policy_id": lambda t: t.rbac_policy,
     "segment_id": lambda t: t.network,
+    "network_segment_range_id": lambda t: t.segment_range,
     "metering_label_id": lambda t: t.metering_label,
     "metering_label_rule_id": lambda t: t.metering_rule,
     "policy_id": lambda t: t.qos_policy,
@@ -116,6 +117,8 @@ FORWARDINGS = "/floatingips/{floatingip_id}/port_forwardings"
 FORWARDING: Mapping[str, str | Made] = {"floatingip_id": lambda t: t.forwarding_ip}
 METERING = "/metering/metering-label"
 SEEN_LABEL, SEEN_METERING_RULE = ("get_metering_label",), ("get_metering_label_rule",)
+SEGMENT_RANGE = "/network_segment_ranges/{network_segment_range_id}"
+SEEN_RANGE = ("get_network_segment_range",)
 SEEN_FLOATING = ("get_floatingip",)
 SEEN_FORWARDING = ("get_floatingip", "get_floatingip_port_forwarding")
 ONLY_SERVICES = frozenset({"service"})
@@ -160,6 +163,15 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     ),
     "GET /segments": Example(may=ANYONE),
     "GET /segments/{segment_id}": Example(may=ADMIN, sees=ADMIN, rules=("get_segment",)),
+    "GET /network_segment_ranges": Example(may=ANYONE),
+    "POST /network_segment_ranges": Example(
+        may=ADMIN, body={"network_segment_range": SEGMENT_RANGE_OF_TEN | {"minimum": 5000, "maximum": 5009}}
+    ),
+    f"GET {SEGMENT_RANGE}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_RANGE),
+    f"PUT {SEGMENT_RANGE}": Example(
+        may=ADMIN, sees=ADMIN, body={"network_segment_range": {"maximum": 4012}}, rules=SEEN_RANGE
+    ),
+    f"DELETE {SEGMENT_RANGE}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_RANGE),
     f"GET {METERING}s": Example(may=ANYONE),
     f"POST {METERING}s": Example(may=MANAGER, body={"metering_label": {"name": "new"}}),
     f"GET {METERING}s/{{metering_label_id}}": Example(may=READER, sees=READER, rules=SEEN_LABEL),

@@ -9,6 +9,7 @@ from cumulet.testing import Answer, Client, TestCloud
 
 ROUTE = {"destination": "10.9.0.0/24", "nexthop": "10.1.0.77"}
 METERING_RULE = {"direction": "egress", "source_ip_prefix": "10.1.0.0/24"}
+SEGMENT_RANGE_OF_TEN = {"network_type": "vxlan", "minimum": 4000, "maximum": 4009}
 
 
 class Things:
@@ -145,6 +146,13 @@ class Things:
         identifier = self.made("subnetpool", name="pool", prefixes=["10.8.0.0/16"])
         self.ask(self.owner, "PUT", f"/subnetpools/{identifier}/tags/blue")
         return identifier
+
+    @cached_property
+    def segment_range(self) -> str:
+        """Of a project that has no networks, so that none has one of its numbers."""
+        wanted = SEGMENT_RANGE_OF_TEN | {"shared": False, "project_id": "nobody"}
+        made = self.ask(self.admin, "POST", "/network_segment_ranges", {"network_segment_range": wanted})
+        return str(made["network_segment_range"]["id"])
 
     def agent(self, kind: str) -> str:
         query = f"agent_type={kind.replace(' ', '%20')}&host=host1"

@@ -16,6 +16,7 @@ from cumulet.network.qos_rules import kind_of
 from cumulet.network.rbac_policies import RBAC_POLICIES
 from cumulet.network.resource import Kind
 from cumulet.network.security_groups import RULES
+from cumulet.network.segment_ranges import RANGES
 from cumulet.network.segments import SEGMENTS
 from cumulet.network.tags import KINDS
 
@@ -37,7 +38,18 @@ def upstream(plural: str, which: int) -> set[str]:
 
 @pytest.mark.parametrize(
     "kind",
-    [*KINDS, RULES, FORWARDINGS, RBAC_POLICIES, *QOS_RULES, ADDRESS_SCOPES, METERING_LABELS, METERING_RULES, SEGMENTS],
+    [
+        *KINDS,
+        RULES,
+        FORWARDINGS,
+        RBAC_POLICIES,
+        *QOS_RULES,
+        ADDRESS_SCOPES,
+        METERING_LABELS,
+        METERING_RULES,
+        SEGMENTS,
+        RANGES,
+    ],
     ids=lambda kind: kind.plural,
 )
 def test_a_list_is_filtered_and_ordered_by_what_neutron_takes(kind: Kind[Any]) -> None:

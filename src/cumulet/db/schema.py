@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, metadata
 
-HEAD = "0034"
+HEAD = "0035"
 """The newest migration in `db/migrations`; a test compares."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

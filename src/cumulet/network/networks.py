@@ -26,6 +26,7 @@ from cumulet.network import (
     topology,
 )
 from cumulet.network.bodies import either, text
+from cumulet.network.free_segments import HIGHEST
 from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -188,8 +189,7 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
     project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     limits.check(call.tx, project_id, "network")
     network_type, physical_network, segmentation_id = _segment(new)
-    if not call.cloud.hosts_offer(call.tx, EVERY_KIND):
-        _refuse_unconnectable(network_type, physical_network)
+    refuse_unconnectable(call, network_type, physical_network)
     external, is_default = either(new.external, False), either(new.is_default, False)
     if is_default:
         _refuse_second_default(call.tx, external=external)
@@ -231,15 +231,15 @@ def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
         raise refusals.invalid(f"physical_network {problem} for {kind} network.")
     if kind in ("flat", "local") and segment is not None:
         raise refusals.invalid(f"segmentation_id not allowed for {kind} network.")
-    highest = 4094 if kind == "vlan" else 16_777_215
-    if segment is not None and not 1 <= segment <= highest:
-        raise refusals.invalid(f"segmentation_id out of range (1 through {highest}).")
+    if segment is not None and not 1 <= segment <= HIGHEST[kind]:
+        raise refusals.invalid(f"segmentation_id out of range (1 through {HIGHEST[kind]}).")
     return kind, physical, segment
 
 
-def _refuse_unconnectable(kind: str, physical: str | None) -> None:
+def refuse_unconnectable(call: Call[object, object], kind: str, physical: str | None) -> None:
     """501 for a network that no host with real guests could connect a port to."""
-    if kind in ("vxlan", "local") or (kind, physical) == ("flat", topology.PUBLIC):
+    connected = kind in ("vxlan", "local") or (kind, physical) == ("flat", topology.PUBLIC)
+    if connected or call.cloud.hosts_offer(call.tx, EVERY_KIND):
         return
     what = kind if physical is None else f"{kind} networks on physical network {physical}"
     raise NotYet(

@@ -27,6 +27,7 @@ from cumulet.network.metering_records import MeteringLabel, MeteringRule, meteri
 from cumulet.network.qos_records import QOS_TABLES
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
+from cumulet.network.segment_range_records import SegmentRange, network_segment_ranges
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 
 RecordT = TypeVar("RecordT")
@@ -265,6 +266,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     AddressScope: address_scopes,
     MeteringLabel: metering_labels,
     MeteringRule: metering_label_rules,
+    SegmentRange: network_segment_ranges,
     **QOS_TABLES,
 }
 

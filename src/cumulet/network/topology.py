@@ -14,6 +14,7 @@ from cumulet.errors import Conflict
 from cumulet.network import addresses, refusals, scopes, sharing
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.device_owners import OF_NETWORK
+from cumulet.network.free_segments import free_segment, like
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
 from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
 
@@ -45,9 +46,11 @@ def add_network(
     qos_policy_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> Network:
-    """Add a network. Without `segmentation_id` it gets a free segment."""
+    """Add a network. Without `segmentation_id` it gets a free segment of its project's ranges, or another."""
     if segmentation_id is None and network_type not in ("flat", "local"):
-        segmentation_id = _free_segment(tx, network_type, physical_network)
+        segmentation_id = free_segment(
+            tx, project_id=project_id, network_type=network_type, physical_network=physical_network
+        )
     elif network_type != "local":
         refuse_taken_segment(tx, network_type, physical_network, segmentation_id)
     network = insert(
@@ -76,22 +79,12 @@ def add_network(
     return network
 
 
-def _free_segment(tx: Tx, network_type: str, physical_network: str | None) -> int:
-    highest = tx.scalar(
-        sa.select(sa.func.max(networks.c.segmentation_id)).where(
-            networks.c.network_type == network_type, networks.c.physical_network.is_not_distinct_from(physical_network)
-        )
-    )
-    return 1 if highest is None else int(highest) + 1
-
-
 def refuse_taken_segment(
     tx: Tx, network_type: str, physical_network: str | None, segmentation_id: int | None, *, but: str | None = None
 ) -> None:
     """409 if a network has this segment, except the network `but`."""
     statement = sa.select(networks.c.id).where(
-        networks.c.network_type == network_type,
-        networks.c.physical_network.is_not_distinct_from(physical_network),
+        like(networks, network_type, physical_network),
         networks.c.segmentation_id.is_not_distinct_from(segmentation_id),
     )
     if any(row[0] != but for row in tx.all(statement)):
