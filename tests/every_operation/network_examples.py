@@ -36,6 +36,8 @@ PARAMETERS: Mapping[str, str | Made] = {
     "rbac_policy_id": lambda t: t.rbac_policy,
     "segment_id": lambda t: t.network,
     "network_segment_range_id": lambda t: t.segment_range,
+    "flavor_id": lambda t: t.flavor,
+    "service_profile_id": lambda t: t.service_profile,
     "metering_label_id": lambda t: t.metering_label,
     "metering_label_rule_id": lambda t: t.metering_rule,
     "policy_id": lambda t: t.qos_policy,
@@ -119,6 +121,8 @@ METERING = "/metering/metering-label"
 SEEN_LABEL, SEEN_METERING_RULE = ("get_metering_label",), ("get_metering_label_rule",)
 SEGMENT_RANGE = "/network_segment_ranges/{network_segment_range_id}"
 SEEN_RANGE = ("get_network_segment_range",)
+FLAVOR, SEEN_FLAVOR = "/flavors/{flavor_id}", ("get_flavor",)
+PROFILE, SEEN_PROFILE = "/service_profiles/{service_profile_id}", ("get_service_profile",)
 SEEN_FLOATING = ("get_floatingip",)
 SEEN_FORWARDING = ("get_floatingip", "get_floatingip_port_forwarding")
 ONLY_SERVICES = frozenset({"service"})
@@ -172,6 +176,29 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=ADMIN, sees=ADMIN, body={"network_segment_range": {"maximum": 4012}}, rules=SEEN_RANGE
     ),
     f"DELETE {SEGMENT_RANGE}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_RANGE),
+    "GET /flavors": Example(may=ANYONE),
+    "POST /flavors": Example(may=ADMIN, body={"flavor": {"service_type": "L3_ROUTER_NAT"}}),
+    f"GET {FLAVOR}": Example(may=ANY_READER, sees=ANY_READER, rules=SEEN_FLAVOR),
+    f"PUT {FLAVOR}": Example(may=ADMIN, sees=ANY_READER, body={"flavor": {"enabled": False}}, rules=SEEN_FLAVOR),
+    f"DELETE {FLAVOR}": Example(may=ADMIN, sees=ANY_READER, rules=SEEN_FLAVOR),
+    f"POST {FLAVOR}/service_profiles": Example(
+        may=ADMIN,
+        sees=ANY_READER,
+        body={"service_profile": {"id": lambda t: t.service_profile}},
+        rules=SEEN_FLAVOR + SEEN_PROFILE,
+    ),
+    f"DELETE {FLAVOR}{PROFILE}": Example(
+        may=ADMIN,
+        sees=ADMIN,
+        path={"flavor_id": lambda t: t.flavor_with_profile, "service_profile_id": lambda t: t.profile_of_flavor},
+        rules=("get_flavor", "get_flavor_service_profile"),
+        hidden="service_profile_id",
+    ),
+    "GET /service_profiles": Example(may=ANYONE),
+    "POST /service_profiles": Example(may=ADMIN, body={"service_profile": {"metainfo": "x"}}),
+    f"GET {PROFILE}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_PROFILE),
+    f"PUT {PROFILE}": Example(may=ADMIN, sees=ADMIN, body={"service_profile": {"enabled": False}}, rules=SEEN_PROFILE),
+    f"DELETE {PROFILE}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_PROFILE),
     f"GET {METERING}s": Example(may=ANYONE),
     f"POST {METERING}s": Example(may=MANAGER, body={"metering_label": {"name": "new"}}),
     f"GET {METERING}s/{{metering_label_id}}": Example(may=READER, sees=READER, rules=SEEN_LABEL),

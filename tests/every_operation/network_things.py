@@ -154,6 +154,29 @@ class Things:
         made = self.ask(self.admin, "POST", "/network_segment_ranges", {"network_segment_range": wanted})
         return str(made["network_segment_range"]["id"])
 
+    @cached_property
+    def flavor(self) -> str:
+        return self.made("flavor", self.admin, service_type="L3_ROUTER_NAT")
+
+    def _new_profile(self) -> str:
+        made = self.ask(self.admin, "POST", "/service_profiles", {"service_profile": {"metainfo": "x"}})
+        return str(made["service_profile"]["id"])
+
+    @cached_property
+    def service_profile(self) -> str:
+        return self._new_profile()
+
+    @cached_property
+    def profile_of_flavor(self) -> str:
+        return self._new_profile()
+
+    @cached_property
+    def flavor_with_profile(self) -> str:
+        identifier = self.made("flavor", self.admin, service_type="L3_ROUTER_NAT")
+        wanted = {"service_profile": {"id": self.profile_of_flavor}}
+        self.ask(self.admin, "POST", f"/flavors/{identifier}/service_profiles", wanted)
+        return identifier
+
     def agent(self, kind: str) -> str:
         query = f"agent_type={kind.replace(' ', '%20')}&host=host1"
         found: str = self.ask(self.admin, "GET", f"/agents?{query}")["agents"][0]["id"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cumulet.network.address_scopes import ADDRESS_SCOPES
+from cumulet.network.flavors import FLAVORS
 from cumulet.network.metering_labels import METERING_LABELS
 from cumulet.network.metering_rules import METERING_RULES
 from cumulet.network.port_forwardings import FORWARDINGS
@@ -18,6 +19,7 @@ from cumulet.network.resource import Kind
 from cumulet.network.security_groups import RULES
 from cumulet.network.segment_ranges import RANGES
 from cumulet.network.segments import SEGMENTS
+from cumulet.network.service_profiles import SERVICE_PROFILES
 from cumulet.network.tags import KINDS
 
 TABLE = Path(__file__).with_name("neutron_query_attributes.tsv")
@@ -49,6 +51,8 @@ def upstream(plural: str, which: int) -> set[str]:
         METERING_RULES,
         SEGMENTS,
         RANGES,
+        FLAVORS,
+        SERVICE_PROFILES,
     ],
     ids=lambda kind: kind.plural,
 )

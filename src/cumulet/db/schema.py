@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, metadata
 
-HEAD = "0035"
+HEAD = "0036"
 """The newest migration in `db/migrations`; a test compares."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -28,6 +28,7 @@ EXTENSIONS = {
     "extraroute-atomic": ("Atomically add/remove extra routes", "Edit extra routes of a router on server side"),
     "fip-port-details": ("Floating IP Port Details Extension", "Add port_details attribute to Floating IP resource"),
     "expose-port-forwarding-in-fip": ("Expose Port Forwarding in FIP", "Add port_forwardings to Floating IP resource"),
+    "flavors": ("Neutron Service Flavors", "Flavor specification for Neutron advanced services."),
     "floating-ip-port-forwarding": ("Floating IP Port Forwarding", "Port forwarding from floating IP to internal port"),
     "floating-ip-port-forwarding-description": ("Floating IP Port Forwarding description", "Description of each rule"),
     "floating-ip-port-forwarding-detail": ("Floating IP port forwarding detail", "Ids of forwardings in floating IPs"),

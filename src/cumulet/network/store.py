@@ -14,6 +14,7 @@ from cumulet.db.engine import Select, Tx, metadata
 from cumulet.db.partial_index import unique_where
 from cumulet.db.parts import in_parts
 from cumulet.network.address_scope_records import AddressScope, address_scopes
+from cumulet.network.flavor_records import FLAVOR_TABLES
 from cumulet.network.forwarding_records import PortForwarding, port_forwardings
 from cumulet.network.group_records import (
     AddressGroup,
@@ -268,6 +269,7 @@ TABLES: Mapping[type[Any], sa.Table] = {
     MeteringRule: metering_label_rules,
     SegmentRange: network_segment_ranges,
     **QOS_TABLES,
+    **FLAVOR_TABLES,
 }
 
 
