@@ -91,7 +91,7 @@ def parents_in_both_forms(scene: Scene) -> Answer:
     return scene.identity("GET", f"/projects/{scene.admin.project_id}?parents_as_list&parents_as_ids")
 
 
-@refused(403, "of none")
+@refused(403, "A role without a domain cannot imply a role of a domain.")
 def a_role_of_a_domain_implied_by_one_of_none(scene: Scene) -> Answer:
     implied = made(scene, "role", domain_id=made(scene, "domain")["id"])["id"]
     return scene.identity("PUT", f"/roles/{made(scene, 'role')['id']}/implies/{implied}")
