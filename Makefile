@@ -123,7 +123,7 @@ placement-stories: setup-python ## Placement's own stories (of the package opens
 	@scripts/suites_venv.sh openstack-placement==16.0.0 gabbi==4.2.3 oslotest wsgi-intercept
 	@nice .build/suites-venv/bin/python -m benchmarks.suites.placement
 
-client-suites: setup-python ## functional suites of openstacksdk and openstackclient (RUNNER=path of their runner, SUITE="openstacksdk openstackclient")
+client-suites: setup-test ## functional suites of openstacksdk and openstackclient (RUNNER=path of their runner, SUITE="openstacksdk openstackclient")
 	@scripts/tempest.sh "$(RUNNER)" $(SUITE)
 
 suites-page: setup-python ## docs/tempest.md anew, from what the runs of suites have left

@@ -23,12 +23,13 @@ from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.settings import Settings
 from cumulet.testing.simulation.always import Always
 from cumulet.testing.simulation.apis import Api
+from cumulet.testing.simulation.database import Memory
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.foundation import Answered, Identity, foundation, state_dir
 from cumulet.testing.simulation.fragile import FragileDriver
 from cumulet.testing.simulation.hosts import Machine, UnreliableLink
 from cumulet.testing.simulation.images import Images
-from cumulet.testing.simulation.process import DatabaseOfProcess, Memory, Process, hosts_of
+from cumulet.testing.simulation.process import DatabaseOfProcess, Process, hosts_of
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from random import Random
 from typing import Any, TypeVar
@@ -34,6 +34,15 @@ class TxBesideOthers(Tx):
 
     def say(self, channel: str, words: str) -> None:
         self.after_commit(lambda: self.tell(channel, words))
+
+
+class Memory:
+    """What a process keeps of the database in memory. If it is alone, the whole cloud shares it."""
+
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = None
+        self.watches: tuple[Watch, ...] = ()
+        self.kept: dict[str, object] = {}
 
 
 class SimulatedDatabase(Database):
@@ -79,24 +88,27 @@ class SimulatedDatabase(Database):
         self.listeners.clear()
         self.at_once.forget()
 
-    def read(self, fn: Callable[[Tx], T], *, keeper: Keeper | None = None, alone: bool = True) -> T:
-        return fn(self._begun(writable=False, keeper=keeper, alone=alone))
+    def read(self, fn: Callable[[Tx], T], *, memory: Memory | None = None, alone: bool = True) -> T:
+        return fn(self._begun(writable=False, memory=memory or Memory(), alone=alone))
 
-    def write_as(
-        self, writer: str, fn: Callable[[Tx], T], *, keeper: Keeper | None, watches: Sequence[Watch], alone: bool
-    ) -> T:
+    def write_as(self, writer: str, fn: Callable[[Tx], T], *, memory: Memory, alone: bool) -> T:
         """Run the block as a process of this name."""
         self.writer = writer
         try:
-            return self._write(fn, keeper, watches, alone=alone)
+            return self._write(fn, memory, alone=alone)
         finally:
             self.writer = ""
 
-    def _begun(self, *, writable: bool, keeper: Keeper | None, alone: bool, watches: Sequence[Watch] = ()) -> Tx:
+    def _begun(self, *, writable: bool, memory: Memory, alone: bool) -> Tx:
         kind = Tx if alone else TxBesideOthers
-        statements, writer = self._statements, self.writer
         tx = kind(
-            self._connection, writable=writable, statements=statements, keeper=keeper, watches=watches, writer=writer
+            self._connection,
+            writable=writable,
+            statements=self._statements,
+            keeper=memory.keeper,
+            watches=memory.watches,
+            writer=self.writer,
+            kept=memory.kept,
         )
         if isinstance(tx, TxBesideOthers):
             tx.tell = self._tell
@@ -107,13 +119,13 @@ class SimulatedDatabase(Database):
             listener(channel, words)
 
     def _write_inline(self, fn: Callable[[Tx], T]) -> T:
-        return self._write(fn, None, (), alone=True)
+        return self._write(fn, Memory(), alone=True)
 
-    def _write(self, fn: Callable[[Tx], T], keeper: Keeper | None, watches: Sequence[Watch], *, alone: bool) -> T:
+    def _write(self, fn: Callable[[Tx], T], memory: Memory, *, alone: bool) -> T:
         if self.random.random() < self.weather.commit_fails:
             self.faults += 1
             raise OperationalError("COMMIT", {}, Exception("the database is away"))
-        tx = self._begun(writable=True, keeper=keeper, alone=alone, watches=watches)
+        tx = self._begun(writable=True, memory=memory, alone=alone)
         self.driver.execute("BEGIN")
         try:
             result = fn(tx)

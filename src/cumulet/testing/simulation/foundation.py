@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import copy
 import functools
+import os
 import tempfile
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -213,8 +214,15 @@ async def _group(app: App, project: str, policy: str, rules: dict[str, int]) -> 
     return group_id
 
 
-@functools.cache
 def state_dir() -> Path:
+    """A folder of this process, which goes with the process that asked first: one that this one is forked from."""
+    folder = _folder() / str(os.getpid())
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _folder() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="cumulet-simulation-")
     atexit.register(folder.cleanup)
     return Path(folder.name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.testing.simulation.foundation import state_dir
 from cumulet.testing.simulation.run import run
 
 BLOCK = 50
@@ -74,6 +75,7 @@ def _blocks(work: list[tuple[int, int, int, str]], jobs: int) -> Iterator[Block]
     if jobs == 1:
         yield from map(run_block, work)
         return
+    state_dir()  # Forked processes do not clean up when they end: theirs are below this one's.
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from pool.imap(run_block, work)
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from unittest import mock
 
 from cumulet.compute import drift
+from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.leadership import Leadership
 from cumulet.db.transaction import Tx
@@ -54,6 +55,11 @@ def comparing_only_what_hosts_say_anew() -> AbstractContextManager[object]:
     return mock.patch.object(drift, "still_agreed", still_agreed)
 
 
+def reading_hosts_only_once() -> AbstractContextManager[object]:
+    """What a process has read of all hosts counts for good, as if no other process wrote to the database."""
+    return mock.patch.object(host_records, "version", return_value=())
+
+
 def notices_that_the_database_refuses() -> AbstractContextManager[object]:
     """A commit sends its notice with a function that the database does not have."""
     return mock.patch.object(TxBesideOthers, "say", Tx.say)
@@ -64,5 +70,6 @@ PLANTS = (
     comparing_only_what_hosts_say_anew,
     leading_on_after_a_stop,
     not_renewing_while_it_starts,
+    reading_hosts_only_once,
     remembering_what_hosts_had,
 )

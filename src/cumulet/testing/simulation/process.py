@@ -16,7 +16,7 @@ from cumulet.db.transaction import Keeper, Watch
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
 from cumulet.host.messages import HostUnreachable, Message
-from cumulet.testing.simulation.database import FOR_THE_API, SimulatedDatabase
+from cumulet.testing.simulation.database import FOR_THE_API, Memory, SimulatedDatabase
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
 NOTICE_SECONDS = 0.002
@@ -103,14 +103,6 @@ def require_not_killed() -> None:
         raise asyncio.CancelledError("its process was killed")
 
 
-class Memory:
-    """What a process keeps of the database in memory. If it is alone, the whole cloud shares it."""
-
-    def __init__(self) -> None:
-        self.keeper: Keeper | None = None
-        self.watches: tuple[Watch, ...] = ()
-
-
 class DatabaseOfProcess(Database):
     """The one database, as a process reaches it. `alone`: only processes that share `memory` write to it."""
 
@@ -140,7 +132,7 @@ class DatabaseOfProcess(Database):
 
     def read(self, fn: Callable[[Tx], T]) -> T:
         self._reach()
-        return self._whole.read(fn, keeper=self.keeper, alone=self._alone)
+        return self._whole.read(fn, memory=self._memory, alone=self._alone)
 
     @contextlib.asynccontextmanager
     async def notices(self, channels: Iterable[str]) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
@@ -178,8 +170,7 @@ class DatabaseOfProcess(Database):
         require_not_killed()
         await self._process.goes_on()
         self._reach()
-        kept = self._memory
-        return self._whole.write_as(self._process.name, fn, keeper=kept.keeper, watches=kept.watches, alone=self._alone)
+        return self._whole.write_as(self._process.name, fn, memory=self._memory, alone=self._alone)
 
     def _reach(self) -> None:
         if not self._process.reaches_database:
