@@ -27,7 +27,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.image.qcow2 import Refused
 from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.planted import planted
-from cumulet.web import dispatch
+from cumulet.web import dispatch, json_reader, refusals
 from cumulet.web.operation import Call, Caller, Operation
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
@@ -40,6 +40,7 @@ from tests.compute import test_scheduler, test_what_hosts_are_told
 from tests.drivers import test_contract
 from tests.every_operation import (
     test_every_operation,
+    test_large_bodies,
     test_numbers_and_names,
     test_policy_defaults,
     test_transactions,
@@ -182,6 +183,22 @@ def _too_large(call: Call[Any, Any]) -> None:
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr(test_numbers_and_names, "validator_of", lambda _: validator_of({"type": "string"}))
     test_numbers_and_names.test_a_name_is_one_line(case_of(CREATE).operation)
+
+
+@without(test_numbers_and_names.test_what_its_path_names_is_one_line, "that a tag is looked at")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    case = next(c for c in test_numbers_and_names.MADE_BY_PATH if c.operation.service.name == "network")
+    with replaced_operation(stage, case.operation, handler=lambda call: None):
+        test_numbers_and_names.test_what_its_path_names_is_one_line(stage, case)
+
+
+@without(test_large_bodies.test_no_body_takes_long, "that a body has few values, or that one fault of it is enough")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(json_reader, "MOST_VALUES", json_reader.LARGEST_BODY)
+    patch.setattr(refusals, "MOST_JUDGED", json_reader.LARGEST_BODY)
+    patch.setattr(test_large_bodies, "LARGE", {"numbers": [0] * (json_reader.LARGEST_BODY // 3)})
+    (operation,) = [o for o in test_large_bodies.OPERATIONS if o.name == "create_server_group"]
+    test_large_bodies.test_no_body_takes_long(operation)
 
 
 @without(test_transactions.test_no_transaction_takes_long, "that work which needs no database is done outside")

@@ -144,7 +144,9 @@ NO_PAGES: dict[str, tuple[str, ...]] = {
         "/images/{image_id}/locations", "/metadefs/namespaces/{namespace}/objects",
         "/metadefs/namespaces/{namespace}/properties", "/metadefs/namespaces/{namespace}/resource_types",
         "/metadefs/namespaces/{namespace}/tags",
-        "/qos/policies/{policy_id}/bandwidth_limit_rules", "/policies/{policy_id}/tags",
+        "/qos/policies/{policy_id}/bandwidth_limit_rules", "/qos/policies/{policy_id}/dscp_marking_rules",
+        "/qos/policies/{policy_id}/minimum_bandwidth_rules", "/qos/policies/{policy_id}/minimum_packet_rate_rules",
+        "/policies/{policy_id}/tags",
         "/security-groups/{security_group_id}/tags", "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints",
     ),
 }  # fmt: skip

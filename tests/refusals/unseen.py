@@ -36,7 +36,7 @@ UNSEEN: dict[str, str] = {
     "image/tiny.py _candidate: CannotBuild apt knows no": _MACHINE,
     "image/tiny.py _packages: CannotBuild apt knows no": _MACHINE,
     "image/tiny.py _packages: CannotBuild this machine has no apt: upload an image with `openstack": _MACHINE,
-    "image/tiny.py _run: CannotBuild failed:": _MACHINE,
+    "image/debian.py _run: CannotBuild failed:": _MACHINE,
     "image/tiny.py build: CannotBuild": _MACHINE,
     "network/for_compute.py _as_nova_says: BadRequest": "the address has been looked at in the same transaction before",
     "network/addresses.py new_mac: Conflict Unable to complete operation for network": (

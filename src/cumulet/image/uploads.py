@@ -220,6 +220,8 @@ class Receiver:
             await self._write_all(pieces, file)
             written: Written = await self._on_thread(partial(file.place, staged=self._way.staged), self.image.id)
             return written
+        except FileNotFoundError:
+            raise self._gone() from None  # A process that has started took the upload for one of a dead process.
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise InsufficientStorage("Image storage media is full.", private=str(error)) from None
@@ -308,7 +310,10 @@ class Receiver:
         return image is None or image.size is None
 
     def _gone(self) -> Gone:
-        return Gone(f"Image {self.image.id} could not be found after upload. It may have been deleted meanwhile.")
+        return Gone(
+            f"Image {self.image.id} could not be found after upload. It was deleted, or a process that started ended "
+            "the upload."
+        )
 
     def _on_thread(self, work: Any, *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(files.threads.writers, work, *arguments)
