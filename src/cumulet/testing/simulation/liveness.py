@@ -76,7 +76,7 @@ def _is_excused(row: Row, settings: Settings) -> bool:
         return not any(f": {other}" in private for other in NOT_IN_A_QUIET_RUN)
     if reason == "TIMED_OUT":
         return not _has_time(row, settings)
-    if reason == "REFUSED" and row.saga == "image-import":
+    if reason in ("REFUSED", "NOTHING_STAGED") and row.saga == "image-import":
         return True  # The image was deleted meanwhile; of others the workload knows that they have to be active.
     return bool(reason in ("DISK_SHRINKS", "IMAGE_DELETED", "IMAGE_REFUSED"))
 
