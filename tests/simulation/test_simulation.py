@@ -43,7 +43,6 @@ FIRST_SEED: dict[str, int] = {
     "never_comparing_ports": 983,
     "overlooking_a_rescue_image": 303,
     "removing_what_was_staged_too_early": 683,
-    "seeing_what_is_not_over": 2238,
     "starting_over_what_others_import": 56,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from random import Random
 
 from sqlalchemy.exc import DBAPIError
@@ -115,6 +116,7 @@ class SimulatedCloud:
                 lease_seconds=self.settings.lease_seconds if name in watched else None,
             )  # fmt: skip
             machine.wired = self.always.host_wired
+            machine.done_late = partial(self.always.break_, "done late")
             self.hosts.add(name, UnreliableLink(machine, weather, random))
         self.conductors: list[Conductor] = []
         self.started_at: dict[str, float] = {}

@@ -8,10 +8,11 @@ from random import Random
 from typing import Any
 
 from cumulet.agent.agent import Agent
-from cumulet.agent.fence import MemoryFence
+from cumulet.agent.fence import Mark, MemoryFence
 from cumulet.agent.simulated_lease import SimulatedLease
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.host import messages as m
+from cumulet.host.looking import Look
 from cumulet.host.wiring import Router, Wiring
 from cumulet.testing.simulation.faults import Weather
 from cumulet.testing.simulation.fragile import FragileDriver, UnreliableDriver
@@ -122,6 +123,10 @@ class Machine:
         """The routers that its kernel serves now."""
         self.wired: Callable[[], None] = lambda: None
         """Called when these have changed."""
+        self._looked: dict[str, Mark] = {}
+        """By server: the generation and step of the last look that was answered."""
+        self.done_late: Callable[[str], None] = lambda what: None
+        """Called when a command that came after such an answer, and is of an earlier step, was done all the same."""
         self.agent: Agent | None = None
         self.start_agent()
 
@@ -185,11 +190,23 @@ class Machine:
         self._at_work[task] = None
         answer = self._loop.create_future()
         self._awaited[answer] = None
+        if isinstance(message, m.Command):
+            late = _mark(message) < self._looked.get(message.server_id, Mark(0, 0))
+            task.add_done_callback(lambda done: self._judge(done, message, late=late))
         task.add_done_callback(lambda done: self._answer(done, answer))
         try:
             return await answer
         finally:
             del self._awaited[answer]
+
+    def _judge(self, done: asyncio.Task[object], command: m.Command[object], *, late: bool) -> None:
+        """An operation that is undone relies on a look: what it has told before is over, or is refused (`Look`)."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        if late:
+            self.done_late(f"{type(command).__name__} of {command.server_id[:8]} after a later step had looked")
+        elif isinstance(command, Look):
+            self._looked[command.server_id] = max(_mark(command), self._looked.get(command.server_id, Mark(0, 0)))
 
     def _answer(self, done: asyncio.Task[object], answer: asyncio.Future[object]) -> None:
         del self._at_work[done]
@@ -218,6 +235,10 @@ class Machine:
     def _lose(self, answer: asyncio.Future[object]) -> None:
         if not answer.done():
             answer.set_exception(m.HostUnreachable(f"connection to {self.name} lost"))
+
+
+def _mark(command: m.Command[object]) -> Mark:
+    return Mark(command.generation, command.step)
 
 
 class UnreliableLink:
