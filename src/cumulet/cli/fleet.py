@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,8 +218,8 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
             service_manager.tell("STOPPING=1")
 
     try:
-        log_as(settings)
-        with database_trouble_told():
+        with ExitStack() as at_the_end, database_trouble_told():
+            at_the_end.callback(logging.getLogger().removeHandler, log_as(settings))
             asyncio.run(serve())
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="policy_file") from None
