@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cumulet.testing import Client
 from tests.api.test_network_stories import call, make
 
@@ -46,3 +48,15 @@ def test_a_network_gets_no_second_segment_and_missing_resources_answer_501_or_40
     assert len(call(admin, "GET", f"/segments?network_id={network}")["segments"]) == 1
     assert call(admin, "GET", "/extensions/segment").status == 200
     assert call(admin, "GET", "/trunks").status == 404
+
+
+@pytest.mark.parametrize("name", ["", "p\n", "p" * 65])
+def test_what_is_no_name_of_a_physical_network_is_refused_by_the_name_of_the_field(admin: Client, name: str) -> None:
+    flat = {"provider:network_type": "flat", "provider:physical_network": name}
+    refused = call(admin, "POST", "/networks", {"network": flat})
+    assert (refused.status, "provider:physical_network" in refused.text) == (400, True), refused.text
+
+
+def test_the_name_of_a_physical_network_has_64_characters_at_most(admin: Client) -> None:
+    flat = {"provider:network_type": "flat", "provider:physical_network": "p" * 64}
+    assert make(admin, "network", **flat)["provider:physical_network"] == "p" * 64

@@ -128,6 +128,7 @@ DnsDomain = Annotated[str, Json({"maxLength": MAX_DNS_NAME - 2}), Convert(dns_do
 DnsName = Annotated[str, Json({"maxLength": MAX_DNS_NAME}), Convert(dns_name)]
 Tag = Annotated[str, Json({"minLength": 1, "maxLength": MAX_TAG_LENGTH, "format": "one line"})]
 Tags = Annotated[list[Tag], Json({"maxItems": MAX_TAGS})]
+PhysicalNetwork = Annotated[str, Json({"minLength": 1, "maxLength": 64, "format": "one line"})]
 ZoneHints = Annotated[list[Name], Json({"maxItems": 8})]
 
 

@@ -148,7 +148,7 @@ class UpdateNetwork(bodies.NamedChange):
     mtu: bodies.Number | Unset = UNSET
     port_security_enabled: bodies.Truth | Unset = UNSET
     network_type: Annotated[str | Unset | None, Key("provider:network_type")] = UNSET
-    physical_network: Annotated[str | Unset | None, Key("provider:physical_network")] = UNSET
+    physical_network: Annotated[bodies.PhysicalNetwork | Unset | None, Key("provider:physical_network")] = UNSET
     segmentation_id: Annotated[bodies.Number | Unset | None, Key("provider:segmentation_id")] = UNSET
     dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET

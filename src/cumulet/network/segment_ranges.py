@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -23,7 +23,7 @@ from cumulet.network.service import NETWORK
 from cumulet.network.store import change, delete, find, insert, must_get, networks
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Unset
+from cumulet.web.schema import UNSET, Body, Unset
 
 CREATE = rule("create_network_segment_range", policy.ADMIN, description="Create a range of segments")
 SHOW = rule("get_network_segment_range", policy.ADMIN, description="See a range of segments")
@@ -105,9 +105,6 @@ RANGES = Kind(
 )
 
 
-PhysicalNetwork = Annotated[str, Json({"minLength": 1, "maxLength": 64, "format": "one line"})]
-
-
 class ChangeRange(bodies.NamedChange):
     minimum: bodies.Number | Unset = UNSET
     maximum: bodies.Number | Unset = UNSET
@@ -118,7 +115,7 @@ class NewRange(bodies.NewNamed):
 
     shared: bodies.Truth | Unset = UNSET
     network_type: Literal["vlan", "vxlan", "gre", "geneve"]
-    physical_network: PhysicalNetwork | Unset | None = UNSET
+    physical_network: bodies.PhysicalNetwork | Unset | None = UNSET
     minimum: bodies.Number
     maximum: bodies.Number
 
