@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from cumulet.drivers.qemu.config_drive import documents, image
@@ -99,4 +100,10 @@ def test_the_metadata_service_tells_of_ports_that_came_and_went_since_the_drive_
     assert of_guest(nic(0), nic(2, "back"), devices=drive) == [first, {**attached, "tags": ["back"]}, disk]
     assert of_guest(nic(0), nic(2), devices=drive) == [first, attached, disk]
     assert of_guest(nic(2, "back"), devices=drive) == [{**attached, "tags": ["back"]}, disk], "the first was detached"
+    again = [{**first, "address": "0000:03:00.0"}, disk]
+    assert of_guest(msgspec.structs.replace(nic(0, "front"), slot=2), devices=drive) == again, "it has another address"
+    assert of_guest(nic(0, "back"), devices=drive) == [{**first, "tags": ["back"]}, disk], "it has another tag"
+    twin = msgspec.structs.replace(nic(2), mac=nic(0).mac)
+    both = [first, {**attached, "mac": nic(0).mac}, disk]
+    assert of_guest(nic(0), twin, devices=drive) == both, "ports of two networks may have one MAC address"
     assert of_guest(nic(0), nic(2, "back"), devices=None) is None, "the drive of an older guest tells of no devices"

@@ -90,7 +90,8 @@ def test_every_port_of_a_guest_is_told_of_ports_that_come_and_go(tmp_path: Path)
         limits=USUAL_LIMITS,
     )
     first: Nic = nic(0)
-    drive = json.dumps({"devices": [{"type": "nic", "mac": first.mac, "tags": ["front"]}]}).encode()
+    device = {"type": "nic", "mac": first.mac, "address": "0000:01:00.0", "tags": ["front"]}
+    drive = json.dumps({"devices": [device]}).encode()
     guest = Guest(
         server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=(first,), nic_slots=16,
         config_drive=(DriveFile(paths=("openstack/latest/meta_data.json",), content=drive),),

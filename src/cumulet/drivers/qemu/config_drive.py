@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host import nics, pci
-from cumulet.host.driver import DriverError, Guest
+from cumulet.host.driver import DriverError, Guest, Nic
 
 _SECTOR = 2048
 _LABEL = "config-2"
@@ -37,17 +37,26 @@ def documents(guest: Guest) -> dict[str, bytes]:
 
 
 def _devices(on_drive: list[dict[str, object]], guest: Guest) -> list[dict[str, object]]:
-    """The devices on the drive without those that were detached, and the NICs that were attached, before the disks."""
-    present = {nic.mac for nic in nics.placed(guest)}
-    known = {device.get("mac") for device in on_drive}
+    """The devices on the drive without those that were detached, and the NICs that were attached, before the disks.
+
+    A port that was detached and attached again may have another address now, or another tag.
+    """
+    present: dict[tuple[object, object], Nic] = {
+        (nic.mac, pci.nic_address(nic.slot or 0)): nic for nic in nics.placed(guest)
+    }
+    kept: dict[tuple[object, object], dict[str, object]] = {}
+    for device in on_drive:
+        place = (device.get("mac"), device.get("address"))
+        nic = present.get(place)
+        if nic is not None and (not nic.tag or device.get("tags") == [nic.tag]):
+            kept[place] = device
     attached: list[dict[str, object]] = [
-        {"type": "nic", "mac": nic.mac, "bus": "pci", "address": pci.nic_address(nic.slot or 0), "vf_trusted": False}
+        {"type": "nic", "mac": place[0], "bus": "pci", "address": place[1], "vf_trusted": False}
         | ({"tags": [nic.tag]} if nic.tag else {})
-        for nic in nics.placed(guest)
-        if nic.mac not in known
+        for place, nic in present.items()
+        if place not in kept
     ]
-    kept = [device for device in on_drive if device["type"] == "nic" and device["mac"] in present]
-    return [*kept, *attached, *(device for device in on_drive if device["type"] != "nic")]
+    return [*kept.values(), *attached, *(device for device in on_drive if device["type"] != "nic")]
 
 
 def write(guest: Guest, folder: GuestFolder, uid: int | None) -> None:
