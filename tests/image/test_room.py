@@ -13,6 +13,7 @@ import pytest
 from cumulet import space
 from cumulet.db.engine import Database
 from cumulet.image import uploads
+from cumulet.image.data import reconcile
 from cumulet.settings import Settings
 from cumulet.web.operation import Caller
 from tests.service_alone import PersonaTokens
@@ -178,6 +179,26 @@ def test_an_upload_ends_with_its_image_before_all_of_it_has_come(world: World, m
 
     assert piecewise(world, image["id"], pieces()) == 410
     assert len(came) < 10
+    assert world.files() == set()
+
+
+@pytest.mark.parametrize(("restart", "status"), [(True, 410), (False, 500)])
+def test_an_upload_without_its_file_is_410_only_if_a_starting_process_ended_it(
+    world: World, restart: bool, status: int
+) -> None:
+    image = world.create()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"\0" * 1000
+        if restart:
+            assert reconcile(world.cloud.db, world.cloud.state_dir, world.cloud.clock.now_us()) == 1
+        else:
+            [uploaded] = world.files()
+            (world.store / uploaded).unlink()
+        yield b"\0" * 1000
+
+    assert piecewise(world, image["id"], pieces()) == status
+    assert world.show(image["id"])["status"] == "queued"
     assert world.files() == set()
 
 

@@ -221,7 +221,9 @@ class Receiver:
             written: Written = await self._on_thread(partial(file.place, staged=self._way.staged), self.image.id)
             return written
         except FileNotFoundError:
-            raise self._gone() from None  # A process that has started took the upload for one of a dead process.
+            # A process that has started took the upload for one of a dead process. Otherwise the store has lost a file.
+            await self._cloud.db.read_async(self._require_ours)
+            raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise InsufficientStorage("Image storage media is full.", private=str(error)) from None
