@@ -96,3 +96,15 @@ def test_a_later_version_s_fields_that_are_empty_are_not_sent() -> None:
     assert msgspec.msgpack.decode(packed(token(Delegation()))) == ["u", ["password"], "project", "p", 1, 2, "a"]
     made = token(Delegation(application_credential_id="x"))
     assert msgspec.msgpack.decode(packed(made))[-1] == ["x"]
+
+
+def test_a_field_that_a_later_version_adds_at_the_end_is_sent_where_it_is_not_empty() -> None:
+    class Later(Token, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+        new: str = ""
+
+    known = token(Delegation(application_credential_id="x"))
+    made = Later(**msgspec.structs.asdict(known))
+    assert packed(made) == packed(known)
+    later = packed(msgspec.structs.replace(made, new="n"))
+    assert msgspec.msgpack.decode(later)[-2:] == [["x"], "n"]
+    assert unpacked(later) is None

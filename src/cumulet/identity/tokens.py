@@ -80,8 +80,8 @@ def packed(token: Token) -> bytes:
     So a process of an earlier version, which refuses fields it does not know, still reads tokens without them. It
     refuses a token that has one: it cannot know how far the field limits the token.
     """
-    *own, by = msgspec.to_builtins(token)
-    payload = _ENCODE(_without_empty_end([*own, _without_empty_end(by)]))
+    fields = [_without_empty_end(one) if isinstance(one, list) else one for one in msgspec.to_builtins(token)]
+    payload = _ENCODE(_without_empty_end(fields))
     return _LATER_KIND + payload if token.by.access_token_id else payload
 
 
