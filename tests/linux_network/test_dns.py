@@ -114,9 +114,9 @@ def test_a_name_of_the_network_is_answered_and_any_other_is_left_to_others(
     assert asked(text, kind, ZONE) == answer
 
 
-@pytest.mark.parametrize("domain", ["", "."])
+@pytest.mark.parametrize("domain", ["", ".", "a..b", "\xe9.org", "\u0436.org", f"{'x' * 64}.", "y." * 127 + "y"])
 def test_without_a_domain_no_name_is_answered_and_no_guest_is_told_to_ask(domain: str) -> None:
-    """No control plane sends that. Its answers would be names with an empty part, which no guest can read."""
+    """Networks from before domains were checked may have such ones. No guest could read the answers."""
     empty = network(dns_domain=domain, names=(name("web", "10.0.0.5"),), subnets=(subnet(),))
     assert dns.zone(empty) is None
     assert dns.servers(empty, empty.subnets, 4) == ()
@@ -128,6 +128,16 @@ def test_many_ports_of_one_name_are_answered_in_one_message() -> None:
     zone = known(*(name(long, f"2001:db8::{number}") for number in range(1, 100)), domain=domain)
     code, addresses = asked(f"{long}.{domain}", AAAA, zone)
     assert (code, len(addresses)) == (OK, dns.MOST_ADDRESSES)
+
+
+def test_a_name_that_is_too_long_with_the_domain_of_its_network_is_not_answered() -> None:
+    """A network's domain can change after its ports have their names."""
+    domain = ".".join(["y" * 60] * 3)
+    fits, longer = ".".join(["x" * 34] * 2), ".".join(["x" * 35] * 2)
+    zone = known(name(fits, "10.0.0.5"), name(longer, "10.0.0.6"), domain=f"{domain}.")
+    assert asked("5.0.0.10.in-addr.arpa", PTR, zone) == (OK, [f"{fits}.{domain}"])
+    assert asked("6.0.0.10.in-addr.arpa", PTR, zone) == (NO_SUCH_NAME, [])
+    assert asked(longer, A, zone)[0] != OK
 
 
 def test_no_message_makes_it_fail_and_what_is_no_question_is_told_so() -> None:

@@ -25,6 +25,7 @@ _RESPONSE, _AUTHORITATIVE, _RECURSION_DESIRED = 0x8000, 0x0400, 0x0100
 _OK, _FORMAT_ERROR, _NO_SUCH_NAME, _NOT_IMPLEMENTED, _REFUSED = 0, 1, 3, 4, 5
 _A, _PTR, _AAAA, _ANY = 1, 12, 28, 255
 _INTERNET = 1
+_LONGEST_NAME, _LONGEST_LABEL = 253, 63
 _TO_THE_QUESTION = b"\xc0\x0c"
 _REVERSE = {"in-addr.arpa": 4, "ip6.arpa": 6}
 
@@ -38,7 +39,7 @@ class Zone(Record, frozen=True):
 
 
 def zone(network: w.Network) -> Zone | None:
-    """The zone of a network; None where its wiring has no names, or no domain for them."""
+    """The zone of a network; None where its wiring has no names, or no domain that DNS can say."""
     if not _is_served(network):
         return None
     return Zone(
@@ -49,7 +50,13 @@ def zone(network: w.Network) -> Zone | None:
 
 
 def _is_served(network: w.Network) -> bool:
-    return bool(network.names and domain(network))
+    return bool(network.names) and _can_be_said(domain(network))
+
+
+def _can_be_said(name: str) -> bool:
+    """Whether a message can have this name. Domains from before they were checked are any text."""
+    labels_fit = all(0 < len(label) <= _LONGEST_LABEL for label in name.split("."))
+    return name.isascii() and len(name) <= _LONGEST_NAME and labels_fit
 
 
 def domain(network: w.Network) -> str:
@@ -79,8 +86,8 @@ class Known:
         self.prefixes = [ip_network(prefix) for prefix in zone.prefixes]
         for hostname, addresses in zone.hosts:
             whole = hostname.lower().rstrip(".") if hostname.endswith(".") else f"{hostname.lower()}.{zone.domain}"
-            if not self.holds(whole):
-                continue  # A fully qualified name outside the domain: the network does not answer for it.
+            if not self.holds(whole) or not _can_be_said(whole):
+                continue  # Outside the domain, for which the network does not answer; or too long with the domain.
             for name in {whole, whole.removesuffix(f".{zone.domain}")}:
                 self.forward[name] = (*self.forward.get(name, ()), *addresses)[:MOST_ADDRESSES]
             for address in addresses:
