@@ -128,7 +128,7 @@ class Database:
             except DBAPIError as error:
                 gone = error.connection_invalidated and not anew
                 last = attempt == SERIALIZATION_RETRIES - 1
-                if self.embedded or last or not (gone or _asks_for_another_try(error)):
+                if self.embedded or last or not (gone or asks_for_another_try(error)):
                     raise
                 anew = anew or gone
         raise AssertionError("unreachable")
@@ -308,7 +308,7 @@ class Database:
                 with self._turns.alone() if attempt >= ALONE_AFTER_TRIES else self._turns.beside_others():
                     return self._write_once(fn)
             except DBAPIError as error:
-                if not _asks_for_another_try(error) or attempt == SERIALIZATION_RETRIES - 1:
+                if not asks_for_another_try(error) or attempt == SERIALIZATION_RETRIES - 1:
                     raise
         raise AssertionError("unreachable")
 
@@ -346,7 +346,7 @@ def _json_dumps(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def _asks_for_another_try(error: DBAPIError) -> bool:
+def asks_for_another_try(error: DBAPIError) -> bool:
     """Whether PostgreSQL asks for a retry: 40001 serialization_failure, 40P01 deadlock_detected."""
     return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db.engine import Database, Tx, asks_for_another_try, metadata
 
 HEAD = "0036"
 """The newest migration in `db/migrations`; a test compares."""
@@ -27,8 +27,8 @@ CHANGES_OF_THE_SCHEMA = 7_300_117
 LOCK_SECONDS = 2
 PAUSE_SECONDS = 0.2
 ATTEMPTS = 30
-TABLES_IN_USE = ("40P01", "55P03")
-"""PostgreSQL's deadlock_detected and lock_not_available."""
+LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's SQLSTATE after `LOCK_SECONDS`."""
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,8 @@ def _beside_others(connection: sa.Connection, upgrade: Callable[[], None]) -> No
             return
         except sa.exc.OperationalError as error:
             connection.rollback()
-            if getattr(error.orig, "sqlstate", None) not in TABLES_IN_USE or attempt == ATTEMPTS:
+            in_use = asks_for_another_try(error) or getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+            if not in_use or attempt == ATTEMPTS:
                 raise
             log.info("tables are in use, the migration begins again: attempt %d of %d", attempt + 1, ATTEMPTS)
             time.sleep(PAUSE_SECONDS)
