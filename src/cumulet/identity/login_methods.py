@@ -183,9 +183,13 @@ def _find_user(tx: Tx, named: UserNamed | Someone, settings: Settings, now_us: i
         # Hashed because it is as long as the caller likes.
         nobody = hashlib.sha256(spelling.encode("utf-8", "surrogatepass")).hexdigest()
         return _Found(user=None, enabled=False, counted_as=f"nobody {nobody}")
+    return _Found(user=user, enabled=_is_enabled(tx, user, settings, now_us), counted_as=user.id)
+
+
+def _is_enabled(tx: Tx, user: User, settings: Settings, now_us: int) -> bool:
+    """Whether a user, who must not be idle, and their domain are enabled."""
     domain = store.domain_by_id(tx, user.domain_id)
-    enabled = user.enabled and not is_idle(settings, user, now_us) and domain is not None and domain.enabled
-    return _Found(user=user, enabled=enabled, counted_as=user.id)
+    return user.enabled and not is_idle(settings, user, now_us) and domain is not None and domain.enabled
 
 
 def find_domain(tx: Tx, named: DomainNamed) -> store.Domain | None:
@@ -230,10 +234,7 @@ def _find_credential(
             statement = select(c).where(c.c.user_id == found.user.id, c.c.name == shown.name)
             credential = store.one(tx, ApplicationCredential, statement)
     user = store.user_by_id(tx, credential.user_id) if credential is not None else None
-    domain = store.domain_by_id(tx, user.domain_id) if user is not None else None
-    idle = user is not None and is_idle(settings, user, now_us)
-    enabled = user is not None and user.enabled and not idle and domain is not None and domain.enabled
-    return user if enabled else None, credential
+    return user if user is not None and _is_enabled(tx, user, settings, now_us) else None, credential
 
 
 # -- one-time passwords
