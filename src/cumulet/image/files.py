@@ -117,9 +117,8 @@ class Upload:
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._direct:
                     raise
-                self._direct = self._set_direct(
-                    False
-                )  # This file system cannot, or the block in memory is not aligned.
+                # This file system cannot, or the block in memory is not aligned.
+                self._direct = self._set_direct(False)
 
     def _set_direct(self, wanted: bool) -> bool:
         """Bypass the system's cache or not. Returns whether it is bypassed: not every file system can."""
