@@ -8,22 +8,10 @@ from pathlib import Path
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.clock import SystemClock
-from cumulet.drivers.qemu.disks import Disks
-from cumulet.drivers.qemu.host import QemuHost
-from cumulet.drivers.qemu.image_cache import ImageCache
-from cumulet.drivers.qemu.sandbox import Sandbox
-from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
-from cumulet.host.driver import Image
-from cumulet.host.limits import USUAL_LIMITS
 from cumulet.settings import Settings
-from tests.fleet.test_unfit_machines import FACTS
-
-
-class NoImages:
-    async def stream(self, image: Image) -> bytes:
-        raise AssertionError("nobody makes a guest here")
+from tests.drivers.qemu_host import qemu_host
 
 
 class Slow(SimulatedDriver):
@@ -69,20 +57,7 @@ def test_an_agent_does_one_command_at_a_time_for_a_server_and_keeps_nothing_of_s
 
 
 def test_the_qemu_driver_keeps_a_lock_only_while_somebody_holds_or_awaits_it(tmp_path: Path) -> None:
-    sandbox = Sandbox("host1")
-    images = ImageCache(folder=tmp_path, source=NoImages())  # type: ignore[arg-type]
-    host = QemuHost(
-        name="host1",
-        address="127.0.0.1",
-        state=tmp_path,
-        facts=FACTS,
-        sandbox=sandbox,
-        disks=Disks(images=images, qemu_img=FACTS.qemu_img, sandbox=sandbox),
-        tls=TransportSecurity(sandbox=sandbox),
-        network=None,
-        listen_seconds=1.0,
-        limits=USUAL_LIMITS,
-    )
+    host = qemu_host(tmp_path)
     held: list[int] = []
 
     async def verb() -> None:

@@ -10,17 +10,11 @@ from typing import cast
 
 from cumulet.drivers.linux_network.network import LinuxNetwork
 from cumulet.drivers.qemu import hotplug
-from cumulet.drivers.qemu.disks import Disks
-from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
-from cumulet.drivers.qemu.sandbox import Sandbox
-from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host.driver import DriveFile, Guest, Nic
-from cumulet.host.limits import USUAL_LIMITS
+from tests.drivers.qemu_host import qemu_host
 from tests.drivers.test_config_drive import nic
-from tests.fleet.test_unfit_machines import FACTS
 
 SERVER = "3f1b6a1e-6f0e-4b51-9d0e-1c2f5a7c9e10"
 
@@ -75,20 +69,8 @@ class Process:
 
 
 def test_every_port_of_a_guest_is_told_of_ports_that_come_and_go(tmp_path: Path) -> None:
-    sandbox, network = Sandbox("host1"), Network()
-    images = ImageCache(folder=tmp_path, source=None)  # type: ignore[arg-type]
-    host = QemuHost(
-        name="host1",
-        address="127.0.0.1",
-        state=tmp_path,
-        facts=FACTS,
-        sandbox=sandbox,
-        disks=Disks(images=images, qemu_img=FACTS.qemu_img, sandbox=sandbox),
-        tls=TransportSecurity(sandbox=sandbox),
-        network=cast("LinuxNetwork", network),
-        listen_seconds=1.0,
-        limits=USUAL_LIMITS,
-    )
+    network = Network()
+    host = qemu_host(tmp_path, cast("LinuxNetwork", network))
     first: Nic = nic(0)
     device = {"type": "nic", "mac": first.mac, "address": "0000:01:00.0", "tags": ["front"]}
     drive = json.dumps({"devices": [device]}).encode()
