@@ -249,9 +249,7 @@ class Wirings(Periodic):
 
     def _ended(self, name: str, telling: asyncio.Task[None]) -> None:
         del self._telling[name]
-        if (
-            name in self._again
-        ):  # A round came after its last telling: begin another round, as nobody tells this host now.
+        if name in self._again:  # A round came after its last telling. Nobody tells this host now, so begin another.
             self._woken.set()
         if not telling.cancelled() and (error := telling.exception()) is not None:
             log.error("%s could not be told what its network must be, will retry", name, exc_info=error)

@@ -160,9 +160,8 @@ class Links:
         self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[Any]]
     ) -> None:
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
-        if (
-            network.kind != "flat" and bridge.name not in self._answering
-        ):  # A flat network has machines that are not guests.
+        # A flat network has machines that are not guests.
+        if network.kind != "flat" and bridge.name not in self._answering:
             self._answer(bridge)
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
