@@ -34,7 +34,7 @@ PATH = "/default-security-group-rules/{default_security_group_rule_id}"
 default_rules = sa.Table(
     "default_security_group_rules",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     # True: one of `FIRST` that is removed. The rest of the row has no meaning then.
     sa.Column("gone", sa.Boolean, nullable=False),
     sa.Column("direction", sa.String(8), nullable=False),

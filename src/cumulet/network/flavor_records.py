@@ -15,7 +15,7 @@ LONGEST_METAINFO = 4096
 network_flavors = sa.Table(
     "network_flavors",
     metadata,
-    *(column for column in resource_columns() if column.name != "description"),
+    *resource_columns(but=("description",)),
     sa.Column("description", sa.String(LONGEST_DESCRIPTION), nullable=False),
     sa.Column("service_type", sa.String(36), nullable=False),
     sa.Column("enabled", sa.Boolean, nullable=False),
@@ -25,7 +25,7 @@ network_flavors = sa.Table(
 service_profiles = sa.Table(
     "network_service_profiles",
     metadata,
-    *(column for column in resource_columns() if column.name not in ("name", "description")),
+    *resource_columns(but=("name", "description")),
     sa.Column("description", sa.String(LONGEST_DESCRIPTION), nullable=False),
     sa.Column("metainfo", sa.String(LONGEST_METAINFO), nullable=False),
     sa.Column("enabled", sa.Boolean, nullable=False),

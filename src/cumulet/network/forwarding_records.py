@@ -10,7 +10,7 @@ from cumulet.network.resource_columns import Resource, resource_columns
 port_forwardings = sa.Table(
     "port_forwardings",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("floating_ip_id", sa.ForeignKey("floating_ips.id"), nullable=False, index=True),
     sa.Column("protocol", sa.String(8), nullable=False),
     sa.Column("internal_port_id", sa.ForeignKey("ports.id"), nullable=False, index=True),

@@ -27,7 +27,7 @@ unique_where(security_groups, "ix_security_groups_default", "project_id", where=
 security_group_rules = sa.Table(
     "security_group_rules",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("security_group_id", sa.ForeignKey("security_groups.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("ethertype", sa.String(8), nullable=False),

@@ -17,7 +17,7 @@ metering_labels = sa.Table(
 metering_label_rules = sa.Table(
     "metering_label_rules",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("metering_label_id", sa.ForeignKey("metering_labels.id"), nullable=False, index=True),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("excluded", sa.Boolean, nullable=False),

@@ -21,7 +21,7 @@ unique_where(qos_policies, "ix_qos_policies_default", "project_id", where="is_de
 bandwidth_limits = sa.Table(
     "qos_bandwidth_limits",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("max_kbps", sa.Integer, nullable=False),
@@ -33,7 +33,7 @@ bandwidth_limits = sa.Table(
 dscp_marks = sa.Table(
     "qos_dscp_marks",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False, unique=True),
     sa.Column("dscp_mark", sa.Integer, nullable=False),
 )
@@ -43,7 +43,7 @@ dscp_marks = sa.Table(
 minimum_bandwidths = sa.Table(
     "qos_minimum_bandwidths",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("min_kbps", sa.Integer, nullable=False),
@@ -53,7 +53,7 @@ minimum_bandwidths = sa.Table(
 minimum_packet_rates = sa.Table(
     "qos_minimum_packet_rates",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("policy_id", sa.ForeignKey("qos_policies.id"), nullable=False),
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("min_kpps", sa.Integer, nullable=False),

@@ -10,7 +10,7 @@ from cumulet.network.resource_columns import Resource, resource_columns
 rbac_policies = sa.Table(
     "rbac_policies",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("object_type", sa.String(32), nullable=False),
     sa.Column("object_id", sa.String(36), nullable=False),
     sa.Column("action", sa.String(32), nullable=False),

@@ -147,7 +147,7 @@ routers = sa.Table(
 floating_ips = sa.Table(
     "floating_ips",
     metadata,
-    *(column for column in resource_columns() if column.name != "name"),
+    *resource_columns(but=("name",)),
     sa.Column("floating_network_id", sa.ForeignKey("networks.id"), nullable=False),
     sa.Column("floating_port_id", sa.ForeignKey("ports.id"), nullable=False),
     sa.Column("floating_ip_address", sa.String(64), nullable=False),
