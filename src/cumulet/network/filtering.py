@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +34,11 @@ def by_column(column: Column, name: str, read: Reader | None = None) -> Filter:
         return sa.or_(found, column.is_(None)) if "" in values and not isinstance(column, sa.Column) else found
 
     return condition
+
+
+def by_columns(columns: Mapping[str, Column]) -> dict[str, Filter]:
+    """A filter on each column, by the name of its attribute."""
+    return {name: by_column(column, name) for name, column in columns.items()}
 
 
 def constant(shown: str | bool | None) -> Filter:

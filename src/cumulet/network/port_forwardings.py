@@ -74,6 +74,13 @@ def _parents(_tx: Tx, records: Sequence[PortForwarding]) -> list[View]:
 _columns = port_forwardings.c
 _PORT = sa.case((_columns.external_first == _columns.external_last, _columns.external_first), else_=-1)
 _RANGE = sa.cast(_columns.external_first, sa.String) + ":" + sa.cast(_columns.external_last, sa.String)
+_SORTS: dict[str, filtering.Column] = {
+    "id": _columns.id,
+    "protocol": _columns.protocol,
+    "internal_port_id": _columns.internal_port_id,
+    "external_port": _PORT,
+    "external_port_range": _RANGE,
+}
 
 FORWARDINGS = Kind(
     record=PortForwarding,
@@ -82,24 +89,8 @@ FORWARDINGS = Kind(
     title="Port Forwarding",
     show=SHOW,
     sight=lambda caller: own_in_sight(caller, port_forwardings),
-    filters={
-        name: filtering.by_column(column, name)
-        for name, column in {
-            "id": _columns.id,
-            "description": _columns.description,
-            "protocol": _columns.protocol,
-            "internal_port_id": _columns.internal_port_id,
-            "external_port": _PORT,
-            "external_port_range": _RANGE,
-        }.items()
-    },
-    sorts={
-        "id": _columns.id,
-        "protocol": _columns.protocol,
-        "internal_port_id": _columns.internal_port_id,
-        "external_port": _PORT,
-        "external_port_range": _RANGE,
-    },
+    filters=filtering.by_columns(_SORTS | {"description": _columns.description}),
+    sorts=_SORTS,
     views=_views,
     hidden={},
     parents=_parents,

@@ -49,12 +49,8 @@ SEGMENTS = Kind(
     title="Segment",
     show=SHOW,
     sight=networks_in_sight,
-    filters={name: filtering.by_column(column, name) for name, column in _COLUMNS.items()}
-    | {
-        "name": filtering.constant(None),
-        "description": filtering.constant(""),
-        "revision_number": filtering.by_column(networks.c.revision, "revision_number"),
-    },
+    filters=filtering.by_columns(_COLUMNS | {"revision_number": networks.c.revision})
+    | {"name": filtering.constant(None), "description": filtering.constant("")},
     sorts=_COLUMNS | {"segmentation_id": networks.c.segmentation_id, "name": sa.literal("")},
     views=_views,
     hidden={},
