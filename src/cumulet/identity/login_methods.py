@@ -101,7 +101,7 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
         matches = await identity.passwords.matches(user.password_hash if user else None, named.password)
         right = matches and found.enabled
         if settings.lockout_failures:
-            lock = await _noted(call, user, right=right, lock=lock)
+            lock = await _noted(call, user, matches=matches, right=right, lock=lock)
         attempt.right = right and not lock.locked
     if user is None or not attempt.right:
         why = f"known {user is not None}, enabled {found.enabled}, locked {lock.locked}"
@@ -112,8 +112,9 @@ async def password_holder(call: Call[object, object], named: UserNamed, *, expir
     return await _at_todays_price(call, user, named.password)
 
 
-async def _noted(call: Call[object, object], user: User | None, *, right: bool, lock: Lock) -> Lock:
+async def _noted(call: Call[object, object], user: User | None, *, matches: bool, right: bool, lock: Lock) -> Lock:
     """Count this login. Answers whether the user is locked now: wrong passwords that were compared meanwhile count.
+    matches: the password is the user's; right: and the user is enabled.
 
     Each login that will be refused is one transaction that writes, whoever it names: the time it takes would tell
     whether the user exists, is locked or is exempt.
@@ -126,7 +127,7 @@ async def _noted(call: Call[object, object], user: User | None, *, right: bool, 
     def note(tx: Tx) -> Lock:
         lock = look(tx)
         if user is not None and lock.counts:
-            note_login(tx, settings, user.id, now_us, right=right)
+            note_login(tx, settings, user.id, now_us, right=matches)
         else:
             note_nothing(tx, call.cloud.clock)
         return lock

@@ -42,6 +42,12 @@ class Somebody:
         assert answer.status_code == 200, answer.text
 
 
+def exempt_administrator(place: Place) -> None:
+    admin = place.admin()
+    exempt = {"user": {"options": {"ignore_user_inactivity": True}}}
+    assert admin.patch(f"/users/{admin.id_of('users', 'admin')}", exempt).is_success
+
+
 def writes_of(place: Place) -> list[str]:
     """The statements that write, from now on."""
     writes: list[str] = []
@@ -206,6 +212,16 @@ def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> Non
     place.close()
 
 
+def test_right_passwords_of_a_user_who_is_disabled_lock_nobody(tmp_path: Path) -> None:
+    user = Somebody(tmp_path, lockout_failures=2, disable_user_account_days_inactive=30)
+    exempt_administrator(user.place)
+    user.place.clock.advance(30 * DAY)
+    assert [user.log_in().status_code for _ in range(3)] == [401] * 3
+    user.set(options={"ignore_user_inactivity": True})
+    assert user.log_in().status_code == 201
+    user.place.close()
+
+
 def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path: Path) -> None:
     """Whether the user exists, is locked, disabled or exempt, and whether the password is right."""
     user = Somebody(tmp_path, lockout_failures=2)
@@ -275,8 +291,7 @@ def test_passwords_that_are_tried_at_once_count_as_those_tried_one_after_another
 def test_a_user_who_has_not_logged_in_for_long_is_disabled(tmp_path: Path) -> None:
     user = Somebody(tmp_path, disable_user_account_days_inactive=30, password_expires_days=0)
     place = user.place
-    admin_id = place.admin().id_of("users", "admin")
-    assert place.admin().patch(f"/users/{admin_id}", {"user": {"options": {"ignore_user_inactivity": True}}}).is_success
+    exempt_administrator(place)
     for _ in range(3):  # Each login counts anew.
         place.clock.advance(29 * DAY)
         assert user.log_in().status_code == 201
