@@ -92,9 +92,8 @@ class HostWatch:
         for known in (self._heard, self._fenced_at, self._leases):
             known.clear()
         await self._ask_all()
-        if (
-            self._settings.fence_silent_hosts
-        ):  # The second question tells hosts that their answer was heard: that gives leases.
+        # The second question tells hosts that their answer was heard: that gives leases.
+        if self._settings.fence_silent_hosts:
             await self._ask_all()
         self._parts.clear()
         self._watching.clear()

@@ -30,9 +30,8 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
     guest_files.remove_folder(folder, tls.LENT)  # The last agent may have died while QEMU read it.
     hypervisor = host.hypervisor(folder.server_id)
     if guest_files.look(folder, guest_files.SNAPSHOT) is not None:
-        with contextlib.suppress(
-            DriverError
-        ):  # Its process hangs. The next snapshot, or the end of the guest, removes it.
+        # Where its process hangs, the next snapshot, or the end of the guest, removes it.
+        with contextlib.suppress(DriverError):
             await snapshots.end(host, folder.server_id)
     if hypervisor is None:
         return
