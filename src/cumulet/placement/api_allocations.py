@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
@@ -234,7 +234,7 @@ def replace(call: Call[None, object], holdings: Sequence[Holding]) -> None:
     tx.execute(sa.delete(allocations).where(allocations.c.consumer_uuid.in_(uuids)))
     inventories = providers.inventories_of(tx, *(provider.id for provider in named.values())) if named else {}
     _require_room(holdings, named, inventories, before, _used(tx, named))
-    shares = _shares(holdings, named, inventories, names.known_classes(tx))
+    shares = _shares(holdings, named, inventories, set(names.known_classes(tx)))
     _write_consumers(tx, holdings, present, call.now_us)
     if shares:
         tx.execute(sa.insert(allocations), shares)
@@ -280,7 +280,7 @@ def _shares(
     holdings: Iterable[Holding],
     named: Mapping[str, Provider],
     inventories: Mapping[int, Mapping[str, Inventory]],
-    classes: Collection[str],
+    classes: Set[str],
 ) -> list[dict[str, object]]:
     """The rows of `allocations`. 400 for what does not exist, 409 for an amount that an inventory does not allow."""
     rows: list[dict[str, object]] = []

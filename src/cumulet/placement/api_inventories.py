@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -146,7 +146,7 @@ def set_inventories(call: Call[None, SetInventories]) -> Reply:
     """Replace all of a provider's inventories."""
     provider = provider_in_path(call)
     providers.require_generation(provider, call.body.resource_provider_generation)
-    wanted = records(call, provider, call.body, names.known_classes(call.tx))
+    wanted = records(call, provider, call.body, set(names.known_classes(call.tx)))
     remove_others(call.tx, [(provider, wanted)])
     write(call.tx, [(provider, wanted)])
     return _show_all(call, wanted, providers.change(call.tx, provider, call.now_us))
@@ -157,7 +157,7 @@ Wanted = Sequence[tuple[Provider, Mapping[str, Inventory]]]
 
 
 def records(
-    call: Call[object, object], provider: Provider, body: SetInventories, known: Collection[str]
+    call: Call[object, object], provider: Provider, body: SetInventories, known: Set[str]
 ) -> dict[str, Inventory]:
     """The inventories in a body, by resource class; 400 for one that cannot be. `known`: all resource classes."""
     wanted = {name: inventory.record() for name, inventory in body.inventories.items()}

@@ -47,7 +47,7 @@ def reshape(call: Call[None, Reshape]) -> None:
         raise BadRequest("A provider is given twice.")
     holdings = holdings_of(body.allocations)
     found = {provider.uuid: provider for provider in providers.load(tx, resource_providers.c.uuid.in_(shapes))}
-    classes = names.known_classes(tx)
+    classes = set(names.known_classes(tx))
     wanted = []
     for uuid, shape in shapes.items():
         provider = found.get(uuid)

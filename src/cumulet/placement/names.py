@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set
 from importlib import resources
 
 import sqlalchemy as sa
@@ -72,7 +72,7 @@ def require_classes(tx: Tx, names: Iterable[str], what: str) -> None:
     refuse_unknown_classes(set(known_classes(tx)), names, what)
 
 
-def refuse_unknown_classes(known: Collection[str], names: Iterable[str], what: str) -> None:
+def refuse_unknown_classes(known: Set[str], names: Iterable[str], what: str) -> None:
     """As `require_classes`, for many: the classes that there are have been read."""
     unknown = [name for name in names if name not in known]
     if unknown:
