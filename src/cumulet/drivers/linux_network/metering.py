@@ -13,7 +13,7 @@ from uuid import UUID
 
 from cumulet.drivers.linux_network.names import OUTSIDE, TABLE
 from cumulet.drivers.linux_network.nft import Command
-from cumulet.drivers.linux_network.ruleset import Json
+from cumulet.drivers.linux_network.ruleset import Json, match
 from cumulet.host import wiring as w
 from cumulet.host.traffic import Metered
 
@@ -77,7 +77,7 @@ def commands(router: w.Router, there: Collection[str]) -> Iterator[Command]:
 
 def _expression(rule: w.MeterRule, counter: str) -> list[Json]:
     end = "iifname" if rule.direction is w.Direction.IN else "oifname"
-    found: list[Json] = [_match({"meta": {"key": end}}, OUTSIDE)]
+    found: list[Json] = [match({"meta": {"key": end}}, OUTSIDE)]
     for field, text in (("saddr", rule.source), ("daddr", rule.destination)):
         if text is not None:
             found += _of_prefix(field, text)
@@ -88,14 +88,10 @@ def _expression(rule: w.MeterRule, counter: str) -> list[Json]:
 
 def _of_prefix(field: str, text: str) -> Iterator[Json]:
     prefix = ip_network(text)
-    yield _match({"meta": {"key": "nfproto"}}, f"ipv{prefix.version}")
+    yield match({"meta": {"key": "nfproto"}}, f"ipv{prefix.version}")
     if prefix.prefixlen:
         protocol = "ip" if prefix.version == 4 else "ip6"
         range_: Json = {"prefix": {"addr": str(prefix.network_address), "len": prefix.prefixlen}}
         whole = prefix.num_addresses == 1
         left: Json = {"payload": {"protocol": protocol, "field": field}}
-        yield _match(left, str(prefix.network_address) if whole else range_)
-
-
-def _match(left: Json, right: Json) -> Json:
-    return {"match": {"op": "==", "left": left, "right": right}}
+        yield match(left, str(prefix.network_address) if whole else range_)

@@ -182,7 +182,7 @@ def _chain(groups: list[w.Group], direction: w.Direction) -> tuple[Element, ...]
     """The rules of a port's groups in one direction. What they let pass returns; the rest is counted and dropped."""
     let: list[list[Json]] = []
     if any(group.stateful for group in groups):
-        let.append([_match({"ct": {"key": "state"}}, {"set": ["established", "related"]})])
+        let.append([match({"ct": {"key": "state"}}, {"set": ["established", "related"]})])
     seen = dict.fromkeys(
         _text(_conditions(rule)) for group in groups for rule in group.rules if rule.direction is direction
     )
@@ -194,15 +194,15 @@ def _chain(groups: list[w.Group], direction: w.Direction) -> tuple[Element, ...]
 
 def _conditions(rule: w.Rule) -> list[Json]:
     ip = "ip" if rule.version == 4 else "ip6"
-    found = [_match({"meta": {"key": "protocol"}}, ip)]
+    found = [match({"meta": {"key": "protocol"}}, ip)]
     side = "saddr" if rule.direction is w.Direction.IN else "daddr"
     remote: Json = {"payload": {"protocol": ip, "field": side}}
     if rule.remote_prefix is not None:
-        found.append(_match(remote, _prefix(rule.remote_prefix)))
+        found.append(match(remote, _prefix(rule.remote_prefix)))
     if rule.remote_group is not None:
-        found.append(_match(remote, f"@{_members_name(rule.remote_group, rule.version)}"))
+        found.append(match(remote, f"@{_members_name(rule.remote_group, rule.version)}"))
     if rule.protocol:
-        found.append(_match({"meta": {"key": "l4proto"}}, rule.protocol))
+        found.append(match({"meta": {"key": "l4proto"}}, rule.protocol))
     if rule.range_min is not None:
         found += _range(rule, rule.range_min)
     return found
@@ -211,16 +211,17 @@ def _conditions(rule: w.Rule) -> list[Json]:
 def _range(rule: w.Rule, first: int) -> list[Json]:
     if rule.protocol in (ICMP, ICMP6):
         kind = "icmp" if rule.protocol == ICMP else "icmpv6"
-        found = [_match({"payload": {"protocol": kind, "field": "type"}}, first)]
+        found = [match({"payload": {"protocol": kind, "field": "type"}}, first)]
         if rule.range_max is not None:
-            found.append(_match({"payload": {"protocol": kind, "field": "code"}}, rule.range_max))
+            found.append(match({"payload": {"protocol": kind, "field": "code"}}, rule.range_max))
         return found
     last = first if rule.range_max is None else rule.range_max
     port: Json = {"payload": {"protocol": "th", "field": "dport"}}
-    return [_match(port, first if first == last else {"range": [first, last]})]
+    return [match(port, first if first == last else {"range": [first, last]})]
 
 
-def _match(left: Json, right: Json) -> Json:
+def match(left: Json, right: Json) -> Json:
+    """The expression of a rule that a packet meets where the two are equal, or the left is in the right."""
     return {"match": {"op": "==", "left": left, "right": right}}
 
 
