@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cumulet.db.engine import Tx
-from cumulet.network import bodies, filtering, limits, policy, resource
+from cumulet.network import bodies, filtering, limits, policy, resource, sharing
 from cumulet.network.bodies import either, text
 from cumulet.network.filtering import Column
 from cumulet.network.metering_records import MeteringLabel, metering_label_rules, metering_labels
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sharing import EVERYBODY
 from cumulet.network.sight import own_in_sight
 from cumulet.network.store import delete, erase, insert
 from cumulet.web.operation import Call, Rule
@@ -90,8 +89,7 @@ def _create(call: Call[object, object], new: NewMeteringLabel) -> MeteringLabel:
     project_id = resource.may_create(call, new, CREATE)
     shared = either(new.shared, False)
     if shared:  # Upstream lets a project's manager have the routers of all projects metered.
-        facts = {"project_id": project_id, "target_project": EVERYBODY}
-        call.require("create_rbac_policy:target_project", facts)
+        sharing.require_everybody(call, project_id)
     limits.check(call.tx, project_id, "metering_label")
     return insert(
         call.tx,

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import bodies, limits, policy, qos, resource, sharing_use, topology
+from cumulet.network import bodies, limits, policy, qos, resource, sharing, sharing_use, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import QosPolicy, qos_policies
 from cumulet.network.qos_rule_types import RULE_TYPES
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sharing import EVERYBODY, QOS_SHARING, Shareable
+from cumulet.network.sharing import QOS_SHARING, Shareable
 from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import (
     change,
@@ -111,7 +111,7 @@ def create_qos_policies(call: Call[None, CreateQosPolicies]) -> View:
 def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
     project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     if either(new.shared, False):
-        _require_everybody(call, project_id)
+        sharing.require_everybody(call, project_id)
     limits.check(call.tx, project_id, "qos_policy")
     is_default = either(new.is_default, False)
     if is_default:
@@ -129,12 +129,6 @@ def _create(call: Call[object, object], new: NewQosPolicy) -> QosPolicy:
         sharing_use.set_shared(call.tx, call.cloud.clock, Shareable.QOS_POLICY, made, shared=True)
     topology.set_tags(call.tx, made.id, either(new.tags, []))
     return made
-
-
-def _require_everybody(call: Call[object, object], project_id: str) -> None:
-    """403 unless the caller may create the RBAC policy that shares with every project."""
-    facts = {"project_id": project_id, "target_project": EVERYBODY}
-    call.require("create_rbac_policy:target_project", facts)
 
 
 def _refuse_second_default(tx: Tx, project_id: str, but: str = "") -> None:
@@ -164,7 +158,7 @@ def update_qos_policy(call: Call[QosPolicy, UpdateQosPolicy]) -> View:
         _refuse_second_default(call.tx, found.project_id, but=found.id)
     if isinstance(body.shared, bool):
         if body.shared:
-            _require_everybody(call, found.project_id)
+            sharing.require_everybody(call, found.project_id)
         touched = sharing_use.set_shared(call.tx, call.cloud.clock, Shareable.QOS_POLICY, found, shared=body.shared)
     change(call.tx, QosPolicy, found.id, call.now_us, touched, **values)
     return resource.shown(call, QOS_POLICIES, must_get(call.tx, QosPolicy, found.id))

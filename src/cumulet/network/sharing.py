@@ -108,6 +108,12 @@ def with_caller(call: Call[object, object], network_id: str) -> bool:
     return bool(among(call.tx, Shareable.NETWORK, [network_id], call.caller.project_id))
 
 
+def require_everybody(call: Call[object, object], project_id: str) -> None:
+    """403 unless the caller may create the RBAC policy that shares with every project."""
+    facts = {"project_id": project_id, "target_project": EVERYBODY}
+    call.require("create_rbac_policy:target_project", facts)
+
+
 def share(
     tx: Tx, clock: Clock, object_type: Shareable, object_id: str, *, owner: str, target: str, action: Action
 ) -> RbacPolicy:
