@@ -15,7 +15,7 @@ import pytest
 
 from cumulet.errors import ApiError
 from cumulet.processes.parts import load_services
-from cumulet.web.json_reader import LARGEST_BODY, MOST_VALUES, read_json
+from cumulet.web.json_reader import DEEPEST, LARGEST_BODY, MOST_VALUES, read_json
 from cumulet.web.operation import Operation
 from cumulet.web.schema import boundaries, plan
 
@@ -54,9 +54,20 @@ def _bodies(operation: Operation) -> Iterator[tuple[str, object, Callable[[objec
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_no_body_takes_long(operation: Operation) -> None:
     for what, body, judge in _bodies(operation):
-        data = json.dumps(body, separators=(",", ":")).encode()
-        least = min(_ms(data, judge) for _ in range(ATTEMPTS)) if _ms(data, judge) > MOST_MS else 0.0
-        assert least <= MOST_MS, f"{least:.1f} ms: {what}"
+        _takes_not_long(what, json.dumps(body, separators=(",", ":")).encode(), judge)
+
+
+@pytest.mark.parametrize("end", ["", "\\", '"'], ids=["open", "open-escaped", "closed"])
+@pytest.mark.parametrize("piece", ['\\"', "\\\\", "[", '"', '"[', ","])
+def test_what_is_no_json_takes_no_longer(piece: str, end: str) -> None:
+    beginning = "[" * (DEEPEST + 1) + '"'
+    many = (LARGEST_BODY - len(beginning) - len(end)) // len(piece)
+    _takes_not_long(piece, (beginning + piece * many + end).encode(), lambda value: value)
+
+
+def _takes_not_long(what: str, data: bytes, judge: Callable[[object], object]) -> None:
+    least = min(_ms(data, judge) for _ in range(ATTEMPTS)) if _ms(data, judge) > MOST_MS else 0.0
+    assert least <= MOST_MS, f"{least:.1f} ms: {what}"
 
 
 def _ms(data: bytes, judge: Callable[[object], object]) -> float:
