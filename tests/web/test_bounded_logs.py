@@ -7,16 +7,20 @@ import io
 import json
 import logging
 import os
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import click
 import pytest
 
+from cumulet.cli import fleet
+from cumulet.settings import Settings
 from cumulet.web import audit as trail
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, put_aside, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import SAME_LINES, log_to
+from cumulet.web.log import SAME_LINES, end_log, log_to
 from cumulet.web.sampling import OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
@@ -176,12 +180,29 @@ def test_a_log_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for n in range(200):
             logging.getLogger("cumulet.access").warning("GET /%s", n)
     finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        end_log(handler)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["log", "log.1", "log.2"]
     assert all(file.stat().st_size <= 2000 for file in files)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_a_command_that_ends_writes_the_counts_of_its_log_and_leaves_no_handler(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    @asynccontextmanager
+    async def role() -> AsyncIterator[None]:
+        for _ in range(SAME_LINES + 5):
+            logging.getLogger("cumulet.role").warning("again")
+        raise OSError("no room")
+        yield
+
+    before = logging.getLogger().handlers[:]
+    with pytest.raises(click.ClickException, match="no room"):
+        fleet._run(role(), Settings(state_dir=tmp_path, database_url="sqlite://", log_file=log), str)
+    assert logging.getLogger().handlers == before
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    assert [line.get("repeated") for line in lines if line["logger"] == "cumulet.role"] == [None] * SAME_LINES + [5]
 
 
 def test_websockets_of_strangers_fill_no_log(cloud: Cloud) -> None:

@@ -16,7 +16,7 @@ from cumulet.testing.client import Answer
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, Head, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, log_to, redact
+from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, end_log, log_to, redact
 from cumulet.web.metrics import RequestMetrics
 from cumulet.web.refusals import echo
 from cumulet.web.secret_names import SECRET_NAMES
@@ -272,8 +272,7 @@ def test_the_last_counts_are_said_when_the_log_is_closed() -> None:
         for n in range(SAME_LINES + 5):
             logging.getLogger("some").warning("again %s", n)
     finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        end_log(handler)
     lines = [json.loads(text) for text in stream.getvalue().splitlines()]
     assert len(lines) == SAME_LINES + 1
     assert lines[-1]["repeated"] == 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
@@ -204,7 +203,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.roles import NoNatsServer
-    from cumulet.web.log import log_as
+    from cumulet.web.log import end_log, log_as
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
@@ -219,7 +218,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
 
     try:
         with ExitStack() as at_the_end, database_trouble_told():
-            at_the_end.callback(logging.getLogger().removeHandler, log_as(settings))
+            at_the_end.callback(end_log, log_as(settings))
             asyncio.run(serve())
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="policy_file") from None

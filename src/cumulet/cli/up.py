@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -299,15 +298,14 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     from cumulet.owned import Exposed
     from cumulet.part import OtherState
     from cumulet.processes.all import EmbeddedCloud
-    from cumulet.web.log import log_as
+    from cumulet.web.log import end_log, log_as
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
 
     try:
         with database_trouble_told(), image_trouble_told(), contextlib.ExitStack() as on_failure:
             # On a terminal, a line for every request would hide the important ones.
-            handler = log_as(settings, on_terminal="warning")
-            on_failure.callback(logging.getLogger().removeHandler, handler)
+            on_failure.callback(end_log, log_as(settings, on_terminal="warning"))
             cloud = await EmbeddedCloud.start(settings)
             on_failure.pop_all()
             return cloud

@@ -196,7 +196,7 @@ def log_as(settings: Settings, *, on_terminal: str = "info") -> logging.Handler:
 def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as_json: bool = True) -> logging.Handler:
     """Send all logs to `target`: a stream (default: standard error), or a file, which is bounded (`web.log_file`).
 
-    Returns the handler, for removing it. Raises OSError for a file that cannot be written.
+    Returns the handler, for `end_log`. Raises OSError for a file that cannot be written.
     """
     handler: logging.Handler
     if isinstance(target, Path):
@@ -217,3 +217,9 @@ def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as
     # httpx logs whole URLs, and the URL of an image may hold its credential.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return handler
+
+
+def end_log(handler: logging.Handler) -> None:
+    """Send logs there no longer. Writes the last counts of lines that repeat, and closes a file."""
+    logging.getLogger().removeHandler(handler)
+    handler.close()
