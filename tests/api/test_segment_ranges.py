@@ -129,7 +129,7 @@ def test_what_is_no_range_is_refused_by_the_name_of_the_field(
 
 def test_only_administrators_see_ranges(member: Client, admin: Client) -> None:
     place = f"{RANGES}/{ranged(admin, 901, 910)['id']}"
-    assert call(member, "GET", RANGES)["network_segment_ranges"] == []
+    assert call(member, "GET", f"{RANGES}?limit=1").json == {"network_segment_ranges": []}, "no link to a next page"
     missing = call(member, "GET", place)
     assert (missing.status, missing["NeutronError"]["type"]) == (404, "NetworkSegmentRangeNotFound")
     assert call(member, "DELETE", place).status == 404

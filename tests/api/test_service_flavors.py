@@ -93,7 +93,7 @@ def test_no_router_is_made_by_a_flavor(member: Client, admin: Client) -> None:
 
 def test_profiles_are_seen_by_administrators_alone(member: Client, admin: Client) -> None:
     made, used = flavor(admin), profile(admin)
-    assert call(member, "GET", PROFILES)[PROFILES[1:]] == []
+    assert call(member, "GET", f"{PROFILES}?limit=1").json == {PROFILES[1:]: []}, "no link to a next page"
     assert call(member, "GET", f"{PROFILES}/{used['id']}").status == 404
     of_flavor = f"/flavors/{made['id']}/service_profiles"
     assert call(member, "POST", of_flavor, {"service_profile": {"id": used["id"]}}).status == 403
