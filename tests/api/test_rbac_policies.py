@@ -174,8 +174,10 @@ def test_a_network_that_is_external_for_one_project_is_not_external_for_others(
     for one in call(member, "GET", "/floatingips")["floatingips"]:
         call(member, "DELETE", f"/floatingips/{one['id']}")
     call(member, "DELETE", f"/routers/{router}")
+    before = call(admin, "GET", f"/networks/{network}")["network"]["revision_number"]
     assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 204
-    assert call(admin, "GET", f"/networks/{network}")["network"]["router:external"] is False
+    after = call(admin, "GET", f"/networks/{network}")["network"]
+    assert (after["router:external"], after["revision_number"]) == (False, before + 1)
     assert call(member, "GET", f"/networks/{network}").status == 404
 
 

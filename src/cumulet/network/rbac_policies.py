@@ -270,6 +270,7 @@ def delete_rbac_policy(call: Call[RbacPolicy, None]) -> None:
     others = [entry for entry in sharing.entries(call.tx, found.object_id, Action.EXTERNAL) if entry.id != found.id]
     if isinstance(shared, Network) and found.action == Action.EXTERNAL and not others:
         sharing_use.set_external(call.tx, call.cloud.clock, shared, external=False)
-        change(call.tx, Network, shared.id, call.now_us, external=False)
+        change(call.tx, Network, shared.id, call.now_us, True, external=False)
+    else:
+        _count(call, found)
     sharing_use.end(call.tx, found)
-    _count(call, found)
