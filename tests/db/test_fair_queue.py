@@ -151,18 +151,24 @@ def test_a_flood_that_fails_again_and_again_does_not_hold_up_what_another_wrote(
     assert database.read(lambda tx: [row.text for row in tx.all(sa.select(notes))]) == ["kept"]
 
 
-def test_a_group_is_bounded_by_its_jobs_those_that_fail_among_them(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cumulet.db.engine.GROUP_SECONDS", 1000.0)
-    groups: list[int] = []
+@pytest.fixture
+def groups(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One number for each group commit that has begun. The jobs of a test count there."""
+    begun: list[int] = []
     commit = database._commit_group
 
     def counted(connection: Any, first: Job) -> Any:
-        groups.append(0)
+        begun.append(0)
         return commit(connection, first)
 
     monkeypatch.setattr(database, "_commit_group", counted)
+    return begun
+
+
+def test_a_group_is_bounded_by_its_jobs_those_that_fail_among_them(
+    database: Database, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cumulet.db.engine.GROUP_SECONDS", 1000.0)
     occupied = Occupied(database)
 
     def fails(tx: Tx) -> None:
@@ -178,17 +184,9 @@ def test_a_group_is_bounded_by_its_jobs_those_that_fail_among_them(
 
 
 def test_a_group_takes_in_jobs_for_as_long_as_a_commit_takes(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, groups: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cumulet.db.engine.GROUP_LEAST_SECONDS", 0.0)
-    groups: list[int] = []
-    commit = database._commit_group
-
-    def counted(connection: Any, first: Job) -> Any:
-        groups.append(0)
-        return commit(connection, first)
-
-    monkeypatch.setattr(database, "_commit_group", counted)
     occupied = Occupied(database)
 
     def works(tx: Tx) -> None:
