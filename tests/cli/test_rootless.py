@@ -70,6 +70,10 @@ class Machine:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.cumulet(*words), capture_output=True, text=True, timeout=120, check=False)
 
+    def enter(self, *words: str) -> int:
+        """Run a command inside the cloud's namespaces; returns its exit status."""
+        return self.run("enter", "--state", "/home/state", *words).returncode
+
     @contextmanager
     def up(self, *options: str) -> Iterator[subprocess.Popen[str]]:
         """A cloud that serves. Its process is who was started, however often it has become another program."""
@@ -176,9 +180,7 @@ def test_a_user_has_guests_with_networks_that_move_and_leave_nothing(machine: Ma
         wait("what this is", lambda: "in namespaces of your own" in machine.said())
         admin = machine.administrator()
         server, address = server_with_a_floating_ip(admin)
-        wait(
-            "an answer", lambda: machine.run("enter", "--state", "/home/state", "ping", "-c1", address).returncode == 0
-        )
+        wait("an answer", lambda: machine.enter("ping", "-c1", address) == 0)
         _is_confined(server, more_users=machine.more_users)
         if not machine.more_users:  # The rest is the same.
             return
@@ -189,20 +191,15 @@ def test_a_user_has_guests_with_networks_that_move_and_leave_nothing(machine: Ma
         move = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
         admin.must("POST", f"{SERVERS}/{server}/action", move)
         wait("the move", lambda: shown(admin, server)["OS-EXT-SRV-ATTR:host"] != before)
-        wait(
-            "an answer", lambda: machine.run("enter", "--state", "/home/state", "ping", "-c1", address).returncode == 0
-        )
-        nothing = machine.run("enter", "--state", "/home/state", "--relay", f"{address}:9")
-        assert nothing.returncode == 1, "nobody listens there"
+        wait("an answer", lambda: machine.enter("ping", "-c1", address) == 0)
+        assert machine.enter("--relay", f"{address}:9") == 1, "nobody listens there"
         cloud.send_signal(signal.SIGKILL)
         wait("its guests to end with it", lambda: not guests(server))
-    assert machine.run("enter", "--state", "/home/state", "true").returncode == 1
+    assert machine.enter("true") == 1
     with machine.up() as cloud:
         admin = machine.administrator()
         wait("the guest again", lambda: bool(guests(server)) and shown(admin, server)["status"] == "ACTIVE")
-        wait(
-            "an answer", lambda: machine.run("enter", "--state", "/home/state", "ping", "-c1", address).returncode == 0
-        )
+        wait("an answer", lambda: machine.enter("ping", "-c1", address) == 0)
         cloud.send_signal(signal.SIGTERM)
         assert cloud.wait(60) == 0
     assert not guests(server)
