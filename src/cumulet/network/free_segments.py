@@ -12,6 +12,7 @@ from cumulet.errors import Conflict
 from cumulet.network.segment_range_records import SegmentRange, network_segment_ranges
 from cumulet.network.store import find, networks
 
+Column = sa.ColumnElement[str]
 HIGHEST = {"vxlan": 16_777_215, "vlan": 4094}
 """The highest number of a segment, by type of network. The lowest is 1."""
 
@@ -36,8 +37,8 @@ def free_segment(tx: Tx, *, project_id: str, network_type: str, physical_network
     )
 
 
-def like(table: sa.Table, network_type: str, physical_network: str | None) -> sa.ColumnElement[bool]:
-    """Networks, or ranges, whose segments are numbers of the same kind."""
+def like(table: sa.Table, network_type: str | Column, physical_network: str | Column | None) -> sa.ColumnElement[bool]:
+    """Networks, or ranges, whose segments are numbers of the same kind; which kind may stand in columns."""
     same_place = table.c.physical_network.is_not_distinct_from(physical_network)
     return sa.and_(table.c.network_type == network_type, same_place)
 

@@ -44,15 +44,8 @@ def _used(tx: Tx, ids: Sequence[str]) -> dict[str, dict[int, str]]:
     """For each range the numbers in use, with the project of the network."""
     statement = (
         sa.select(_R.id, networks.c.segmentation_id, networks.c.project_id)
-        .join(
-            networks,
-            sa.and_(
-                networks.c.network_type == _R.network_type,
-                networks.c.physical_network.is_not_distinct_from(_R.physical_network),
-                networks.c.segmentation_id.between(_R.minimum, _R.maximum),
-            ),
-        )
-        .where(_R.id.in_(ids))
+        .join(networks, like(networks, _R.network_type, _R.physical_network))
+        .where(_R.id.in_(ids), networks.c.segmentation_id.between(_R.minimum, _R.maximum))
         .order_by(networks.c.segmentation_id)
     )
     found: dict[str, dict[int, str]] = {range_id: {} for range_id in ids}
