@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from pathlib import Path
 
 import httpx
@@ -183,6 +184,18 @@ def test_a_log_from_before_there_was_a_key_is_put_aside(cloud: Cloud, tmp_path: 
 def test_secrets_are_taken_out_of_logs(text: str) -> None:
     assert "hunter2" not in redact(text)
     assert redact(text) != text
+
+
+@pytest.mark.parametrize("piece", ["a", "://a", "token ", 'token="', "authorization", "gAAAAA", "key -----BEGIN "])
+def test_a_long_text_does_not_hold_up_whoever_logs_it(piece: str) -> None:
+    """Measured is processor time, and of several attempts the least: some milliseconds, not seconds."""
+
+    def seconds() -> float:
+        begun = time.thread_time()
+        redact("key " + piece * (100_000 // len(piece)))
+        return time.thread_time() - begun
+
+    assert min(seconds() for _ in range(3)) < 0.2
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)

@@ -35,7 +35,8 @@ _SECRETS = (
         ),
         r"\1***",
     ),
-    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]+):[^\s@/]+@"), r"\1:***@"),
+    # Without the scheme before it, which would be looked for from each letter of a long word.
+    (re.compile(r"(://[^\s:/@]+):[^\s@/]+@"), r"\1:***@"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "***"),
 )
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
