@@ -180,8 +180,8 @@ def remove_floating_ip(call: Call[Server, FromServer]) -> None:
 
 def _by_address(call: Call[object, object], address: str) -> FloatingIp | None:
     """One of those in the caller's sight."""
-    kind = network.FLOATING_IPS
-    found = find(call.tx, FloatingIp, kind.sight(call.caller), rows.c.floating_ip_address == str(ip_address(address)))
+    in_sight = resource.in_sight(call, network.FLOATING_IPS)
+    found = find(call.tx, FloatingIp, in_sight, rows.c.floating_ip_address == str(ip_address(address)))
     return found[0] if found else None
 
 

@@ -40,7 +40,8 @@ class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
     """As in ``Network 1234 could not be found.``"""
     show: str
     """The rule for seeing one."""
-    sight: Callable[[Caller], Condition]
+    sight: Callable[[Caller], Condition] | None
+    """Which ones a caller finds. None: they are nobody's, so whoever `show` lets through finds all of them."""
     filters: Mapping[str, Filter | Sharing]
     """The filters of a list, beside tags. Other names in a query are refused."""
     sorts: Mapping[str, Column]
@@ -115,9 +116,16 @@ def _views(
     return views, parents
 
 
+def in_sight(call: Call[object, object], kind: Kind[Resource]) -> Condition:
+    """Which records the caller finds, for lists, the links of their pages, markers and single records alike."""
+    if kind.sight is not None:
+        return kind.sight(call.caller)
+    return sa.true() if call.authorise(kind.show, {}) else sa.false()
+
+
 def find_in_sight(call: Call[object, object], kind: Kind[RecordT], record_id: str) -> RecordT:
     """The record if the caller may see it; else 404, the same as for an id that does not exist."""
-    found = load(call.tx, kind.record, select(kind.record, kind.table.c.id == record_id, kind.sight(call.caller)))
+    found = load(call.tx, kind.record, select(kind.record, kind.table.c.id == record_id, in_sight(call, kind)))
     if not found or not call.authorise(kind.show, facts_of(kind, call, found[0])):
         raise unknown(kind, record_id)
     return found[0]
@@ -173,7 +181,7 @@ _CONTROLS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "pag
 
 def listed(call: Call[object, object], kind: Kind[RecordT]) -> View:
     """The answer to a list request: what the caller sees, filtered and sorted, one page of it, with links."""
-    statement = select(kind.record, kind.sight(call.caller), *_conditions(call, kind))
+    statement = select(kind.record, in_sight(call, kind), *_conditions(call, kind))
     limit = paging.limit(call)
     marker = call.query.get("marker") if paging.asks_for_pages(call) else None
     reverse = paging.flag(call, "page_reverse")
@@ -252,7 +260,7 @@ def _after(
     call: Call[object, object], kind: Kind[Resource], keys: Sequence[tuple[Column, bool]], marker: str
 ) -> Condition:
     """The condition for what follows the marker in the order of `keys`. 404 for a marker out of sight."""
-    statement = sa.select(*(column for column, _ in keys)).where(kind.table.c.id == marker, kind.sight(call.caller))
+    statement = sa.select(*(column for column, _ in keys)).where(kind.table.c.id == marker, in_sight(call, kind))
     row = call.tx.first(statement)
     if row is None:
         raise unknown(kind, marker)

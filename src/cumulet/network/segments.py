@@ -12,7 +12,6 @@ from cumulet.network import filtering, policy, resource
 from cumulet.network.filtering import Column
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import for_administrators
 from cumulet.network.store import Network, networks
 from cumulet.web.operation import Call
 from cumulet.web.policy import rule
@@ -48,7 +47,7 @@ SEGMENTS = Kind(
     plural="segments",
     title="Segment",
     show=SHOW,
-    sight=for_administrators,
+    sight=None,
     filters=filtering.by_columns(_COLUMNS | {"revision_number": networks.c.revision})
     | {"name": filtering.constant(None), "description": filtering.constant("")},
     sorts=_COLUMNS | {"segmentation_id": networks.c.segmentation_id, "name": sa.literal("")},

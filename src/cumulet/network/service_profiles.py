@@ -21,7 +21,6 @@ from cumulet.network.flavor_records import (
 )
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
-from cumulet.network.sight import for_administrators
 from cumulet.network.store import change, delete, find, insert, must_get
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -60,7 +59,7 @@ SERVICE_PROFILES = Kind(
     plural="service_profiles",
     title="Service Profile",
     show=SHOW,
-    sight=for_administrators,
+    sight=None,
     filters={name: filtering.by_column(_P[name], name) for name in ("id", "description", "enabled")}
     | {"driver": filtering.constant("")},
     sorts=_SORTS,
