@@ -132,7 +132,7 @@ def test_a_request_is_answered_once_and_a_repeated_one_is_done_once_more_without
 def test_what_is_no_request_is_refused_and_does_no_harm(tmp_path: Path) -> None:
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
         agent = await started(cloud, "host1")
-        for bad in (b"{", b'{"number":1,"message":{"verb":"format-disk"}}', b"\xff\x00" * 1000):
+        for bad in (b"{", b'{"number":1,"message":{"verb":"format-disk"}}', b"\xff\x00" * 1000, b"[" * 100_000):
             answer = codec.decode_answer(await bus.ask(subject_of("host1"), lambda _number, bad=bad: bad))  # type: ignore[misc]
             assert answer.error == "HostError"
             assert "not understood" in answer.text

@@ -42,9 +42,10 @@ def told(bus: Bus) -> Any:
     return asyncio.run(tell())
 
 
-def test_an_answer_that_is_not_understood_is_none() -> None:
+@pytest.mark.parametrize("hostile", [b"{", b'{"number":1,"text":"\xff"}', b'{"number":1,"value":' + b"[" * 100_000])
+def test_an_answer_that_is_not_understood_is_none(hostile: bytes) -> None:
     with pytest.raises(m.HostUnreachable, match="no agent of this version"):
-        told(Bus(b"{"))
+        told(Bus(hostile))
 
 
 def test_an_agent_that_started_anew_will_not_answer_what_the_one_before_was_asked(

@@ -307,7 +307,7 @@ def test_certificates_are_renewed_for_the_same_key_only(tmp_path: Path) -> None:
 def test_joining_is_bounded_and_what_is_no_request_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strangers, "JOINS_PER_MINUTE_OF_ONE", 3)
+    monkeypatch.setattr(strangers, "JOINS_PER_MINUTE_OF_ONE", 5)
 
     async def story(cloud: JoinableCloud) -> None:
         made = await cloud.invite("rack1")
@@ -319,6 +319,8 @@ def test_joining_is_bounded_and_what_is_no_request_does_no_harm(
 
         assert await post("/join", b"{") == "NOT_UNDERSTOOD"
         assert await post("/join", b'{"token":"x"}') == "NOT_UNDERSTOOD"
+        assert await post("/join", b'{"token":"\xff"}') == "NOT_UNDERSTOOD"
+        assert await post("/join", b'{"token":' + b"[" * 30_000) == "NOT_UNDERSTOOD"
         assert await post("/claim", b"{}") == "NO_CERTIFICATE"
         assert await post("/join", b"x" * 40_000) == "NO_CLOUD"  # 404: too long to be read
         assert await post("/nothing", b"{}") == "NO_CLOUD"

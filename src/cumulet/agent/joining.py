@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from cumulet.clock import Clock
 from cumulet.host.joining import DOOR_NAME, PROTOCOL, Admitted, Claim, Granted, Join, Refusal, Refused, Renew
+from cumulet.host.record import NOT_UNDERSTOOD
 from cumulet.owned import write_whole
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ async def _ask(client: httpx.AsyncClient, path: str, asked: msgspec.Struct, kind
     raw = await _fetch(client, "POST", path, msgspec.json.encode(asked))
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
+    except NOT_UNDERSTOOD as error:
         raise Refused(
             "OTHER_VERSION", f"the cloud's answer was not understood, it is of another version: {error}"
         ) from None
@@ -240,7 +241,7 @@ async def _fetch(client: httpx.AsyncClient, method: str, path: str, body: bytes 
         return answer.content
     try:
         refusal = msgspec.json.decode(answer.content, type=Refusal)
-    except msgspec.DecodeError:
+    except NOT_UNDERSTOOD:
         raise Refused("NO_CLOUD", f"what answers at {client.base_url} is no Cumulet: {answer.status_code}") from None
     raise Refused(refusal.code, refusal.message, again=refusal.again)
 

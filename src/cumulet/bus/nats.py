@@ -16,11 +16,9 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
 from cumulet.host import codec
 from cumulet.host import messages as m
-from cumulet.host.codec import Answer, Request
+from cumulet.host.codec import Answer, NotUnderstood, Request
 from cumulet.host.link import Answers
 
 if TYPE_CHECKING:
@@ -147,7 +145,7 @@ class NatsLink:
             answer = codec.decode_answer(asked.result())
         except NoAnswer as error:
             raise m.HostUnreachable(str(error)) from error
-        except msgspec.DecodeError as error:
+        except NotUnderstood as error:
             raise m.HostUnreachable(f"what answered is no agent of this version: {error}") from error
         finally:
             for task in (asked, watched):
@@ -212,7 +210,7 @@ class NatsAgent:
             return
         try:
             request = codec.decode_request(message.data)
-        except msgspec.DecodeError as error:
+        except NotUnderstood as error:
             log.warning("a request was not understood: %s", error)
             await self._say(message.reply, codec.encode(Answer(0, error="HostError", text=f"not understood: {error}")))
             return

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from cumulet.host import codec
 from cumulet.host import messages as m
-from cumulet.host.codec import Answer, Request
+from cumulet.host.codec import Answer, NotUnderstood, Request
 from cumulet.host.link import Answers
 
+log = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
 
 FRAME_LIMIT = 4 * 1024 * 1024
@@ -82,7 +82,7 @@ class UnixSocketLink:
                 future = self._waiting.get(answer.number)
                 if future is not None and not future.done():
                     future.set_result(answer)
-        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
+        except (OSError, asyncio.IncompleteReadError, NotUnderstood) as error:
             writer.close()
             if self._writer is writer:
                 self._writer = None
@@ -118,6 +118,8 @@ async def serve_agent(agent: Answers, path: Path) -> asyncio.Server:
                 task.add_done_callback(work.discard)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # The control plane or this agent ends. What was asked for is finished; the control plane asks again.
+        except NotUnderstood as error:
+            log.warning("a request was not understood: %s", error)
         finally:
             writer.close()
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cumulet.ca import Issued
 from cumulet.fleet.image_door import CONTENT_LENGTH, HEAD_SECONDS, PIECE_BYTES, Find, ImageDoor, Receive, say
 from cumulet.host.joining import Admitted, Claim, Granted, Join, Refused, Renew
+from cumulet.host.record import NOT_UNDERSTOOD
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class _Caller(asyncio.Protocol):
 def _read(body: bytes, kind: type[AskedT]) -> AskedT:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except NOT_UNDERSTOOD as error:
         raise Refused("NOT_UNDERSTOOD", f"the request was not understood: {error}") from None
 
 

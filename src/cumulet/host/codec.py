@@ -11,6 +11,7 @@ import msgspec
 
 from cumulet.host import messages as m
 from cumulet.host.link import Answers
+from cumulet.host.record import NOT_UNDERSTOOD
 
 log = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
@@ -33,7 +34,19 @@ class Answer(msgspec.Struct, frozen=True):
 _ERRORS = {cls.__name__: cls for cls in (m.VerbFailed, m.StaleGeneration, m.HostError)}
 
 encode = msgspec.json.encode
-decode_answer = msgspec.json.Decoder(Answer).decode
+_answers = msgspec.json.Decoder(Answer)
+
+
+class NotUnderstood(Exception):
+    """What came is no message of this version, or no message at all. Its sender may be hostile."""
+
+
+def decode_answer(frame: bytes) -> Answer:
+    """Raises NotUnderstood."""
+    try:
+        return _answers.decode(frame)
+    except NOT_UNDERSTOOD as error:
+        raise NotUnderstood(str(error)) from None
 
 
 def encode_answer(reply: Answer, *, most: int) -> bytes:
@@ -61,9 +74,12 @@ def _messages(verbs: tuple[type[m.Message[object]], ...]) -> msgspec.json.Decode
 
 
 def decode_request(frame: bytes) -> Request:
-    """DecodeError or ValidationError if it is no request with a known verb."""
-    numbered = _numbered.decode(frame)
-    return Request(numbered.number, _messages(m.verbs()).decode(numbered.message))
+    """NotUnderstood if it is no request with a known verb."""
+    try:
+        numbered = _numbered.decode(frame)
+        return Request(numbered.number, _messages(m.verbs()).decode(numbered.message))
+    except NOT_UNDERSTOOD as error:
+        raise NotUnderstood(str(error)) from None
 
 
 async def answer(agent: Answers, request: Request) -> Answer:

@@ -11,3 +11,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     A field that is added later has a default that means what was true before it, and defaults are not sent. So an
     agent of the version before understands each message that does not use the new field, and refuses those that do.
     """
+
+
+NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes from elsewhere: no JSON or of another shape, no UTF-8 in a text, nested too deeply."""

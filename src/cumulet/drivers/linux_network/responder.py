@@ -14,6 +14,7 @@ import selectors
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -31,6 +32,8 @@ MOST_VISITORS = 256
 MOST_VISITORS_OF_A_PORT = 8
 VISIT_SECONDS = 10.0
 """How long a connection may take, from its beginning to its end."""
+SECONDS_BETWEEN_WORDS = 60.0
+"""How often at most it says that questions had no answer."""
 _LENGTH_BYTES = 4
 _MOST_SOCKETS = 5
 """For each network: one for guests' frames, and by IPv4 and by IPv6 one for calls of the metadata service and one for
@@ -85,6 +88,30 @@ class Asked:
         return True
 
 
+class Unanswered:
+    """Questions whose answering failed because of a mistake of ours. Nothing that guests say is logged."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._say_at = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Count a question; say so on the standard error, at most once in `SECONDS_BETWEEN_WORDS`."""
+        self.count += 1
+        now = time.monotonic()
+        if now < self._say_at:
+            return
+        self._say_at = now + SECONDS_BETWEEN_WORDS
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}:{place.lineno}"
+        with contextlib.suppress(OSError):
+            sys.stderr.write(
+                f"a guest's question has no answer because of {type(error).__name__} at {where}; "
+                f"so far: {self.count} of this kind\n"
+            )
+            sys.stderr.flush()
+
+
 class Responder:
     """Sockets and answers by bridge, documents by port."""
 
@@ -102,6 +129,7 @@ class Responder:
         self._documents: dict[int, dict[str, bytes]] = {}
         self._visitors: set[Visitor] = set()
         self._tokens = metadata.Tokens(os.urandom(32))
+        self.unanswered = Unanswered()
 
     def run(self) -> None:
         """Until the agent has ended."""
@@ -112,15 +140,22 @@ class Responder:
                     if not self._listen():
                         return
                 else:
-                    answer: Callable[[], None] = key.data
-                    with contextlib.suppress(OSError):  # The bridge is gone, or busy: the guest asks again.
-                        answer()
+                    self._one(key.data)
             if self._advertise_at <= time.monotonic():
                 self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
                 for bridge, routers in self._routers.items():
                     self._advertise(bridge, routers)
             for visitor in [one for one in self._visitors if one.until < time.monotonic()]:
                 self._leave(visitor)
+
+    def _one(self, answer: Callable[[], None]) -> None:
+        """Answer one packet of a guest's. Whatever is in it, the next one is answered."""
+        try:
+            answer()
+        except OSError:  # The bridge is gone, or busy: the guest asks again.
+            pass
+        except Exception as error:
+            self.unanswered.failed(error)
 
     # -- the agent
 
@@ -234,8 +269,9 @@ class Responder:
                 self._leave(visitor)
         except BlockingIOError:
             return
-        except OSError:
+        except Exception:
             self._leave(visitor)
+            raise
 
     def _leave(self, visitor: Visitor) -> None:
         self._visitors.discard(visitor)

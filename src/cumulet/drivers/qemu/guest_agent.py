@@ -20,6 +20,7 @@ import msgspec
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host.driver import DriverError
+from cumulet.host.record import NOT_UNDERSTOOD
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class _Channel:
 def _decoded(line: bytes) -> _Answer | None:
     try:
         return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_UNDERSTOOD:
         return None
 
 
