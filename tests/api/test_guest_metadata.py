@@ -196,6 +196,29 @@ def test_the_tag_of_a_port_that_is_attached_later_is_told_and_moves_along_and_th
     assert served_nics(cloud, server) == []
 
 
+def test_a_port_that_was_on_the_drive_and_is_attached_again_without_its_tag_has_none(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    network = member.request("POST", "/network/v2.0/networks", {"network": {"name": "inside"}})["network"]["id"]
+    subnet = {"network_id": network, "ip_version": 4, "cidr": "10.9.0.0/24"}
+    assert member.request("POST", "/network/v2.0/subnets", {"subnet": subnet}).status == 201
+    port = member.request("POST", "/network/v2.0/ports", {"port": {"network_id": network}})["port"]
+    server = create(member, config_drive=True, networks=[{"port": port["id"], "tag": "front"}])["id"]
+    cloud.idle()
+    mac, path = port["mac_address"], f"/servers/{server}/os-interface"
+    assert served_nics(cloud, server) == [(mac, ["front"])]
+    for tag in ({}, {"tag": "front"}, {}):
+        assert member.compute("DELETE", f"{path}/{port['id']}").status == 202
+        cloud.idle()
+        assert served_nics(cloud, server) == []
+        wanted = {"interfaceAttachment": {"port_id": port["id"], **tag}}
+        assert member.compute("POST", path, wanted, version="2.96").status == 200
+        cloud.idle()
+        assert served_nics(cloud, server) == [(mac, [*tag.values()])]
+        moved(cloud, admin, server)
+        assert served_nics(cloud, server) == [(mac, [*tag.values()])]
+
+
 def test_a_host_of_the_version_before_is_told_no_tag(
     cloud: TestCloud, admin: Client, member: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,26 @@ def test_a_name_that_its_domain_makes_too_long_is_refused(member: Client) -> Non
     assert call(member, "PUT", f"/ports/{port}", long).status == 400
 
 
+def test_a_domain_that_makes_the_name_of_a_port_too_long_is_refused(member: Client) -> None:
+    network, _ = network_with_subnet(member)
+    path = f"/networks/{network}"
+    name = ".".join(["x" * 60] * 3)
+    whole = ".".join(["w" * 60] * 4) + "."
+    port = make(member, "port", network_id=network, dns_name=name)
+    make(member, "port", network_id=network, dns_name=whole)
+    just = ".".join(["y" * 63, "z" * (255 - len(name) - 1 - 64 - 1)]) + "."
+    fits = call(member, "PUT", path, {"network": {"dns_domain": just}})
+    assert fits.status == 200, fits.text
+    assert [len(one) for one in assigned(call(member, "GET", f"/ports/{port['id']}")["port"])] == [255]
+    longer = {"network": {"dns_domain": just[:-1] + "a."}}
+    refused = call(member, "PUT", path, longer)
+    assert (refused.status, "dns_domain" in refused.text, port["id"] in refused.text) == (400, True, True)
+    assert "256 characters" in refused.text
+    assert call(member, "PUT", path, {"network": {"dns_domain": just, "name": "n"}}).status == 200
+    assert call(member, "PUT", f"/ports/{port['id']}", {"port": {"dns_name": "x"}}).status == 200
+    assert call(member, "PUT", path, longer).status == 200
+
+
 def test_the_ports_of_a_server_have_its_name_until_they_are_detached(cloud: TestCloud, member: Client) -> None:
     network, _ = network_with_subnet(member)
     own = make(member, "port", network_id=network)["id"]

@@ -252,6 +252,21 @@ def test_no_port_with_limits_is_attached_where_the_host_does_not_keep_them(
         member.wait("the server to rest", lambda: member.compute("POST", path, limited).status == 200)
 
 
+def test_a_port_without_limits_is_attached_though_another_of_the_server_has_some(
+    cloud: TestCloud, manager: Client, member: Client
+) -> None:
+    """As after an agent of the version before has taken the place of the host's."""
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    network, _ = network_with_subnet(member)
+    limited = make(member, "port", network_id=network, qos_policy_id=slow)["id"]
+    server = create(member, networks=[{"port": limited}])["id"]
+    host = cloud.persona("admin").compute("GET", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]
+    free = {"interfaceAttachment": {"port_id": make(member, "port", network_id=network)["id"]}}
+    with keeping("networks", on=[host]):
+        answer = member.compute("POST", f"/servers/{server}/os-interface", free)
+        assert answer.status == 200, answer.text
+
+
 def test_what_a_host_cannot_keep_is_refused(cloud: TestCloud, manager: Client, member: Client) -> None:
     policy = qos_policy(manager, ("ingress", 0, 0))
     unlimited = call(manager, "GET", f"/qos/policies/{policy}")["policy"]["rules"][0]["id"]

@@ -141,6 +141,40 @@ def test_nothing_is_kept_of_a_host_that_is_not_told_any_more(tmp_path: Path) -> 
         asyncio.run(story(database))
 
 
+class Removed(Way):
+    """Its host is removed while it answers; then one of the same name may join."""
+
+    hosts: Hosts
+    joins: bool
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        answer = await super().send(message)
+        self.hosts.remove("host1")
+        if self.joins:
+            self.hosts.add("host1", Way(self))
+        return answer
+
+
+@pytest.mark.parametrize("joins", [False, True])
+@pytest.mark.parametrize("asks", [False, True])
+def test_nothing_is_kept_of_a_host_that_is_removed_while_it_answers(tmp_path: Path, joins: bool, asks: bool) -> None:
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+        way = Removed(cloud.way)
+        way.hosts, way.joins = cloud.hosts, joins
+        cloud.hosts.add("host1", way)
+        if asks:
+            await cloud.hosts.in_force("host1")
+        else:
+            await wire(cloud.hosts, database.read_async, cloud.clock, "host1")
+        assert not cloud.hosts._revisions
+        assert not cloud.hosts._in_force
+        assert not cloud.hosts._told
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
+
+
 class Stuck(Way):
     """It answers nothing that it is told, for as long as anybody waits."""
 

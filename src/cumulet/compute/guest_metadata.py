@@ -22,7 +22,7 @@ from cumulet.compute.server_views import ROOT_DEVICE
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
 from cumulet.host import pci
-from cumulet.host.driver import DriveFile, Nic
+from cumulet.host.driver import DriveFile, Guest, Nic
 from cumulet.network.for_compute import PortView, ports_of
 from cumulet.network.network_data import network_data
 from cumulet.settings import Settings
@@ -141,6 +141,26 @@ def _devices(facts: Facts, version: str) -> list[dict[str, object]]:
         disk["path"] = pci.disk_name(place, config_drive=facts.server.config_drive)
         told.append({**disk, "tags": [tag]})
     return told
+
+
+def tagged_addresses(guest: Guest, mac: str) -> set[str]:
+    """The addresses at which the drive of a guest tells a tag of a port with this MAC address."""
+    latest = f"openstack/{LATEST}/meta_data.json"
+    content = next((file.content for file in guest.config_drive if latest in file.paths), b"{}")
+    devices = msgspec.json.decode(content, type=_Told).devices
+    return {device.address for device in devices if device.mac == mac and device.tags}
+
+
+class _ToldDevice(msgspec.Struct, frozen=True):
+    mac: str = ""
+    address: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What `tagged_addresses` needs of a `meta_data.json`."""
+
+    devices: tuple[_ToldDevice, ...] = ()
 
 
 def _block_devices(server: Server) -> dict[str, str]:

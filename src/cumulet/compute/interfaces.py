@@ -15,6 +15,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute import hosts as host_records
 from cumulet.compute import operations
 from cumulet.compute.boot import nic_of
+from cumulet.compute.guest_metadata import tagged_addresses
 from cumulet.compute.hosts import DEFAULT_ZONE
 from cumulet.compute.model import Server
 from cumulet.compute.operations import SERVER, OnHost, command
@@ -30,6 +31,7 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound
 from cumulet.host import messages as m
+from cumulet.host import pci
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import DEVICE_TAGS, MOST_NICS, placed, with_nic, without_nic
 from cumulet.network import attaching, bindings, hosts, port_status, qos
@@ -79,7 +81,8 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
     wanted = _wanted(call.body.interface_attachment)
     require_state(server, "attach_interface", call.caller)
     require_wiring_hosts(call.tx)
-    slot = _free_slot(_guest(server))
+    guest = _guest(server)
+    free = _free_slots(guest)
     port = attaching.attach(
         call.tx,
         clock=call.cloud.clock,
@@ -90,9 +93,9 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
         availability_zone=server.availability_zone or DEFAULT_ZONE,
         wanted=wanted,
     )
-    for feature in sorted(qos.features_needed(call.tx, server.id)):
+    for feature in sorted(qos.features_of_port(call.tx, port.id)):
         hosts.require(call.tx, feature, server.host)
-    nic = nic_of(port, slot)
+    nic = nic_of(port, _slot(guest, free, port.mac))
     if port.tag and host_records.offers(call.tx, server.host or "", DEVICE_TAGS):
         nic = msgspec.structs.replace(nic, tag=port.tag)
     _begin(call, ATTACHMENT, nic, "attach_interface")
@@ -139,12 +142,21 @@ def _guest(server: Server) -> Guest:
     return msgspec.convert(server.guest, Guest)
 
 
-def _free_slot(guest: Guest) -> int:
+def _free_slots(guest: Guest) -> list[int]:
     taken = {nic.slot for nic in placed(guest)}
-    free = next((slot for slot in range(MOST_NICS) if slot not in taken), None)
-    if free is None:
+    free = [slot for slot in range(MOST_NICS) if slot not in taken]
+    if not free:
         raise BadRequest(f"A server has at most {MOST_NICS} ports.", reason="TOO_MANY_PORTS")
     return free
+
+
+def _slot(guest: Guest, free: list[int], mac: str) -> int:
+    """The first free slot but, while there are others, not the one at which the guest's drive tells a tag of this port.
+
+    The drive stays as it is: a port that was detached and attached without its tag would have the tag there.
+    """
+    tagged = tagged_addresses(guest, mac)
+    return next((slot for slot in free if pci.nic_address(slot) not in tagged), free[0])
 
 
 def _begin(call: Call[Server, object], saga: Saga[PortChange], nic: Nic, action: str) -> None:

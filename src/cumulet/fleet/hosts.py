@@ -71,25 +71,31 @@ class Hosts:
         """Tell a host its wiring. `describe` reads it from the records, for the revision that it is given.
 
         Each host is told one wiring at a time, so a wiring that was read later has a higher revision and stays in
-        force.
+        force. Nothing is kept of a host that is removed meanwhile.
         """
         async with self._wiring.setdefault(host, asyncio.Lock()):
+            told_by = self._links.get(host)
             revision = max(self._revisions.get(host, 0) + 1, now_us)
             while True:
                 wiring = await describe(revision)
                 self._told.pop(host, None)
                 answer = await self.send(host, m.ApplyWiring(wiring=wiring), seconds=WIRING_SECONDS)
-                self._revisions[host] = max(revision, answer.revision)
-                self._in_force[host] = answer.revision
+                known = self._links.get(host) is told_by
+                if known:
+                    self._revisions[host] = max(revision, answer.revision)
+                    self._in_force[host] = answer.revision
                 if answer.revision <= revision:
-                    self._told[host] = (wiring, answer)
+                    if known:
+                        self._told[host] = (wiring, answer)
                     return answer
                 revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
 
     async def in_force(self, host: str) -> InForce:
         """The wiring that is in force on a host."""
+        asked = self._links.get(host)
         answer = await self.send(host, m.AskWiring())
-        self._in_force[host] = answer.revision
+        if self._links.get(host) is asked:
+            self._in_force[host] = answer.revision
         return answer
 
     def told(self, host: str) -> tuple[Wiring, InForce] | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import sqlalchemy as sa
+
+from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.network import bodies
-from cumulet.network.store import Network, Port
+from cumulet.network.store import Network, Port, ports
 
 DEFAULT_DOMAIN = "openstacklocal."
 """Of networks whose `dns_domain` is empty, as in Neutron."""
@@ -31,6 +34,22 @@ def refuse_too_long(dns_name: str, network: Network) -> None:
         raise BadRequest(
             f"Invalid input for dns_name. Reason: '{dns_name}' with the domain of its network has {len(whole)} "
             f"characters, and a name has {bodies.MAX_DNS_NAME} at most."
+        )
+
+
+def refuse_too_long_domain(tx: Tx, network: Network, dns_domain: str) -> None:
+    """400 for a new domain of a network with which the name of one of its ports would be too long."""
+    room = bodies.MAX_DNS_NAME - len(assignment("", "", dns_domain)["fqdn"].removeprefix("host-"))
+    length = sa.func.length(ports.c.dns_name)
+    longest = sa.select(ports.c.id, ports.c.dns_name).where(
+        ports.c.network_id == network.id, ports.c.dns_name.not_like("%."), length > room
+    )
+    found = tx.first(longest.order_by(length.desc(), ports.c.id).limit(1))
+    if found is not None and dns_domain != network.dns_domain:
+        whole = assignment(found.dns_name, "", dns_domain)["fqdn"]
+        raise BadRequest(
+            f"Invalid input for dns_domain. Reason: with it the name of port {found.id} has {len(whole)} characters, "
+            f"and a name has {bodies.MAX_DNS_NAME} at most."
         )
 
 

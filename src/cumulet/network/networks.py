@@ -12,6 +12,7 @@ from cumulet.errors import BadRequest, Conflict, NotYet
 from cumulet.network import (
     availability_zones,
     bodies,
+    dns,
     filtering,
     limits,
     policy,
@@ -308,6 +309,8 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
     if isinstance(body.mtu, int):
         values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
         _refuse_mtu_too_small(call.tx, network, mtu)
+    if isinstance(body.dns_domain, str):
+        dns.refuse_too_long_domain(call.tx, network, body.dns_domain)
     external = either(body.external, network.external)
     values["qos_policy_id"] = qos.changed(call, network.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS)
     clock, touched = call.cloud.clock, False
