@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_interface: str | None = None
     """An interface that leads to `public`: one of this machine, which then has no address on `public` itself; with
     `--host-network`, one of each host's namespace."""
+    global_physnet_mtu: Annotated[int, msgspec.Meta(ge=1330, le=65535)] = 1500
+    """Bytes of the largest packet that the wire between hosts carries. It is the largest MTU of flat and VLAN networks;
+    VXLAN takes 50 bytes of it. Networks that exist keep theirs. As Neutron's setting of this name."""
     rootless_networks: bool = True
     """Whether real guests have networks if the cloud is started without root: in namespaces of the user, which end with
     the cloud, as the guests do. Otherwise they have none."""

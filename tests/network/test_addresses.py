@@ -28,7 +28,7 @@ def network_of(*cidrs: str, pools: list[dict[str, str]] | None = None) -> Iterat
     metadata.create_all(database.engine)
 
     def make(tx: Tx) -> Network:
-        network = topology.add_network(tx, CLOCK, project_id="p", name="n")
+        network = topology.add_network(tx, CLOCK, project_id="p", name="n", wire_mtu=1500)
         for cidr in cidrs:
             topology.add_subnet(tx, CLOCK, network, cidr=ip_network(cidr), allocation_pools=pools)
         return network

@@ -28,7 +28,7 @@ class Lab:
 
     def network(self, cidr: str | None = "10.0.0.0/24", project: str = OURS, **attributes: object) -> Network:
         def make(tx: Tx) -> Network:
-            network = topology.add_network(tx, self.clock, project_id=project, name="n", **attributes)  # type: ignore[arg-type]
+            network = topology.add_network(tx, self.clock, project_id=project, name="n", wire_mtu=1500, **attributes)  # type: ignore[arg-type]
             if cidr is not None:
                 topology.add_subnet(tx, self.clock, network, cidr=ip_network(cidr))
             return network
@@ -59,6 +59,7 @@ class Lab:
                 server_hostname=server,
                 availability_zone="nova",
                 request=request,
+                wire_mtu=1500,
                 security_groups=groups,
             )
         )
@@ -259,7 +260,7 @@ def test_a_router_connects_and_lets_go(lab: Lab) -> None:
     external = lab.network("172.24.4.0/24", project=THEIRS, external=True)
 
     def story(tx: Tx) -> list[Port]:
-        inside = topology.add_network(tx, lab.clock, project_id=OURS, name="inside")
+        inside = topology.add_network(tx, lab.clock, project_id=OURS, name="inside", wire_mtu=1500)
         subnet = topology.add_subnet(tx, lab.clock, inside, cidr=ip_network("10.0.0.0/24"))
         router = routing.add_router(tx, lab.clock, project_id=OURS)
         routing.set_gateway(tx, lab.clock, router, external, fixed_ips=None, enable_snat=True)

@@ -30,7 +30,7 @@ def make_ranges(tx: Tx) -> None:
 
 
 def add(tx: Tx, project_id: str, number: int | None = None) -> Network:
-    return topology.add_network(tx, CLOCK, project_id=project_id, name="n", segmentation_id=number)
+    return topology.add_network(tx, CLOCK, project_id=project_id, name="n", wire_mtu=1500, segmentation_id=number)
 
 
 def allowed(project_id: str, free: set[int]) -> set[int]:

@@ -44,7 +44,14 @@ class Routed:
     def _make(self, tx: Tx) -> tuple[Router, Network]:
         clock = self.cloud.clock
         public = topology.add_network(
-            tx, clock, project_id="", name="public", external=True, network_type="flat", physical_network="public"
+            tx,
+            clock,
+            project_id="",
+            name="public",
+            wire_mtu=1500,
+            external=True,
+            network_type="flat",
+            physical_network="public",
         )
         topology.add_subnet(tx, clock, public, cidr=ip_network("172.24.4.0/24"), enable_dhcp=False)
         topology.add_subnet(tx, clock, public, cidr=ip_network("172.24.5.0/24"), enable_dhcp=False)

@@ -30,7 +30,7 @@ class Cloud:
 
     def network(self, *cidrs: str, project: str = OURS) -> Network:
         def make(tx: Tx) -> Network:
-            network = topology.add_network(tx, self.clock, project_id=project, name="n")
+            network = topology.add_network(tx, self.clock, project_id=project, name="n", wire_mtu=1500)
             for cidr in cidrs:
                 topology.add_subnet(tx, self.clock, network, cidr=ip_network(cidr))
             return network

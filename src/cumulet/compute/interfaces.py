@@ -92,6 +92,7 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
         server_hostname=server.hostname,
         availability_zone=server.availability_zone or DEFAULT_ZONE,
         wanted=wanted,
+        wire_mtu=call.cloud.settings.global_physnet_mtu,
     )
     for feature in sorted(qos.features_of_port(call.tx, port.id)):
         hosts.require(call.tx, feature, server.host)

@@ -332,8 +332,7 @@ def _store(
         network.allocate(
             tx, clock=call.cloud.clock, caller_project_id=server.project_id, is_admin=external, server_id=server.id,
             server_hostname=server.hostname, availability_zone=server.requested_zone or host_records.DEFAULT_ZONE,
-            request=request,
-            security_groups=security_groups,
+            request=request, wire_mtu=call.cloud.settings.global_physnet_mtu, security_groups=security_groups,
         )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ def attach(
     server_hostname: str,
     availability_zone: str,
     wanted: RequestedNetwork,
+    wire_mtu: int,
 ) -> PortView:
     """Give a server one more port, not bound yet. If `wanted` names nothing, it is on the project's one network."""
     named = wanted.network_id is not None or wanted.port_id is not None
@@ -49,6 +50,7 @@ def attach(
             server_hostname=server_hostname,
             availability_zone=availability_zone,
             request=(wanted,) if named else None,
+            wire_mtu=wire_mtu,
         )
     except ApiError as error:
         other = _STATUS.get(error.reason or "")

@@ -39,7 +39,8 @@ async def show_auto_allocated_topology(call: Call[None, None]) -> View:
         await database.read_async(_require_default)
         found = "dry-run=pass"
     else:
-        network = await database.write_async(lambda tx: ensure_topology(tx, call.cloud.clock, project_id))
+        wire_mtu = call.cloud.settings.global_physnet_mtu
+        network = await database.write_async(lambda tx: ensure_topology(tx, call.cloud.clock, project_id, wire_mtu))
         found = network.id
     return {"auto_allocated_topology": {"id": found, "project_id": project_id, "tenant_id": project_id}}
 

@@ -27,7 +27,7 @@ def existing(tx: Tx, project_id: str) -> Network | None:
     return found[0] if found else None
 
 
-def ensure_topology(tx: Tx, clock: Clock, project_id: str) -> Network:
+def ensure_topology(tx: Tx, clock: Clock, project_id: str, wire_mtu: int) -> Network:
     """The project's auto-allocated network, made with its subnet and router if it is not there."""
     found = existing(tx, project_id)
     if found is not None:
@@ -37,7 +37,7 @@ def ensure_topology(tx: Tx, clock: Clock, project_id: str) -> Network:
         raise BadRequest(f"Unable to automatically allocate a network for project {project_id}")
     for resource in ("network", "subnet", "router"):
         limits.check(tx, project_id, resource)
-    network = topology.add_network(tx, clock, project_id=project_id, name=NAME)
+    network = topology.add_network(tx, clock, project_id=project_id, name=NAME, wire_mtu=wire_mtu)
     subnet = topology.add_subnet(tx, clock, network, name="auto_allocated_subnet_v4", cidr=ip_network(CIDR))
     router = routing.add_router(tx, clock, project_id=project_id, name=ROUTER_NAME)
     routing.set_gateway(tx, clock, router, external, fixed_ips=None, enable_snat=True)

@@ -25,12 +25,12 @@ def public_gateways(tx: Tx) -> list[str]:
     return sorted(f"{subnet.gateway_ip}/{subnet.cidr.rpartition('/')[2]}" for subnet in found)
 
 
-def seed(db: Database, clock: Clock, *, admin_project_id: str, demo_project_id: str) -> None:
+def seed(db: Database, clock: Clock, *, admin_project_id: str, demo_project_id: str, wire_mtu: int) -> None:
     """Make the external network `public`, and in project demo `private` with subnet and router, unless they exist."""
-    db.write(lambda tx: _seed(tx, clock, admin_project_id, demo_project_id))
+    db.write(lambda tx: _seed(tx, clock, admin_project_id, demo_project_id, wire_mtu))
 
 
-def _seed(tx: Tx, clock: Clock, admin_project_id: str, demo_project_id: str) -> None:
+def _seed(tx: Tx, clock: Clock, admin_project_id: str, demo_project_id: str, wire_mtu: int) -> None:
     if find(tx, Network, networks.c.name == topology.PUBLIC, networks.c.external):
         return
     public = topology.add_network(
@@ -38,6 +38,7 @@ def _seed(tx: Tx, clock: Clock, admin_project_id: str, demo_project_id: str) -> 
         clock,
         project_id=admin_project_id,
         name=topology.PUBLIC,
+        wire_mtu=wire_mtu,
         external=True,
         is_default=True,
         network_type="flat",
@@ -53,7 +54,7 @@ def _seed(tx: Tx, clock: Clock, admin_project_id: str, demo_project_id: str) -> 
         enable_dhcp=False,
         allocation_pools=[PUBLIC_POOL],
     )
-    private = topology.add_network(tx, clock, project_id=demo_project_id, name="private")
+    private = topology.add_network(tx, clock, project_id=demo_project_id, name="private", wire_mtu=wire_mtu)
     subnet = topology.add_subnet(tx, clock, private, name="private-subnet", cidr=ip_network(PRIVATE_CIDR))
     router = routing.add_router(tx, clock, project_id=demo_project_id, name="router1")
     routing.set_gateway(tx, clock, router, public, fixed_ips=None, enable_snat=True)

@@ -138,9 +138,7 @@ def _refuse_what_only_one_can_have(request: tuple[RequestedNetwork, ...]) -> Non
 
 def _available(tx: Tx, project_id: str, is_admin: bool, *, automatic: bool) -> Network | None:
     """The network for a server that names none; None if there is none. 409 if there are several."""
-    own = networks.c.project_id == project_id
-    if automatic:
-        own = sa.and_(own, networks.c.admin_state_up)
+    own = sa.and_(networks.c.project_id == project_id, networks.c.admin_state_up if automatic else sa.true())
     shared = sharing.with_project(Shareable.NETWORK, project_id)
     found = find(tx, Network, sa.or_(sa.and_(own, networks.c.id.not_in(shared)), networks.c.id.in_(shared)))
     if len(found) > 1:
@@ -200,6 +198,7 @@ def allocate(
     server_hostname: str,
     availability_zone: str,
     request: NetworkRequest,
+    wire_mtu: int,
     security_groups: Sequence[str] = (),
 ) -> list[PortView]:
     """Give a server its ports in the wanted order: make them, or plug existing ones. All get its name."""
@@ -210,7 +209,7 @@ def allocate(
     else:
         network = _available(tx, caller_project_id, is_admin, automatic=request == "auto")
         if network is None and request == "auto":
-            network = ensure_topology(tx, clock, caller_project_id)
+            network = ensure_topology(tx, clock, caller_project_id, wire_mtu)
         wanted_ports = [] if network is None else [RequestedNetwork(network_id=network.id)]
     groups = groups_for_compute.ids_of(tx, caller_project_id, security_groups)
     last = max((port.server_order for port in find_by(tx, Port, server_id=server_id)), default=-1)

@@ -204,7 +204,8 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
         shared=either(new.shared, False),
         external=external,
         is_default=is_default,
-        mtu=_mtu(new.mtu, network_type),
+        wire_mtu=call.cloud.settings.global_physnet_mtu,
+        mtu=_mtu(call, new.mtu, network_type),
         port_security_enabled=either(new.port_security_enabled, True),
         network_type=network_type,
         physical_network=physical_network,
@@ -250,8 +251,8 @@ def refuse_unconnectable(call: Call[object, object], kind: str, physical: str | 
     )
 
 
-def _mtu(wanted: int | Unset, network_type: str) -> int:
-    largest = topology.MTU[network_type]
+def _mtu(call: Call[object, object], wanted: int | Unset, network_type: str) -> int:
+    largest = topology.largest_mtu(network_type, call.cloud.settings.global_physnet_mtu)
     if not isinstance(wanted, int) or wanted == 0:
         return largest
     if wanted < 0:
@@ -307,7 +308,7 @@ def update_network(call: Call[Network, UpdateNetwork]) -> View:
         raise refusals.invalid("Plugin does not support updating provider attributes.")
     values = {name: value for name, value in given.items() if name not in ("router:external", "shared")}
     if isinstance(body.mtu, int):
-        values["mtu"] = mtu = _mtu(body.mtu, network.network_type)
+        values["mtu"] = mtu = _mtu(call, body.mtu, network.network_type)
         _refuse_mtu_too_small(call.tx, network, mtu)
     if isinstance(body.dns_domain, str):
         dns.refuse_too_long_domain(call.tx, network, body.dns_domain)

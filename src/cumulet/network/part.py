@@ -12,7 +12,11 @@ declare_all("cumulet.network")
 def _seed(start: FirstStart) -> None:
     """The external network `public`; in project demo the network `private` with a router."""
     bootstrap.seed(
-        start.db, start.clock, admin_project_id=start.projects["admin"], demo_project_id=start.projects["demo"]
+        start.db,
+        start.clock,
+        admin_project_id=start.projects["admin"],
+        demo_project_id=start.projects["demo"],
+        wire_mtu=start.settings.global_physnet_mtu,
     )
 
 

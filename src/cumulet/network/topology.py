@@ -21,8 +21,13 @@ from cumulet.network.store import Network, Port, Subnet, find, insert, network_t
 TENANT_NETWORK_TYPE: Final = "vxlan"
 PUBLIC: Final = "public"
 """The name of the physical network that hosts reach, and of the external network on it."""
-MTU = {"vxlan": 1450, "geneve": 1442, "gre": 1458, "vlan": 1500, "flat": 1500, "local": 1500}
-"""By type of network: what its encapsulation leaves of 1,500 bytes."""
+_ENCAPSULATION = {"vxlan": 50, "geneve": 58, "gre": 42}
+"""Bytes that the encapsulation of a type of network takes of each packet, over IPv4."""
+
+
+def largest_mtu(network_type: str, wire_mtu: int) -> int:
+    """The largest MTU of a network of this type, in bytes. `wire_mtu`: setting `global_physnet_mtu`."""
+    return wire_mtu - _ENCAPSULATION.get(network_type, 0)
 
 
 def add_network(
@@ -31,6 +36,7 @@ def add_network(
     *,
     project_id: str,
     name: str,
+    wire_mtu: int,
     description: str = "",
     admin_state_up: bool = True,
     shared: bool = False,
@@ -46,7 +52,9 @@ def add_network(
     qos_policy_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> Network:
-    """Add a network. Without `segmentation_id` it gets a free segment of its project's ranges, or another."""
+    """Add a network. Without `segmentation_id` it gets a free segment of its project's ranges, or another; without
+    `mtu`, the largest that `wire_mtu` leaves it.
+    """
     if segmentation_id is None and network_type not in ("flat", "local"):
         segmentation_id = free_segment(
             tx, project_id=project_id, network_type=network_type, physical_network=physical_network
@@ -63,7 +71,7 @@ def add_network(
         admin_state_up=admin_state_up,
         external=external,
         is_default=is_default,
-        mtu=MTU[network_type] if mtu is None else mtu,
+        mtu=largest_mtu(network_type, wire_mtu) if mtu is None else mtu,
         port_security_enabled=port_security_enabled,
         network_type=network_type,
         physical_network=physical_network,
