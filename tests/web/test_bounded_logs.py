@@ -20,7 +20,8 @@ from cumulet.web import audit as trail
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, put_aside, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import SAME_LINES, end_log, log_to
+from cumulet.web.log import end_log, log_to
+from cumulet.web.repeats import SAME_LINES
 from cumulet.web.sampling import OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES

@@ -17,9 +17,10 @@ from cumulet.testing.client import Answer
 from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, Head, verify
 from cumulet.web.context import Cloud
-from cumulet.web.log import SAME_LINES, SAME_SECONDS, JsonFormatter, Repeats, end_log, log_to, redact
+from cumulet.web.log import JsonFormatter, end_log, log_to, redact
 from cumulet.web.metrics import RequestMetrics
 from cumulet.web.refusals import echo
+from cumulet.web.repeats import SAME_LINES, SAME_SECONDS, Repeats
 from cumulet.web.secret_names import SECRET_NAMES
 from tests.web.conftest import Client
 from tests.web.widgets import SERVICES

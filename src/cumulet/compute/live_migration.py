@@ -30,6 +30,7 @@ from cumulet.compute import (
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, prepare_copy, record_progress
+from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.preconditions import Verb
@@ -44,8 +45,7 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFail
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
-from cumulet.host.driver import Guest, GuestState, MigrationPhase, MigrationProgress
-from cumulet.host.endpoint import Endpoint
+from cumulet.host.driver import Guest, GuestState, MigrationPhase
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
@@ -122,30 +122,6 @@ def _need(tx: Tx, server: Server, named: str | None) -> scheduler.Need:
         machine_type=guest.machine_type,
         guest_agent=guest.agent,
     )
-
-
-class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga, saved after every step. `generation` is the server's; it rises by one when ownership moves."""
-
-    server_id: str
-    operation_id: str
-    action_id: int
-    migration_id: int
-    migration_uuid: str
-    generation: int
-    source: str
-    asked_for: str | None
-    destination: str | None = None
-    endpoint: Endpoint | None = None
-    progress: MigrationProgress | None = None
-    source_seen: GuestState | None = None
-    """The guest's state at the source at the end of an unwinding, if it did not run there."""
-    post_copy: bool = False
-    """Both hosts can do post-copy: if completion is forced, memory may follow after the commit."""
-    rest_follows: bool = False
-    """Post-copy is used: at the commit a part of the memory is still at the source."""
-    memory_lost: str | None = None
-    """Why the guest was booted from its disk, if it was."""
 
 
 MEMORY_LOST = "The guest's memory was lost after it belonged to its destination; it was booted from its disk there:"

@@ -6,20 +6,16 @@ from its disk, which is whole at the destination. QMP: `migrate-start-postcopy`,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute import moves, operations
 from cumulet.compute.copying import COPY_WAIT_SECONDS, ask_progress, note_progress
+from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.compute.operations import command
 from cumulet.conductor.saga import Context
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
-
-if TYPE_CHECKING:
-    from cumulet.compute.live_migration import LiveMigration
 
 
 async def begin_post_copy(context: Context, state: LiveMigration) -> LiveMigration:

@@ -1,20 +1,11 @@
-"""Whether a database can be reached: which of its errors say that it cannot, and a question to it."""
+"""Which errors of a database say that it cannot be reached."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sqlite3
-from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-if TYPE_CHECKING:
-    from cumulet.db.engine import Database
-
-log = logging.getLogger(__name__)
-
-ANSWER_SECONDS = 5.0
 _AWAY = ("08", "57", "53200", "53300", "53400", "25006", "25P03", "25P04")
 """Beginnings of SQLSTATEs: a connection could not be made or was lost (08); the server stops, starts, or its operator
 ended a statement (57); no memory, no connection or no configured room left (53200, 53300, 53400); it takes no changes,
@@ -40,14 +31,3 @@ def is_away(error: BaseException) -> bool:
     if state is None:  # The error is libpq's own: the server said nothing.
         return error.connection_invalidated or isinstance(error, OperationalError)
     return state.startswith(_AWAY)
-
-
-async def problem_of(database: Database) -> str | None:
-    """Why the database cannot be used; None: it answers in time."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await database.read_async(lambda tx: tx.connection.exec_driver_sql("SELECT 1").scalar())
-    except Exception:
-        log.exception("the database does not answer")
-        return "the database does not answer"
-    return None

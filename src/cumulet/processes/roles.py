@@ -19,7 +19,7 @@ from cumulet.clock import Clock, SystemClock
 from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
-from cumulet.db.reach import problem_of
+from cumulet.db.health import problem_of
 from cumulet.fleet.hosts import Hosts
 from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
 from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer

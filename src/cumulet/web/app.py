@@ -15,7 +15,7 @@ import msgspec
 from starlette.websockets import WebSocket
 
 from cumulet.db.fair_queue import served
-from cumulet.db.reach import problem_of
+from cumulet.db.health import problem_of
 from cumulet.errors import BadRequest, InsufficientStorage, MethodNotAllowed, NotFound
 from cumulet.web import doors, faults
 from cumulet.web.answers import Answer

@@ -68,7 +68,7 @@ def door_of(doors: Doors, path: str) -> tuple[Door, str] | None:
 async def talk(doors: Doors, cloud: Cloud, socket: WebSocket) -> None:
     """Serve one WebSocket. Its query holds a secret and is written nowhere.
 
-    The callers are not known yet, so repeated lines of this log are counted like others (`web.log.Repeats`).
+    The callers are not known yet, so repeated lines of this log are counted like others (`web.repeats.Repeats`).
     """
     path: str = socket.scope["path"]
     found = door_of(doors, path)

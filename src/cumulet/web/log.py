@@ -8,13 +8,13 @@ import re
 import sys
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from cumulet.web.log_file import LogFile
+from cumulet.web.repeats import Repeats
 from cumulet.web.secret_names import SECRET_NAMES
 
 if TYPE_CHECKING:
@@ -106,56 +106,6 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
 
 
-SAME_LINES = 10
-"""Lines of one kind (logger, level, message without its values) written in `SAME_SECONDS`; others are counted."""
-SAME_SECONDS = 60.0
-MOST_KINDS = 1000
-UNCOUNTED = frozenset({"cumulet.access"})
-"""Loggers whose lines are all of one kind and are all written: the access log."""
-
-
-class _Kind(msgspec.Struct, eq=False):
-    """Lines of one kind since `since` (seconds since the epoch)."""
-
-    since: float
-    lines: int = 0
-
-
-class Repeats(logging.Filter):
-    """Lets the first lines of a kind through and counts the others. The count is a line once `SAME_SECONDS` are over.
-
-    Times are those of the records. A count is written with the next record of any kind: no timer, no thread.
-    """
-
-    def __init__(self, say: Callable[[logging.LogRecord], object]) -> None:
-        super().__init__()
-        self._say = say
-        self._kinds: OrderedDict[tuple[str, int, str], _Kind] = OrderedDict()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.name in UNCOUNTED:
-            return True
-        self.tell(record.created - SAME_SECONDS)
-        key = (record.name, record.levelno, str(record.msg))
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = _Kind(since=record.created)
-        kind.lines += 1
-        return kind.lines <= SAME_LINES
-
-    def tell(self, begun_before: float) -> None:
-        """Write the counts of the kinds that began before this time, and forget these kinds."""
-        while self._kinds:
-            (name, level, message), kind = next(iter(self._kinds.items()))
-            if kind.since > begun_before and len(self._kinds) < MOST_KINDS:
-                return
-            self._kinds.popitem(last=False)
-            if kind.lines > SAME_LINES:
-                line = logging.LogRecord(name, level, "", 0, message, None, None)
-                line.repeated = kind.lines - SAME_LINES
-                self._say(line)
-
-
 class _Counting(logging.StreamHandler[TextIO]):
     """Counts lines that repeat. `logging` closes it at the end of the process, which writes the last counts."""
 
@@ -200,12 +150,7 @@ def log_to(target: TextIO | Path | None = None, *, level: int = logging.INFO, as
     Returns the handler, for `end_log`. Raises OSError for a file that cannot be written.
     """
     handler: logging.Handler
-    if isinstance(target, Path):
-        from cumulet.web.log_file import LogFile
-
-        handler = LogFile(target)
-    else:
-        handler = _Counting(target or sys.stderr)
+    handler = LogFile(target) if isinstance(target, Path) else _Counting(target or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
     root.addHandler(handler)

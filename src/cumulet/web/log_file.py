@@ -8,7 +8,7 @@ import os
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from cumulet.web.log import Repeats
+from cumulet.web.repeats import Repeats
 
 FILE_BYTES = 64 << 20
 FILES_KEPT = 8

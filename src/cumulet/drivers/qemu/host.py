@@ -24,13 +24,13 @@ from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host.consoles import SESSIONS_OF_ONE
+from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
 from cumulet.host.images import ImageSink
 from cumulet.host.limits import HostLimits
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
-    from cumulet.drivers.qemu.snapshots import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ _SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (SCREEN_MIB << 20)
 that has not taken five."""
 
 _THROTTLE = "disks"
+_BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
 
 
 def _bounds(guest: Guest) -> Bounds:
@@ -50,6 +51,23 @@ def _bounds(guest: Guest) -> Bounds:
     further = (disk.size_mib << 20 for disk in guest.disks)
     largest = max(file_bytes(max(disk_bytes(guest), *further, 0)), memory_bytes)
     return Bounds(memory_bytes=memory_bytes, cpus=guest.vcpus, file_bytes=largest)
+
+
+@dataclass(slots=True, kw_only=True)
+class Snapshot:
+    """A snapshot that is under way, or has ended. The host keeps it until the next one, or until `end`."""
+
+    image_id: str
+    quiesce: bool = False
+    progress: SnapshotProgress = _BEGUN
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def become(self, phase: SnapshotPhase, *, error: str | None = None, bytes_done: int = 0) -> None:
+        news = phase is not self.progress.phase
+        self.progress = SnapshotProgress(phase=phase, error=error, bytes_done=bytes_done)
+        if news:
+            changed, self.changed = self.changed, asyncio.Event()
+            changed.set()
 
 
 @dataclass(slots=True, kw_only=True)

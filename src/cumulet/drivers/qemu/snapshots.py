@@ -12,11 +12,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 from cumulet.drivers.qemu import guest_agent, guest_files, room
 from cumulet.drivers.qemu.command_line import DISK_NODE
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost, Snapshot, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord
 from cumulet.drivers.qemu.room import disk_bytes
@@ -27,24 +26,6 @@ JOB = "snapshot0"
 """The name of the job, and of the block device it copies to."""
 _TASK = "snapshot"
 _PIECE_BYTES = 1 << 20
-_BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
-
-
-@dataclass(slots=True, kw_only=True)
-class Snapshot:
-    """A snapshot that is under way, or has ended. The host keeps it until the next one, or until `end`."""
-
-    image_id: str
-    quiesce: bool = False
-    progress: SnapshotProgress = _BEGUN
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def become(self, phase: SnapshotPhase, *, error: str | None = None, bytes_done: int = 0) -> None:
-        news = phase is not self.progress.phase
-        self.progress = SnapshotProgress(phase=phase, error=error, bytes_done=bytes_done)
-        if news:
-            changed, self.changed = self.changed, asyncio.Event()
-            changed.set()
 
 
 async def begin(host: QemuHost, server_id: str, *, image_id: str, quiesce: bool = False) -> None:

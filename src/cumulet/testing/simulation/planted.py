@@ -28,7 +28,8 @@ from cumulet.compute import (
 )
 from cumulet.compute import hosts as host_records
 from cumulet.compute.host_watch import HostWatch
-from cumulet.compute.live_migration import LIVE_MIGRATION, LiveMigration
+from cumulet.compute.live_migration import LIVE_MIGRATION
+from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.compute.model import Server
 from cumulet.compute.operations import command
 from cumulet.compute.preconditions import Verb

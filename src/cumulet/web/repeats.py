@@ -1,0 +1,58 @@
+"""Lines of a log that repeat: the first ones are written, the others are counted, and the count is a line."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+import msgspec
+
+SAME_LINES = 10
+"""Lines of one kind (logger, level, message without its values) written in `SAME_SECONDS`; others are counted."""
+SAME_SECONDS = 60.0
+MOST_KINDS = 1000
+UNCOUNTED = frozenset({"cumulet.access"})
+"""Loggers whose lines are all of one kind and are all written: the access log."""
+
+
+class _Kind(msgspec.Struct, eq=False):
+    """Lines of one kind since `since` (seconds since the epoch)."""
+
+    since: float
+    lines: int = 0
+
+
+class Repeats(logging.Filter):
+    """Lets the first lines of a kind through and counts the others. The count is a line once `SAME_SECONDS` are over.
+
+    Times are those of the records. A count is written with the next record of any kind: no timer, no thread.
+    """
+
+    def __init__(self, say: Callable[[logging.LogRecord], object]) -> None:
+        super().__init__()
+        self._say = say
+        self._kinds: OrderedDict[tuple[str, int, str], _Kind] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name in UNCOUNTED:
+            return True
+        self.tell(record.created - SAME_SECONDS)
+        key = (record.name, record.levelno, str(record.msg))
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind(since=record.created)
+        kind.lines += 1
+        return kind.lines <= SAME_LINES
+
+    def tell(self, begun_before: float) -> None:
+        """Write the counts of the kinds that began before this time, and forget these kinds."""
+        while self._kinds:
+            (name, level, message), kind = next(iter(self._kinds.items()))
+            if kind.since > begun_before and len(self._kinds) < MOST_KINDS:
+                return
+            self._kinds.popitem(last=False)
+            if kind.lines > SAME_LINES:
+                line = logging.LogRecord(name, level, "", 0, message, None, None)
+                line.repeated = kind.lines - SAME_LINES
+                self._say(line)
