@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import cumulet.testing
 from cumulet.compute.store import change_owner, get_server, migrations, settle_server, update_server
 from cumulet.conductor import saga
-from cumulet.conductor.runner import LeaseLost
+from cumulet.conductor.carried import LeaseLost
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
 from cumulet.fleet.hosts import Hosts

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -19,6 +19,22 @@ from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock, sleep_unless_woken
 from cumulet.conductor import findings
+from cumulet.conductor.beats import Beats
+from cumulet.conductor.carried import (
+    CHANGE,
+    FOUND,
+    HELD,
+    RENEW,
+    RUNNING,
+    TAKE,
+    WAITING,
+    Aborted,
+    Carried,
+    LeaseLost,
+    carried_of,
+    failure_of,
+    saved,
+)
 from cumulet.conductor.saga import (
     Do,
     Failure,
@@ -45,69 +61,9 @@ STUCK_AFTER_ATTEMPTS = 8
 BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LAST_SECONDS = 15.0
 
-# Every operation runs these many times: they are built once.
-_THIS = operations.c.id == sa.bindparam("of_id")
-_FOUND = sa.select(operations).where(_THIS)
-_HELD = sa.select(
-    operations.c.lease_owner, operations.c.revision, operations.c.abort_requested, operations.c.force_requested
-).where(_THIS)
-_CHANGE = sa.update(operations).where(_THIS)
-_TAKE = sa.update(operations).where(_THIS).values(lease_beat=operations.c.lease_beat + 1)
-_SAVE = _TAKE.where(
-    operations.c.lease_owner == sa.bindparam("held_by"), operations.c.revision == sa.bindparam("held_revision")
-)
-_RENEW = (
-    sa.update(operations)
-    .where(operations.c.lease_owner == sa.bindparam("of_owner"), operations.c.ended_at_us.is_(None))
-    .values(lease_beat=operations.c.lease_beat + 1)
-)
-_RUNNING = sa.select(operations.c.id, operations.c.lease_owner, operations.c.lease_beat).where(
-    operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
-)
-_WAITING = (
-    sa.select(operations.c.id)
-    .where(operations.c.subject == sa.bindparam("of_subject"), operations.c.status == Status.QUEUED)
-    .order_by(operations.c.created_at_us, operations.c.id)
-)
-
 State = msgspec.Struct
 BeforeStep = Callable[[str, str, State], Awaitable[None]]
 """Called with (saga, step, state) before each host step; what it raises is the step's failure. For scripted faults."""
-
-
-class LeaseLost(Exception):
-    """Another runner has the operation: stop touching it."""
-
-
-class Aborted(StepFailed):
-    """A user asked for it."""
-
-    def __init__(self) -> None:
-        super().__init__("ABORTED", "The operation was aborted by a user.")
-
-
-class Carried(msgspec.Struct, Generic[S], frozen=True):
-    """An operation row as this runner last saved it."""
-
-    id: str
-    subject: str
-    status: Status
-    position: int
-    state: S
-    error: Failure | None
-    abort: bool
-    attempts: int
-    due_at: float
-    """When it may go on, on our monotonic clock; another runner that takes it over goes on at once."""
-    revision: int
-
-
-class Beat(msgspec.Struct, frozen=True):
-    """The last change of a lease that another runner holds, and when this runner saw it first."""
-
-    owner: str
-    beat: int
-    seen_at: float
 
 
 class StepContext:
@@ -166,7 +122,7 @@ class Runner:
         self._before_step = before_step
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._contexts: dict[str, StepContext] = {}
-        self._beats: dict[str, Beat] = {}
+        self._beats = Beats(clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
@@ -233,30 +189,18 @@ class Runner:
         """Renew what we hold, and look at each running operation that nobody holds."""
 
         def renew_and_find(tx: Tx) -> Sequence[Row]:
-            tx.run(_RENEW, {"of_owner": self.name})
-            return tx.all(_RUNNING, {})
+            tx.run(RENEW, {"of_owner": self.name})
+            return tx.all(RUNNING, {})
 
         rows = await self.db.write_async(renew_and_find)
-        others = [row for row in rows if row.lease_owner not in (None, self.name)]
-        self._beats = {row.id: self._beat(row) for row in others}
+        self._beats.see([row for row in rows if row.lease_owner not in (None, self.name)])
         for row in rows:
             if row.id not in self._tasks and self._is_free(row):
                 self._look(row.id)
 
-    def _beat(self, row: Row) -> Beat:
-        known = self._beats.get(row.id)
-        if known is not None and (known.owner, known.beat) == (row.lease_owner, row.lease_beat):
-            return known
-        return Beat(row.lease_owner, row.lease_beat, self.clock.monotonic())
-
     def _is_free(self, row: Row) -> bool:
         """Whether no other runner holds it, or the one that does has not renewed its lease for `lease_seconds`."""
-        if row.lease_owner in (None, self.name):
-            return True
-        known = self._beats.get(row.id)
-        if known is None or (known.owner, known.beat) != (row.lease_owner, row.lease_beat):
-            return False
-        return self.clock.monotonic() - known.seen_at >= self.settings.lease_seconds
+        return row.lease_owner in (None, self.name) or self._beats.unchanged_seconds(row) >= self.settings.lease_seconds
 
     # -- carrying one operation
 
@@ -296,27 +240,16 @@ class Runner:
         return saga, context, operation
 
     def _claim(self, tx: Tx, operation_id: str) -> tuple[Saga[State], Carried[State]] | None:
-        row = tx.first(_FOUND, {"of_id": operation_id})
+        row = tx.first(FOUND, {"of_id": operation_id})
         now = self.clock.now_us()
         if row is None or not Status(row.status).running or not self._is_free(row):
             return None
         if row.lease_owner not in (None, self.name):
             done = f"taken over from {row.lease_owner} at step {row.position + 1}"
             findings.note(tx, "operations", f"{row.saga}-without-conductor", done, now_us=now, subject=row.subject)
-        tx.run(_TAKE, {"of_id": operation_id, "lease_owner": self.name, "revision": row.revision + 1})
+        tx.run(TAKE, {"of_id": operation_id, "lease_owner": self.name, "revision": row.revision + 1})
         saga = self.sagas[row.saga]
-        return saga, Carried(
-            id=row.id,
-            subject=row.subject,
-            status=Status(row.status),
-            position=row.position,
-            state=msgspec.convert(row.state, saga.state),
-            error=msgspec.convert(row.error, Failure) if row.error is not None else None,
-            abort=row.abort_requested,
-            attempts=row.attempts,
-            due_at=0.0,
-            revision=row.revision + 1,
-        )
+        return saga, carried_of(row, saga.state, revision=row.revision + 1)
 
     async def _advance(self, saga: Saga[S], context: StepContext, operation: Carried[S]) -> Carried[S]:
         """Run one host step, or several database steps, and save. An exception leads to unwinding or a later retry."""
@@ -341,7 +274,7 @@ class Runner:
                 # A host's error has a coded reason and is expected; anything else is a defect and needs its traceback.
                 trace = None if hasattr(error, "reason") else error
                 log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=trace)
-            failure = _failure(error)
+            failure = failure_of(error)
             return await self._save_failure(saga, operation, failure)
 
     def _next(self, saga: Saga[S], operation: Carried[S]) -> Do[S] | None:
@@ -368,7 +301,7 @@ class Runner:
             except (StepFailed, ApiError) as problem:
                 if isinstance(plan[position], Final):
                     raise
-                status, error = Status.UNWINDING, _failure(problem)
+                status, error = Status.UNWINDING, failure_of(problem)
         if status is Status.FORWARD and position < len(plan):
             self._record_status(tx, saga, context, state, position)
         while status is Status.UNWINDING and position >= 0 and is_database_step(undo := saga.steps[position].undo):
@@ -379,7 +312,8 @@ class Runner:
         elif status is Status.UNWINDING and position < 0:
             saga.unwound(tx, context, state, cast("Failure", error))
             status = Status.UNWOUND
-        return self._store(tx, operation, status=status, position=position, state=state, error=error, abort=abort)
+        changed = operation.changed(status=status, position=position, state=state, error=error, abort=abort)
+        return self._store(tx, changed)
 
     def _record_status(self, tx: Tx, saga: Saga[S], context: StepContext, state: S, position: int) -> None:
         """On the way forward: the status of the step at `position`, unless the step before it had the same."""
@@ -388,61 +322,21 @@ class Runner:
         if saga.record_status is not None and status and status != before:
             saga.record_status(tx, context, state, status)
 
-    def _store(
-        self,
-        tx: Tx,
-        operation: Carried[S],
-        *,
-        status: Status,
-        position: int,
-        state: S,
-        error: Failure | None,
-        abort: bool = False,
-        attempts: int = 0,
-        due_at: float = 0.0,
-        stuck_cause: str | None = None,
-    ) -> Carried[S]:
+    def _store(self, tx: Tx, operation: Carried[S], *, stuck_cause: str | None = None) -> Carried[S]:
+        """Save it as it is now; its revision is still the one that its row has."""
         now = self.clock.now_us()
-        matched = tx.changed(
-            _SAVE,
-            {
-                "of_id": operation.id,
-                "held_by": self.name,
-                "held_revision": operation.revision,
-                "status": status,
-                "position": position,
-                # Nobody reads the state of an operation that has ended, and it may hold the guest's secrets.
-                "state": msgspec.to_builtins(state) if status.running else {},
-                "error": msgspec.to_builtins(error) if error else None,
-                "attempts": attempts,
-                "stuck_cause": stuck_cause,
-                "revision": operation.revision + 1,
-                "updated_at_us": now,
-                "ended_at_us": None if status.running else now,
-            },
-        )
-        if matched != 1:
+        stored = msgspec.structs.replace(operation, revision=operation.revision + 1)
+        if not saved(tx, stored, held_by=self.name, now_us=now, stuck_cause=stuck_cause):
             raise LeaseLost(operation.id)
-        if not status.running:
-            self._promote(tx, operation.subject, now)
-        return Carried(
-            id=operation.id,
-            subject=operation.subject,
-            status=status,
-            position=position,
-            state=state,
-            error=error,
-            abort=abort,
-            attempts=attempts,
-            due_at=due_at,
-            revision=operation.revision + 1,
-        )
+        if not stored.status.running:
+            self._promote(tx, stored.subject, now)
+        return stored
 
     def _promote(self, tx: Tx, subject: str, now_us: int) -> None:
         """The oldest operation that waits for this subject runs now."""
-        waiting = tx.first(_WAITING, {"of_subject": subject})
+        waiting = tx.first(WAITING, {"of_subject": subject})
         if waiting is not None:
-            tx.run(_CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
+            tx.run(CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
     async def _save_failure(self, saga: Saga[S], operation: Carried[S], failure: Failure) -> Carried[S]:
@@ -452,23 +346,13 @@ class Runner:
         def save(tx: Tx) -> Carried[S]:
             self._check_held(tx, operation)
             if above:
-                unwinding = Status.UNWINDING
-                position, state = operation.position, operation.state
-                return self._store(tx, operation, status=unwinding, position=position, state=state, error=failure)
+                return self._store(tx, operation.changed(status=Status.UNWINDING, error=failure))
             attempts = operation.attempts + 1
             delay = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
             delay *= 0.75 + self.clock.random() / 2
-            return self._store(
-                tx,
-                operation,
-                status=operation.status,
-                position=operation.position,
-                state=operation.state,
-                error=operation.error,
-                attempts=attempts,
-                due_at=self.clock.monotonic() + delay,
-                stuck_cause=failure.private or failure.public if attempts >= STUCK_AFTER_ATTEMPTS else None,
-            )
+            due_at = self.clock.monotonic() + delay
+            cause = failure.private or failure.public if attempts >= STUCK_AFTER_ATTEMPTS else None
+            return self._store(tx, operation.changed(attempts=attempts, due_at=due_at), stuck_cause=cause)
 
         while True:
             try:
@@ -480,27 +364,15 @@ class Runner:
 
     def _check_held(self, tx: Tx, operation: Carried[S]) -> bool:
         """LeaseLost unless the row is as this runner saved it; answers whether a user asked to abort."""
-        row = tx.first(_HELD, {"of_id": operation.id})
+        row = tx.first(HELD, {"of_id": operation.id})
         if row is None or row.lease_owner != self.name or row.revision != operation.revision:
             raise LeaseLost(operation.id)
         return bool(row.abort_requested)
 
     def record_held(self, tx: Tx, operation_id: str, fn: Callable[[Tx], None]) -> Wishes:
         """Run `fn` if we hold the operation; answer its wishes."""
-        row = tx.first(_HELD, {"of_id": operation_id})
+        row = tx.first(HELD, {"of_id": operation_id})
         if row is None or row.lease_owner != self.name:
             raise LeaseLost(operation_id)
         fn(tx)
         return Wishes(abort=row.abort_requested, force=row.force_requested)
-
-
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, StepFailed):
-        return error.failure
-    if isinstance(error, ApiError):
-        return Failure(reason=error.reason or "REFUSED", public=error.public, private=error.private or "")
-    return Failure(
-        reason=getattr(error, "reason", "INTERNAL"),
-        public=getattr(error, "public", "The operation failed on its host."),
-        private=f"{type(error).__name__}: {error}",
-    )

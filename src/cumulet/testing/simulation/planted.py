@@ -34,7 +34,7 @@ from cumulet.compute.model import Server
 from cumulet.compute.operations import command
 from cumulet.compute.preconditions import Verb
 from cumulet.compute.store import get_server
-from cumulet.conductor import runner, saga
+from cumulet.conductor import carried, saga
 from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context, Failure, Final, Step, StepFailed, nothing
@@ -142,7 +142,7 @@ def acting_on_an_expired_lease() -> Iterator[None]:
     save = sa.update(saga.operations).where(rows.id == sa.bindparam("of_id"), whoever_holds_it)
     with (
         mock.patch.multiple(Runner, _check_held=check_held, record_held=record_held),
-        mock.patch.object(runner, "_SAVE", save),
+        mock.patch.object(carried, "SAVE", save),
     ):
         yield
 
