@@ -21,15 +21,25 @@ LONGER: dict[str, int] = {
     "src/cumulet/compute/server_filters.py": 433,
     "src/cumulet/compute/server_views.py": 459,
     "src/cumulet/compute/store.py": 409,
-    "src/cumulet/conductor/runner.py": 506,
     "src/cumulet/drivers/qemu/live_migration_source.py": 423,
     "src/cumulet/network/for_compute.py": 432,
     "src/cumulet/network/security_groups.py": 411,
     "src/cumulet/network/subnets.py": 411,
-    "src/cumulet/web/policy.py": 405,
+    "src/cumulet/web/policy.py": 404,
     "src/cumulet/web/shapes.py": 471,
+    "tests/api/identity/test_delegations.py": 406,
+    "tests/api/test_live_migration.py": 430,
+    "tests/conformance/world.py": 438,
+    "tests/every_saga/stories.py": 435,
+    "tests/image/test_images.py": 460,
+    "tests/qemu/test_live_migration.py": 448,
+    "tests/test_guards.py": 439,
+    "tests/web/test_dispatch.py": 468,
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
+
+MOST_UNFORMATTED_IN_TESTS = 116
+"""Lines of tests, benchmarks and scripts the formatter is kept from, at most. The number is only ever lowered."""
 
 MUTUAL = {
     ("drivers.simulated.driver", "drivers.simulated.moves"),
@@ -144,6 +154,14 @@ def modules_of(*places: str) -> list[Path]:
     return found
 
 
+def outside_the_program() -> list[Path]:
+    return [path for place in ("tests", "benchmarks", "scripts") for path in sorted((ROOT / place).rglob("*.py"))]
+
+
+def every_module() -> list[Path]:
+    return modules_of(".") + outside_the_program()
+
+
 def test_the_kernel_names_no_service() -> None:
     assert {
         f"{path.relative_to(SOURCE)}: {word}" for path in modules_of(*KERNEL) for word in words_of(path) & SERVICES
@@ -208,7 +226,7 @@ def reached(after: dict[str, set[str]], start: str) -> set[str]:
 
 
 def test_long_modules_only_become_fewer_and_shorter() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules_of(".")}
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in every_module()}
     long = {path: lines for path, lines in lengths.items() if lines > LONGEST_MODULE}
     grown = {path: lines for path, lines in long.items() if lines > LONGER.get(path, 0)}
     assert grown == {}, "split them by what they do"
@@ -224,6 +242,8 @@ def test_lines_the_formatter_is_kept_from_only_become_fewer() -> None:
     counts = {str(path.relative_to(ROOT)): path.read_text().count("# fmt: skip") for path in modules_of(".")}
     assert {path: count for path, count in counts.items() if count > UNFORMATTED.get(path, 0)} == {}
     assert {path for path, count in UNFORMATTED.items() if counts.get(path, 0) < count} == set(), "lower the number"
+    elsewhere = [path for path in outside_the_program() if path != Path(__file__)]
+    assert sum(path.read_text().count("# fmt: skip") for path in elsewhere) <= MOST_UNFORMATTED_IN_TESTS
 
 
 def test_the_names_of_qmp_commands_are_in_one_module() -> None:

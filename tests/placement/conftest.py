@@ -20,6 +20,10 @@ from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
 
 LATEST = "1.39"
+A = "11111111-1111-4111-8111-111111111111"
+B = "22222222-2222-4222-8222-222222222222"
+UNKNOWN = "99999999-9999-4999-8999-999999999999"
+"""Ids of providers or of consumers."""
 TABLES = [
     store.resource_providers,
     store.inventories,

@@ -13,10 +13,7 @@ from cumulet.placement.candidates import MOST_GROUPS, SHARING, Group, Request, S
 from cumulet.placement.providers import Inventory, Provider
 from cumulet.placement.wire import AggregateDemand, TraitDemand
 
-from .conftest import World
-
-A = "11111111-1111-4111-8111-111111111111"
-B = "22222222-2222-4222-8222-222222222222"
+from .conftest import A, B, World
 
 
 def traits(world: World, uuid: str, *names: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-import cumulet.testing
 from cumulet.compute.server_tags import MOST_TAGS
 from cumulet.compute.store import servers, settle_server
 from cumulet.testing import Answer, Client
@@ -349,13 +347,9 @@ def the_description_of_a_flavor_that_is_not(scene: Scene) -> Answer:
     return scene.admin.compute("PUT", "/flavors/nothing", {"flavor": {"description": "d"}})
 
 
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with cumulet.testing.cloud(hosts=2) as cloud:
-        made = Scene(cloud)
-        unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
-        assert made.admin.compute("PUT", f"/os-quota-sets/{made.admin.project_id}", unlimited).status == 200
-        yield made
+def prepare(scene: Scene) -> None:
+    unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
+    assert scene.admin.compute("PUT", f"/os-quota-sets/{scene.admin.project_id}", unlimited).status == 200
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)

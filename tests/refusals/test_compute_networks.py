@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 from unittest import mock
@@ -11,7 +10,6 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-import cumulet.testing
 from cumulet import rootless
 from cumulet.compute import joined_hosts
 from cumulet.compute.store import hosts
@@ -233,17 +231,13 @@ def a_page_of_consoles_that_is_not(scene: Scene) -> Answer:
     return scene.admin.request("GET", "/console/nothing")
 
 
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with cumulet.testing.cloud(hosts=2) as cloud:
-        made = Scene(cloud)
-        unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
-        assert made.admin.compute("PUT", f"/os-quota-sets/{made.admin.project_id}", unlimited).status == 200
-        aggregate = {"aggregate": {"name": ZONE, "availability_zone": ZONE}}
-        number = made.admin.compute("POST", "/os-aggregates", aggregate)["aggregate"]["id"]
-        added = {"add_host": {"host": "host2"}}
-        assert made.admin.compute("POST", f"/os-aggregates/{number}/action", added).status == 200
-        yield made
+def prepare(scene: Scene) -> None:
+    unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
+    assert scene.admin.compute("PUT", f"/os-quota-sets/{scene.admin.project_id}", unlimited).status == 200
+    aggregate = {"aggregate": {"name": ZONE, "availability_zone": ZONE}}
+    number = scene.admin.compute("POST", "/os-aggregates", aggregate)["aggregate"]["id"]
+    added = {"add_host": {"host": "host2"}}
+    assert scene.admin.compute("POST", f"/os-aggregates/{number}/action", added).status == 200
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-import cumulet.testing
 from cumulet.clock import iso_us
 from cumulet.identity.credential_store import credentials
 from cumulet.testing import Answer, Client
@@ -271,12 +269,6 @@ def a_trust_passed_on_to_act_as_the_trustor(scene: Scene) -> Answer:
 @refused(403, "for its own project only")
 def a_trust_passed_on_for_another_project(scene: Scene) -> Answer:
     return trust(scene, given(scene), project_id=scene.admin.project_id)
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with cumulet.testing.cloud(hosts=1) as cloud:
-        yield Scene(cloud)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-import cumulet.testing
 from cumulet.testing import Answer
 
 from .table import Refusal, Scene, table
@@ -202,12 +200,6 @@ def a_limit_that_becomes_like_another(scene: Scene) -> Answer:
     one, two = (registered(scene)["registered_limits"][0] for _ in range(2))
     change = {"registered_limit": {"resource_name": one["resource_name"]}}
     return scene.identity("PATCH", f"/registered_limits/{two['id']}", change)
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with cumulet.testing.cloud(hosts=1) as cloud:
-        yield Scene(cloud)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)

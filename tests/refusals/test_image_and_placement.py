@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -148,12 +147,6 @@ def test_who_offers_nothing_is_claimed_nothing_of(scene: Scene) -> None:
             )
 
     scene.cloud.embedded.db.read(claim)
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with cumulet.testing.cloud(hosts=1) as cloud:
-        yield Scene(cloud)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import pytest
 
-import cumulet.testing
 from cumulet.network import address_groups, default_rules, limits, metering_rules
 from cumulet.testing import Answer
 
+from .network_scene import UNKNOWN, net, router, without_quotas
 from .table import Refusal, Scene, table
 
 REFUSALS, refused = table()
-UNKNOWN = "00000000-0000-4000-8000-000000000000"
-
-
-def net(scene: Scene, cidr: str = "10.9.0.0/24", *, external: bool = False) -> tuple[str, str]:
-    attributes: dict[str, Any] = {"name": "n", "router:external": external}
-    network = scene.made("network", **attributes)["id"]
-    version = 6 if ":" in cidr else 4
-    return network, scene.made("subnet", network_id=network, ip_version=version, cidr=cidr)["id"]
-
-
-def public(scene: Scene) -> str:
-    found: str = scene.network("GET", "/networks?router:external=true")["networks"][0]["id"]
-    return found
-
-
-def router(scene: Scene, **attributes: Any) -> str:
-    made: str = scene.made("router", **attributes)["id"]
-    return made
-
-
-def joined(scene: Scene, **attributes: Any) -> tuple[str, str, str]:
-    """A router on a subnet: router, network, subnet."""
-    made = router(scene, **attributes)
-    network, subnet = net(scene)
-    assert scene.network("PUT", f"/routers/{made}/add_router_interface", {"subnet_id": subnet}).status == 200
-    return made, network, subnet
+prepare = without_quotas
 
 
 @refused(400, "Invalid input for networks: one request makes 16 at most.")
@@ -61,30 +35,6 @@ def a_port_with_one_address_twice(scene: Scene) -> Answer:
     network, subnet = net(scene)
     twice = [{"subnet_id": subnet, "ip_address": "10.9.0.9"}] * 2
     return scene.network("POST", "/ports", {"port": {"network_id": network, "fixed_ips": twice}})
-
-
-@refused(409, "FloatingIPPortAlreadyAssociated")
-def a_second_floating_ip_for_an_address(scene: Scene) -> Answer:
-    _, network, _ = joined(scene, external_gateway_info={"network_id": public(scene)})
-    wanted = {"floating_network_id": public(scene), "port_id": scene.made("port", network_id=network)["id"]}
-    scene.made("floatingip", **wanted)
-    return scene.network("POST", "/floatingips", {"floatingip": wanted})
-
-
-@refused(400, "owned by a different project")
-def a_floating_ip_for_another_projects_port_on_ones_own_network(scene: Scene) -> Answer:
-    network = scene.made("network", project_id=scene.member.project_id)["id"]
-    port = scene.made("port", network_id=network, project_id=scene.cloud.persona("other_member").project_id)["id"]
-    wanted = {"floating_network_id": public(scene), "port_id": port}
-    return scene.network("POST", "/floatingips", {"floatingip": wanted}, who=scene.member)
-
-
-@refused(409, "RouterExternalGatewayInUseByFloatingIp")
-def the_end_of_a_gateway_that_a_floating_ip_needs(scene: Scene) -> Answer:
-    made, network, _ = joined(scene, external_gateway_info={"network_id": public(scene)})
-    port = scene.made("port", network_id=network)["id"]
-    scene.made("floatingip", floating_network_id=public(scene), port_id=port)
-    return scene.network("PUT", f"/routers/{made}", {"router": {"external_gateway_info": None}})
 
 
 @refused(400, "should be non-negative")
@@ -112,11 +62,6 @@ def a_second_default_external_network(scene: Scene) -> Answer:
 @refused(404, "AvailabilityZoneNotFound")
 def a_network_in_a_zone_that_is_not(scene: Scene) -> Answer:
     return scene.network("POST", "/networks", {"network": {"availability_zone_hints": ["mars"]}})
-
-
-@refused(404, "AvailabilityZoneNotFound")
-def a_router_in_a_zone_that_is_not(scene: Scene) -> Answer:
-    return scene.network("POST", "/routers", {"router": {"availability_zone_hints": ["mars"]}})
 
 
 @refused(409, "host cannot be changed")
@@ -172,84 +117,6 @@ def a_limit_below_none(scene: Scene) -> Answer:
 @refused(400, "do not match")
 def a_network_of_two_projects(scene: Scene) -> Answer:
     return scene.network("POST", "/networks", {"network": {"project_id": "a" * 32, "tenant_id": "b" * 32}})
-
-
-@refused(400, "network_id is required")
-def a_gateway_to_nowhere(scene: Scene) -> Answer:
-    return scene.network("POST", "/routers", {"router": {"external_gateway_info": {"enable_snat": True}}})
-
-
-@refused(400, "not connected with router")
-def a_route_by_somebody_far_away(scene: Scene) -> Answer:
-    made, *_ = joined(scene)
-    routes = [{"destination": "10.8.0.0/24", "nexthop": "10.7.0.9"}]
-    return scene.network("PUT", f"/routers/{made}", {"router": {"routes": routes}})
-
-
-@refused(400, "is used by router")
-def a_route_by_the_router_itself(scene: Scene) -> Answer:
-    made, *_ = joined(scene)
-    routes = [{"destination": "10.8.0.0/24", "nexthop": "10.9.0.1"}]
-    return scene.network("PUT", f"/routers/{made}", {"router": {"routes": routes}})
-
-
-@refused(400, "Duplicate route")
-def a_route_twice(scene: Scene) -> Answer:
-    made, *_ = joined(scene)
-    routes = [{"destination": "10.8.0.0/24", "nexthop": "10.9.0.9"}] * 2
-    return scene.network("PUT", f"/routers/{made}", {"router": {"routes": routes}})
-
-
-@refused(400, "exceeds the maximum")
-def more_routes_than_a_router_may_have(scene: Scene) -> Answer:
-    made, *_ = joined(scene)
-
-    def more(first: int) -> Answer:
-        some = [{"destination": f"10.8.{n}.0/24", "nexthop": "10.9.0.9"} for n in range(first, first + 20)]
-        return scene.network("PUT", f"/routers/{made}/add_extraroutes", {"router": {"routes": some}})
-
-    return next(answer for answer in map(more, range(0, 400, 20)) if answer.status != 200)
-
-
-@refused(409, "RouterInterfaceInUseByRoute")
-def the_end_of_an_interface_that_a_route_needs(scene: Scene) -> Answer:
-    made, _, subnet = joined(scene)
-    routes = [{"destination": "10.8.0.0/24", "nexthop": "10.9.0.9"}]
-    assert scene.network("PUT", f"/routers/{made}", {"router": {"routes": routes}}).status == 200
-    return scene.network("PUT", f"/routers/{made}/remove_router_interface", {"subnet_id": subnet})
-
-
-@refused(400, "SubnetMismatchForPort")
-def an_interface_named_by_its_port_and_another_subnet(scene: Scene) -> Answer:
-    made, *_ = joined(scene)
-    port = scene.network("GET", f"/ports?device_id={made}")["ports"][0]["id"]
-    body = {"port_id": port, "subnet_id": net(scene)[1]}
-    return scene.network("PUT", f"/routers/{made}/remove_router_interface", body)
-
-
-@refused(404, "RouterInterfaceNotFound")
-def an_interface_that_is_another_port(scene: Scene) -> Answer:
-    made, network, _ = joined(scene)
-    port = scene.made("port", network_id=network)["id"]
-    return scene.network("PUT", f"/routers/{made}/remove_router_interface", {"port_id": port})
-
-
-@refused(404, "RouterInterfaceNotFoundForSubnet")
-def an_interface_on_a_subnet_without_one(scene: Scene) -> Answer:
-    made, *_ = joined(scene)
-    body = {"subnet_id": net(scene, "10.6.0.0/24")[1]}
-    return scene.network("PUT", f"/routers/{made}/remove_router_interface", body)
-
-
-@refused(501, "distributed or flavored routers")
-def a_distributed_router(scene: Scene) -> Answer:
-    return scene.network("POST", "/routers", {"router": {"distributed": True}})
-
-
-@refused(409, "PortInUse")
-def an_interface_by_a_port_of_something_else(scene: Scene) -> Answer:
-    port = scene.made("port", network_id=net(scene)[0], device_id="something")["id"]
-    return scene.network("PUT", f"/routers/{router(scene)}/add_router_interface", {"port_id": port})
 
 
 @refused(400, "SecurityGroupMultipleRemoteEntites")
@@ -457,12 +324,6 @@ def a_pool_of_both_versions(scene: Scene) -> Answer:
     return new_pool(scene, prefixes=["10.0.0.0/16", "fd00::/48"])
 
 
-@refused(409, "GatewayIpInUse")
-def another_gateway_where_a_router_is_it(scene: Scene) -> Answer:
-    *_, subnet = joined(scene)
-    return scene.network("PUT", f"/subnets/{subnet}", {"subnet": {"gateway_ip": "10.9.0.77"}})
-
-
 @refused(409, "is in use")
 def a_segment_that_another_network_has(scene: Scene) -> Answer:
     segment: dict[str, Any] = {"provider:network_type": "vxlan", "provider:segmentation_id": 77_777}
@@ -480,16 +341,6 @@ def a_topology_where_no_external_network_is_the_default(scene: Scene) -> Answer:
     for each in defaults:
         assert scene.network("PUT", f"/networks/{each['id']}", {"network": {"is_default": True}}).status == 200
     return answer
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with cumulet.testing.cloud(hosts=2) as cloud:
-        made = Scene(cloud)
-        unlimited = dict.fromkeys(("network", "subnet", "port", "router", "floatingip", "security_group"), -1)
-        answer = made.network("PUT", f"/quotas/{made.admin.project_id}", {"quota": unlimited})
-        assert answer.status == 200, answer.text
-        yield made
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
