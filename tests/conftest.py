@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.refusals.recorder import Place, never_seen, record
@@ -27,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node: object, error: object) -> None:
     """A process of pytest-xdist has ended."""
     SEEN.update((file, line) for file, line in getattr(node, "workeroutput", {}).get("refusals", ()))
 

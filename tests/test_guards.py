@@ -89,7 +89,7 @@ CREATE = "compute POST /flavors"
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     caller = stage.cloud.await_(_caller(stage, stage.client("admin").token or ""))
 
-    async def anybody(*_: Any) -> Any:
+    async def anybody(*_: object) -> Any:
         return caller
 
     patch.setattr(dispatch.Exchange, "caller_of_token", anybody)
@@ -109,7 +109,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     target = case.operation.target
     assert target is not None
 
-    def any_server(call: Call[Any, Any]) -> Any:
+    def any_server(call: Call[object, object]) -> Any:
         assert target is not None
         return target(msgspec.structs.replace(call, path={"server_id": server}))
 
@@ -175,7 +175,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         test_numbers_and_names.test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(stage, case)
 
 
-def _too_large(call: Call[Any, Any]) -> None:
+def _too_large(call: Call[object, object]) -> None:
     raise OverflowError
 
 
@@ -209,7 +209,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         test_transactions.test_no_transaction_takes_long(stage, case, measured)
 
 
-def _long_work(call: Call[Any, Any]) -> None:
+def _long_work(call: Call[object, object]) -> None:
     until = time.thread_time() + 2 * test_transactions.MOST_MS / 1000
     while time.thread_time() < until:
         pass
@@ -300,7 +300,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         test_what_hosts_are_told.test_a_verb_tells_hosts_what_the_table_says(made.stage, "paused", "os-migrateLive")
 
 
-def _copy_parameters(original: Callable[..., Any], context: Any, *, paused: bool = False, **more: Any) -> Any:
+def _copy_parameters(original: Callable[..., object], context: object, *, paused: bool = False, **more: object) -> Any:
     return original(context, **more)
 
 
@@ -334,7 +334,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     class Anything:
         """A Keystone in which everybody may do everything."""
 
-        def enforce(self, *_: Any) -> bool:
+        def enforce(self, *_: object) -> bool:
             return True
 
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(IdentityPlace(Path(folder))) as place:
@@ -392,7 +392,7 @@ GENERATED = (
 
 
 @contextlib.contextmanager
-def replaced_operation(stage: Stage, operation: Operation, **changes: Any) -> Iterator[None]:
+def replaced_operation(stage: Stage, operation: Operation, **changes: object) -> Iterator[None]:
     """An operation is a frozen record that the running cloud holds."""
     before = {name: getattr(operation, name) for name in changes}
     for name, value in changes.items():

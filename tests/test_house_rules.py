@@ -57,8 +57,11 @@ MUTUAL = {
 }
 """Pairs that import each other: one of the two for types alone, or inside a function. The list only shrinks."""
 
-MOST_ANY = 399
+MOST_ANY = 302
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
+
+MOST_ANY_IN_TESTS = 306
+"""The same of tests, benchmarks and scripts."""
 
 UNFORMATTED: dict[str, int] = {
     "src/cumulet/agent/watchdog.py": 1,
@@ -95,7 +98,6 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/compute/server_actions.py": 4,
     "src/cumulet/compute/server_addresses.py": 3,
     "src/cumulet/compute/server_creation.py": 7,
-    "src/cumulet/compute/server_external_events.py": 1,
     "src/cumulet/compute/server_filters.py": 5,
     "src/cumulet/compute/server_groups.py": 2,
     "src/cumulet/compute/server_metadata.py": 1,
@@ -234,8 +236,13 @@ def test_long_modules_only_become_fewer_and_shorter() -> None:
 
 
 def test_types_that_are_not_said_only_become_fewer() -> None:
-    lines = [line for path in modules_of(".") for line in path.read_text().splitlines() if re.search(r"\bAny\b", line)]
-    assert len(lines) <= MOST_ANY, "say what it is: a TypedDict, a msgspec struct, `object` for what is only passed on"
+    advice = "say what it is: a TypedDict, a msgspec struct, `object` for what is only passed on"
+    assert lines_with_any(modules_of(".")) <= MOST_ANY, advice
+    assert lines_with_any(outside_the_program()) <= MOST_ANY_IN_TESTS, advice
+
+
+def lines_with_any(paths: list[Path]) -> int:
+    return sum(bool(re.search(r"\bAny\b", line)) for path in paths for line in path.read_text().splitlines())
 
 
 def test_lines_the_formatter_is_kept_from_only_become_fewer() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
@@ -47,7 +46,7 @@ class Counted(Periodic):
             raise RuntimeError("as planned")
 
 
-def run(story: Coroutine[Any, Any, None]) -> None:
+def run(story: Coroutine[object, object, None]) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(60):
             await story

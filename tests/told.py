@@ -16,7 +16,7 @@ from cumulet.cli.demo.evidence import Evidence
 from cumulet.cli.screen import screen
 
 
-def until(what: str, condition: Callable[[], Any], seconds: float = 120.0, *, pause: float = 0.1) -> Any:
+def until(what: str, condition: Callable[[], object], seconds: float = 120.0, *, pause: float = 0.1) -> Any:
     """Ask again until it holds, as other processes tell nobody here. Raises Unexpected."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

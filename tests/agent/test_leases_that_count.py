@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -52,7 +51,7 @@ class Overheard(Way):
         """Number and `heard` of each that would renew the lease."""
         self.keeps_guests = False
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.RenewLease):
             self.questions.append((message.number, message.heard))
         if isinstance(message, m.Destroy) and self.keeps_guests:

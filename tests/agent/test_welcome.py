@@ -53,7 +53,7 @@ async def returned(folder: Path) -> Agent:
     return await host.boot("second")
 
 
-async def waiting(agent: Agent, message: m.Message[Any]) -> asyncio.Task[Any]:
+async def waiting(agent: Agent, message: m.Message[object]) -> asyncio.Task[Any]:
     """The outcome of a message that came before the welcome."""
     task = asyncio.create_task(agent.handle(message))
     await asyncio.sleep(0)

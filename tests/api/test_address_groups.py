@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.testing import Answer, Client, TestCloud
 from tests.testing.test_reachability import address_of, made, port_of
 
@@ -46,7 +44,7 @@ def test_what_a_rule_lets_in_follows_the_addresses_of_its_group(cloud: TestCloud
 def test_another_projects_address_group_cannot_be_seen_nor_named(cloud: TestCloud, member: Client) -> None:
     theirs = made(cloud.persona("other_member"), "address_group", name="theirs", addresses=["10.0.0.7"])
     group = made(member, "security_group", name="web")
-    rule: dict[str, Any] = {"security_group_id": group, "direction": "ingress", "remote_address_group_id": theirs}
+    rule: dict[str, object] = {"security_group_id": group, "direction": "ingress", "remote_address_group_id": theirs}
     for answer in (
         member.request("GET", f"{GROUPS}/{theirs}"),
         change(member, theirs, "add", "10.0.0.8"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_network_stories import UNKNOWN, call, make
 from tests.api.test_rbac_policies import share, shared
 
@@ -52,7 +53,7 @@ def test_a_network_shows_the_scope_it_is_in_and_has_no_subnet_in_another(member:
     assert len(listed) == 2
 
 
-def new_v6(network: str) -> dict[str, Any]:
+def new_v6(network: str) -> JsonObject:
     return {"network_id": network, "ip_version": 6, "cidr": "2001:db8::/64"}
 
 
@@ -127,6 +128,6 @@ def test_a_scope_that_is_shared_with_everybody_stays_shared(cloud: TestCloud, me
 @pytest.mark.parametrize(
     "wrong", [{}, {"ip_version": 5}, {"ip_version": 4, "name": "x" * 256}, {"ip_version": 4, "description": "x"}]
 )
-def test_a_scope_that_cannot_be_is_refused(member: Client, wrong: dict[str, Any]) -> None:
+def test_a_scope_that_cannot_be_is_refused(member: Client, wrong: Mapping[str, object]) -> None:
     assert call(member, "POST", "/address-scopes", {"address_scope": wrong}).status == 400
     assert call(member, "GET", f"/address-scopes/{UNKNOWN}").status == 404

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 
 LATEST = "2.104"
 
 
-def make(admin: Client, **attributes: Any) -> dict[str, Any]:
+def make(admin: Client, **attributes: object) -> JsonObject:
     wanted = {"name": "c2.small", "ram": 1024, "vcpus": 2, "disk": 10} | attributes
     answer = admin.compute("POST", "/flavors", {"flavor": wanted}, version=LATEST)
     assert answer.status == 200, answer.text
-    flavor: dict[str, Any] = answer["flavor"]
+    flavor: dict[str, object] = answer["flavor"]
     return flavor
 
 
@@ -26,8 +24,8 @@ def names(client: Client, query: str = "") -> list[str]:
 def test_the_shape_of_a_flavor_grows_and_shrinks_with_its_versions(admin: Client) -> None:
     flavor_id = make(admin, id="f1", description="for tests")["id"]
 
-    def shown(version: str) -> dict[str, Any]:
-        flavor: dict[str, Any] = admin.compute("GET", f"/flavors/{flavor_id}", version=version)["flavor"]
+    def shown(version: str) -> JsonObject:
+        flavor: dict[str, object] = admin.compute("GET", f"/flavors/{flavor_id}", version=version)["flavor"]
         return flavor
 
     assert shown("2.1")["swap"] == ""
@@ -43,7 +41,7 @@ def test_the_shape_of_a_flavor_grows_and_shrinks_with_its_versions(admin: Client
 @pytest.mark.parametrize(
     "wrong", [{"ram": 0}, {"vcpus": "none"}, {"disk": -1}, {"name": " padded "}, {"id": " x"}, {"colour": "red"}]
 )
-def test_a_flavor_that_makes_no_sense_is_refused(admin: Client, wrong: dict[str, Any]) -> None:
+def test_a_flavor_that_makes_no_sense_is_refused(admin: Client, wrong: JsonObject) -> None:
     wanted = {"name": "odd", "ram": 1, "vcpus": 1, "disk": 1} | wrong
     assert admin.compute("POST", "/flavors", {"flavor": wanted}).status == 400
     assert "odd" not in names(admin)

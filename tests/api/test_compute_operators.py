@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 from tests.api.test_compute_servers import ask_for, create
 
 LATEST = "2.104"
 
 
-def services(admin: Client, query: str = "") -> dict[str, dict[str, Any]]:
+def services(admin: Client, query: str = "") -> dict[str, JsonObject]:
     return {s["host"]: s for s in admin.compute("GET", f"/os-services?binary=nova-compute{query}")["services"]}
 
 
@@ -55,7 +55,7 @@ def test_a_host_forced_down_shows_as_down_everywhere(admin: Client) -> None:
         ({"host": "host1"}, 400),
     ],
 )
-def test_a_service_update_that_says_nothing_is_refused(admin: Client, body: dict[str, Any], status: int) -> None:
+def test_a_service_update_that_says_nothing_is_refused(admin: Client, body: Mapping[str, object], status: int) -> None:
     host1 = services(admin)["host1"]["id"]
     assert admin.compute("PUT", f"/os-services/{host1}", body).status == status
 

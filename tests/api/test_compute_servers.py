@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 LATEST = "2.104"
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -18,15 +19,17 @@ def image_and_flavor(client: Client) -> dict[str, str]:
     return {"imageRef": image, "flavorRef": next(f["id"] for f in flavors if f["name"] == "m1.nano")}
 
 
-def ask_for(client: Client, *, version: str = LATEST, hints: dict[str, Any] | None = None, **attributes: Any) -> Answer:
+def ask_for(
+    client: Client, *, version: str = LATEST, hints: Mapping[str, object] | None = None, **attributes: object
+) -> Answer:
     wanted = {"name": "one", "networks": "none"} | image_and_flavor(client) | attributes
-    body: dict[str, Any] = {"server": wanted}
+    body: dict[str, object] = {"server": wanted}
     if hints is not None:
         body["os:scheduler_hints"] = hints
     return client.compute("POST", "/servers", body, version=version)
 
 
-def create(client: Client, **attributes: Any) -> dict[str, Any]:
+def create(client: Client, **attributes: Any) -> JsonObject:
     answer = ask_for(client, **attributes)
     assert answer.status == 202, answer.text
     return client.wait_for_status(answer["server"]["id"], "ACTIVE")
@@ -93,7 +96,7 @@ def test_another_projects_server_is_as_one_that_never_was(member: Client, other_
         ({"block_device_mapping_v2": [{"boot_index": 0, "source_type": "volume", "uuid": NOBODY}]}, 501),
     ],
 )
-def test_a_request_that_cannot_be_met_creates_nothing(member: Client, wrong: dict[str, Any], status: int) -> None:
+def test_a_request_that_cannot_be_met_creates_nothing(member: Client, wrong: JsonObject, status: int) -> None:
     answer = ask_for(member, **wrong)
     assert answer.status == status, answer.text
     assert listed(member, "") == []
@@ -271,12 +274,12 @@ def test_a_server_may_stay_near_or_far_from_servers_of_its_own_project(
 ) -> None:
     """Another project's server is no server: an id one has heard of places nobody beside it."""
 
-    def placed(**hints: Any) -> dict[str, Any]:
+    def placed(**hints: object) -> JsonObject:
         server = ask_for(member, hints=hints)["server"]["id"]
         admin.wait("a server placed or refused", lambda: admin.server(server)["status"] != "BUILD")
         return admin.server(server)
 
-    def host_of(server: dict[str, Any]) -> str:
+    def host_of(server: JsonObject) -> str:
         return str(admin.server(server["id"])["OS-EXT-SRV-ATTR:host"])
 
     theirs = [create(other_member, name=f"theirs-{n}")["id"] for n in range(2)]

@@ -20,7 +20,7 @@ from cumulet.compute.store import servers
 from cumulet.host import messages as m
 from cumulet.host.console_messages import OpenConsole
 from cumulet.host.consoles import BUFFER_BYTES, SESSIONS_OF_ONE, UNHEARD_SECONDS, Session, Sessions
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from cumulet.web.doors import LARGEST_MESSAGE
 from tests.api.test_compute_servers import create
 from tests.api.test_live_migration import host_of
@@ -122,7 +122,7 @@ def test_only_so_many_addresses_wait_to_be_used(cloud: TestCloud, member: Client
     ("action", "words"), [({"os-stop": None}, "stopped"), ({"suspend": None}, "suspended"), (None, "deleted")]
 )
 def test_a_session_ends_with_its_guest_and_says_why(
-    cloud: TestCloud, member: Client, action: dict[str, Any] | None, words: str
+    cloud: TestCloud, member: Client, action: JsonObject | None, words: str
 ) -> None:
     server = create(member)["id"]
 
@@ -332,7 +332,7 @@ class BegunMeanwhile(Way):
 
     cloud: TestCloud
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, OpenConsole):
             later = sa.update(servers).where(servers.c.id == message.server_id)
             await self.cloud.embedded.db.write_async(

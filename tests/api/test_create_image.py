@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.drivers.simulated import snapshots
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
 from cumulet.image.files import image_folder
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 from .test_live_migration import create_pair
 
@@ -20,20 +18,20 @@ def server(cloud: TestCloud, member: Client) -> str:
     return create_pair(member, networks="auto")[0]
 
 
-def create_image(client: Client, server: str, **body: Any) -> Answer:
+def create_image(client: Client, server: str, **body: object) -> Answer:
     answer = client.action(server, {"createImage": {"name": "image", **body}})
     assert answer.status == 202, answer.text
     return answer
 
 
-def image(client: Client, image_id: str) -> dict[str, Any]:
+def image(client: Client, image_id: str) -> JsonObject:
     answer = client.request("GET", f"/image/v2/images/{image_id}")
     assert answer.status == 200, answer.text
-    found: dict[str, Any] = answer.json
+    found: dict[str, object] = answer.json
     return found
 
 
-def made(client: Client, server: str, **body: Any) -> dict[str, Any]:
+def made(client: Client, server: str, **body: object) -> JsonObject:
     """An image of the server, whole."""
     image_id = create_image(client, server, **body)["image_id"]
     client.wait("the image", lambda: image(client, image_id)["status"] == "active")
@@ -41,8 +39,8 @@ def made(client: Client, server: str, **body: Any) -> dict[str, Any]:
     return image(client, image_id)
 
 
-def actions(client: Client, server: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
+def actions(client: Client, server: str) -> list[JsonObject]:
+    found: list[dict[str, object]] = client.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"]
     return found
 
 
@@ -165,7 +163,7 @@ def test_deleting_the_server_ends_the_making_of_its_image(
 
 
 @pytest.mark.parametrize("action", [{"os-stop": None}, {"createImage": {"name": "x"}}, {"pause": None}])
-def test_one_thing_at_a_time(member: Client, server: str, under_way: str, action: dict[str, Any]) -> None:
+def test_one_thing_at_a_time(member: Client, server: str, under_way: str, action: JsonObject) -> None:
     answer = member.action(server, action)
     assert answer.status == 409
     assert "task_state image_pending_upload" in answer.text

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -26,7 +25,7 @@ from tests.api.test_live_migration import AUTO, host_of, image_and_flavor, last_
 
 pytestmark = pytest.mark.postgres
 MOST_CONNECTIONS = 30
-REQUESTS: dict[str, tuple[tuple[str, str, Any], ...]] = {
+REQUESTS: dict[str, tuple[tuple[str, str, object], ...]] = {
     "identity": (
         ("GET", "/identity/v3/users", None),
         ("POST", "/identity/v3/projects", {"project": {"name": "p", "domain_id": "default"}}),

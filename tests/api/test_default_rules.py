@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_network_stories import UNKNOWN, call, make
 
 PATH = "/default-security-group-rules"
 KIND = "default_security_group_rule"
 
 
-def rules(client: Client, query: str = "") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = call(client, "GET", f"{PATH}{query}")[f"{KIND}s"]
+def rules(client: Client, query: str = "") -> list[JsonObject]:
+    found: list[dict[str, object]] = call(client, "GET", f"{PATH}{query}")[f"{KIND}s"]
     return found
 
 
-def has(group: dict[str, Any]) -> set[tuple[str, str, str | None, bool]]:
+def has(group: JsonObject) -> set[tuple[str, str, str | None, bool]]:
     return {
         (one["direction"], one["ethertype"], one["protocol"], one["remote_group_id"] == group["id"])
         for one in group["security_group_rules"]
@@ -79,6 +79,6 @@ def test_only_administrators_say_so(member: Client) -> None:
         ({"direction": "ingress", "security_group_id": UNKNOWN}, 400),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused(admin: Client, rule: dict[str, Any], status: int) -> None:
+def test_a_rule_that_cannot_be_is_refused(admin: Client, rule: Mapping[str, object], status: int) -> None:
     assert call(admin, "POST", PATH, {KIND: rule}).status == status
     assert len(rules(admin)) == 4

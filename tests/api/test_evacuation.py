@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cumulet.host.driver import GuestState
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import silent
 
 from .test_live_migration import LATEST, create_pair, host_of, last_migration, leftovers, other
@@ -32,12 +32,10 @@ def evacuate(admin: Client, server_id: str, *, version: str | None = None, **bod
     assert answer.status == 200, answer.text
 
 
-def action_of(admin: Client, server_id: str, name: str) -> dict[str, Any]:
+def action_of(admin: Client, server_id: str, name: str) -> JsonObject:
     actions = admin.compute("GET", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
     request = next(action["request_id"] for action in actions if action["action"] == name)
-    found: dict[str, Any] = admin.compute("GET", f"/servers/{server_id}/os-instance-actions/{request}")[
-        "instanceAction"
-    ]
+    found: JsonObject = admin.compute("GET", f"/servers/{server_id}/os-instance-actions/{request}")["instanceAction"]
     return found
 
 
@@ -188,7 +186,7 @@ def test_a_paused_server_is_not_evacuated(admin: Client, member: Client, server:
     )
 
 
-WRONG: dict[str, tuple[str, dict[str, Any], int]] = {
+WRONG: dict[str, tuple[str, JsonObject, int]] = {
     "no onSharedStorage when it was required": ("2.13", {}, 400),
     "onSharedStorage when it was gone": ("2.14", {"onSharedStorage": False}, 400),
     "force before there was force": ("2.28", {"force": True, "host": "host1"}, 400),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.compute import explain_path, packet_path
 from cumulet.host import routing, verdict
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.testing.test_reachability import made, port_of, routed
 
 PATHS = "/cumulet/paths"
 
 
-def told(client: Client, one: str, two: str, query: str = "protocol=tcp&port=22") -> dict[str, Any]:
+def told(client: Client, one: str, two: str, query: str = "protocol=tcp&port=22") -> JsonObject:
     answer = client.compute("GET", f"{PATHS}/{one}/{two}?{query}")
     assert answer.status == 200, answer.text
-    found: dict[str, Any] = answer["path"]
+    found: dict[str, object] = answer["path"]
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 import cumulet.testing
@@ -26,7 +24,7 @@ class FailsAtTheSwitch(Way):
         self._silent_after = silent_after
         self.silent = False
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if self.silent:
             raise m.HostUnreachable("a test has taken this host away")
         copy = self._driver._copies.get(message.server_id) if isinstance(message, m.BeginPostCopy) else None
@@ -45,7 +43,7 @@ class Watched(Way):
         self._source = source
         self.at_source: list[GuestState] = []
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.GiveUpMemory | m.Start):
             self.at_source.append(await self._source.observe(message.server_id))
         return await super().send(message)

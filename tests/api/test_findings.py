@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 import cumulet.testing
 from cumulet.clock import Clock
 from cumulet.conductor.runner import Runner
 from cumulet.processes.parts import SAGAS
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from cumulet.testing.clock import AdvanceableClock
 from tests.links import silent
 
 from .test_live_migration import AUTO, running_migration, slow_server
 
 
-def found(admin: Client, name: str) -> list[dict[str, Any]]:
+def found(admin: Client, name: str) -> list[JsonObject]:
     everything = admin.compute("GET", "/cumulet/findings")["findings"]
     return [one for one in everything if one["finding"] == name]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from cumulet.compute import promises
 from cumulet.drivers.simulated.guest import SimulatedGuest
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 
 from .test_guest_metadata import drive_of, told
 from .test_live_migration import host_of, image_and_flavor
@@ -21,7 +22,7 @@ BLANK = {"source_type": "blank", "destination_type": "local"}
 SWAP = {**BLANK, "guest_format": "swap"}
 
 
-def flavor(admin: Client, name: str, **more: Any) -> str:
+def flavor(admin: Client, name: str, **more: object) -> str:
     wanted = {"name": name, "id": name, "vcpus": 1, "ram": 128, "disk": 1, **more}
     made: str = admin.compute("POST", "/flavors", {"flavor": wanted})["flavor"]["id"]
     return made
@@ -32,7 +33,7 @@ def both(admin: Client) -> str:
     return flavor(admin, "both", **BOTH)
 
 
-def ask(client: Client, flavor_id: str, *, version: str = "2.90", **more: Any) -> Any:
+def ask(client: Client, flavor_id: str, *, version: str = "2.90", **more: object) -> Any:
     body = {"name": "s", "networks": "none", **image_and_flavor(client), "flavorRef": flavor_id, **more}
     return client.compute("POST", "/servers", {"server": body}, version=version)
 
@@ -45,7 +46,7 @@ def created(client: Client, flavor_id: str, **more: Any) -> str:
     return server
 
 
-def mapped(client: Client, *devices: dict[str, Any], root: dict[str, Any] | None = None) -> dict[str, Any]:
+def mapped(client: Client, *devices: Mapping[str, object], root: Mapping[str, object] | None = None) -> JsonObject:
     image = image_and_flavor(client)["imageRef"]
     return {"block_device_mapping_v2": [{**ROOT, "uuid": image, **(root or {})}, *devices]}
 
@@ -65,7 +66,7 @@ EPHEMERAL_AND_SWAP = [(1, 2048, "ext4", "ephemeral0"), (2, 64, "swap", "")]
 
 @pytest.mark.parametrize("disk", [{"OS-FLV-EXT-DATA:ephemeral": 1}, {"swap": 64}])
 def test_a_host_that_makes_no_further_disks_is_not_chosen(
-    admin: Client, member: Client, monkeypatch: pytest.MonkeyPatch, disk: dict[str, Any]
+    admin: Client, member: Client, monkeypatch: pytest.MonkeyPatch, disk: Mapping[str, object]
 ) -> None:
     more = flavor(admin, "more", **disk)
     created(member, more)
@@ -88,7 +89,7 @@ def test_a_flavor_s_disks_are_made_and_its_guest_is_told_their_names(
 
 def test_several_can_be_asked_for_with_file_systems_and_tags(cloud: TestCloud, admin: Client, member: Client) -> None:
     roomy = flavor(admin, "roomy", **{"OS-FLV-EXT-DATA:ephemeral": 3})
-    asked: list[dict[str, Any]] = [
+    asked: list[dict[str, object]] = [
         {**BLANK, "volume_size": 1, "guest_format": "ext3", "tag": "db"},
         {**BLANK, "volume_size": "2"},
     ]
@@ -134,7 +135,7 @@ def test_the_older_form_asks_for_them_too(cloud: TestCloud, member: Client, both
     ],
 )
 def test_what_is_no_such_disk_is_refused(
-    member: Client, both: str, devices: list[dict[str, Any]], status: int, words: str
+    member: Client, both: str, devices: list[Mapping[str, object]], status: int, words: str
 ) -> None:
     answer = ask(member, both, **mapped(member, *devices))
     assert (answer.status, words in answer.text) == (status, True), answer.text
@@ -146,7 +147,7 @@ def test_what_is_no_such_disk_is_refused(
     [({"device_name": "vdb"}, 400, "Unrecognized legacy format."), ({"volume_id": "0" * 32}, 501, "Volumes")],
 )
 def test_the_older_form_is_refused_too(
-    member: Client, both: str, device: dict[str, Any], status: int, words: str
+    member: Client, both: str, device: Mapping[str, object], status: int, words: str
 ) -> None:
     answer = ask(member, both, block_device_mapping=[device])
     assert (answer.status, words in answer.text) == (status, True), answer.text

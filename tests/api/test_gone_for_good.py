@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.host.link import Link
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
 from .test_evacuation import force_down
@@ -20,12 +18,12 @@ from .test_live_migration import AUTO, create_pair, host_of, last_migration, lef
 class GoneAt(Way):
     """Its host goes, for good, when the first message of this kind would have arrived."""
 
-    def __init__(self, link: Link, kind: type[m.Message[Any]]) -> None:
+    def __init__(self, link: Link, kind: type[m.Message[object]]) -> None:
         super().__init__(link)
         self._kind = kind
         self.gone = False
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         self.gone = self.gone or isinstance(message, self._kind)
         if self.gone:
             raise m.HostUnreachable("a test has taken this host away")
@@ -40,15 +38,15 @@ class LosesItsProcess(Way):
         self._driver = driver
         self._lost = False
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.ResumeDestination) and not self._lost:
             self._lost = True
             self._driver._guests[message.server_id].state = GuestState.STOPPED
         return await super().send(message)
 
 
-def under_way(admin: Client) -> list[dict[str, Any]]:
-    operations: list[dict[str, Any]] = admin.compute("GET", "/cumulet/operations")["operations"]
+def under_way(admin: Client) -> list[JsonObject]:
+    operations: list[dict[str, object]] = admin.compute("GET", "/cumulet/operations")["operations"]
     return operations
 
 
@@ -56,7 +54,7 @@ def under_way(admin: Client) -> list[dict[str, Any]]:
     ("side", "kind"), [("destination", m.ResumeDestination), ("source", m.Destroy)], ids=["destination", "source"]
 )
 def test_the_move_waits_until_the_host_is_known_to_be_down_and_ends_then(
-    cloud: TestCloud, admin: Client, member: Client, side: str, kind: type[m.Message[Any]]
+    cloud: TestCloud, admin: Client, member: Client, side: str, kind: type[m.Message[object]]
 ) -> None:
     server = create_pair(member, networks="auto")[0]
     source = host_of(admin, server)

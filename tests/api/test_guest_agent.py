@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from typing import Any
 
 import msgspec
 import pytest
@@ -55,7 +54,7 @@ def test_the_agent_in_the_guest_sets_it(cloud: TestCloud, admin: Client, member:
 class Older(Way):
     """An agent that knows nothing of guests' agents."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.Create) and message.guest.agent:
             raise m.HostError("not understood: Object contains unknown field `agent`")
         answer = await super().send(message)
@@ -105,7 +104,7 @@ def test_a_guest_with_such_a_channel_does_not_move_to_a_host_of_the_version_befo
 class Slow(Way):
     """The agent in the guest takes longer than a question may."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, guest_agent_messages.SetPassword):
             for _ in range(5):
                 await asyncio.sleep(0)

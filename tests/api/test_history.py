@@ -17,7 +17,7 @@ from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
 
 
-def forget(cloud: TestCloud, **settings: Any) -> None:
+def forget(cloud: TestCloud, **settings: object) -> None:
     """One round with these settings."""
     embedded = cloud.embedded
     chosen = msgspec.structs.replace(embedded.settings, **settings)

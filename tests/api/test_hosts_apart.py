@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -17,7 +15,7 @@ from .test_live_migration import AUTO, create_pair, event_details, host_of, last
 class OnTheWire(Way):
     """Its agent says that it is where `cumulet up` puts the hosts that it makes."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         answer = await super().send(message)
         return msgspec.structs.replace(answer, address="198.18.0.1") if isinstance(message, m.AskFacts) else answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 import cumulet.testing
 from cumulet.image import imports, internet, tasks, uploads
 from cumulet.image.files import image_folder
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 DATA = {"Content-Type": "application/octet-stream"}
 CONTENT = b"a raw disk".ljust(4096, b"\0")
@@ -24,7 +24,7 @@ def ask(client: Client, method: str, path: str, body: Any = None, **more: Any) -
     return client.request(method, f"/image/v2{path}", body, **more)
 
 
-def new(client: Client, **body: Any) -> str:
+def new(client: Client, **body: object) -> str:
     body = {"name": "imported", "disk_format": "raw", "container_format": "bare", **body}
     answer = ask(client, "POST", "/images", body)
     assert answer.status == 201, answer.text
@@ -36,26 +36,26 @@ def stage(client: Client, image_id: str, content: bytes = CONTENT, **headers: st
     return ask(client, "PUT", f"/images/{image_id}/stage", content=content, headers={**DATA, **headers})
 
 
-def import_(client: Client, image_id: str, method: str = "glance-direct", **more: Any) -> Answer:
+def import_(client: Client, image_id: str, method: str = "glance-direct", **more: object) -> Answer:
     uri = {"uri": more.pop("uri")} if "uri" in more else {}
     return ask(client, "POST", f"/images/{image_id}/import", {"method": {"name": method, **uri}, **more})
 
 
-def image(client: Client, image_id: str) -> dict[str, Any]:
+def image(client: Client, image_id: str) -> JsonObject:
     answer = ask(client, "GET", f"/images/{image_id}")
     assert answer.status == 200, answer.text
-    found: dict[str, Any] = answer.json
+    found: dict[str, object] = answer.json
     return found
 
 
-def ended(client: Client, image_id: str) -> dict[str, Any]:
+def ended(client: Client, image_id: str) -> JsonObject:
     """The image, once its import is over."""
     client.wait("the import", lambda: "os_glance_import_task" not in image(client, image_id))
     return image(client, image_id)
 
 
-def tasks_of(client: Client, image_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask(client, "GET", f"/images/{image_id}/tasks")["tasks"]
+def tasks_of(client: Client, image_id: str) -> list[JsonObject]:
+    found: list[dict[str, object]] = ask(client, "GET", f"/images/{image_id}/tasks")["tasks"]
     return found
 
 
@@ -115,7 +115,7 @@ def test_data_that_is_not_what_it_claims_is_refused_and_can_be_brought_again(clo
     ],
 )
 def test_an_import_that_does_not_fit_is_refused(
-    member: Client, method: str, before: str, more: dict[str, Any], status: int
+    member: Client, method: str, before: str, more: Mapping[str, object], status: int
 ) -> None:
     image_id = new(member)
     if before == "staged":
@@ -283,7 +283,7 @@ def test_a_task_makes_an_image_of_what_is_at_a_url(open_cloud: TestCloud, monkey
     assert ended(admin, image_id)["status"] == "active"
     task = ask(admin, "GET", f"/tasks/{answer['id']}").json
     assert (task["status"], task["result"], task["type"]) == ("success", {"image_id": image_id}, "import")
-    changes: tuple[dict[str, Any], ...] = (
+    changes: tuple[dict[str, object], ...] = (
         {"import_from": "http://localhost/"},
         {"import_from_format": "qcow2"},
         {"image_properties": {}},

@@ -25,7 +25,7 @@ PARAMETERS = MigrationParameters(bandwidth_mib_s=1000, downtime_limit_ms=300, co
 class TellsNothing(Way):
     """No reconciler learns what this host's guests do."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.AskGuests):
             raise m.HostUnreachable("a test has cut this question off")
         return await super().send(message)
@@ -55,7 +55,7 @@ async def left_arrived(here: SimulatedDriver, there: SimulatedDriver, server_id:
     await there.destroy(server_id)
 
 
-NEXT: dict[str, dict[str, Any]] = {
+NEXT: dict[str, dict[str, object]] = {
     "cold migration": {"migrate": {"host": None}},
     "live migration": {"os-migrateLive": {"host": None, **AUTO}},
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import sqlalchemy as sa
 
@@ -12,7 +10,7 @@ from cumulet.compute.store import migrations
 from cumulet.db.engine import Tx
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 
 from .test_live_migration import create_pair, host_of, last_migration, leftovers, other
 
@@ -25,7 +23,7 @@ def server(member: Client) -> str:
 
 
 def found(admin: Client, server: str) -> list[tuple[str, str | None]]:
-    answer: list[dict[str, Any]] = admin.compute("GET", "/cumulet/findings")["findings"]
+    answer: list[JsonObject] = admin.compute("GET", "/cumulet/findings")["findings"]
     return sorted((one["finding"], one["host"]) for one in answer if one["server_id"] == server)
 
 

@@ -13,7 +13,15 @@ import cumulet.testing
 from cumulet.compute import live_migration
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
-from cumulet.testing import Client, NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture, TestCloud
+from cumulet.testing import (
+    Client,
+    JsonObject,
+    NeutronFixture,
+    OpenStackApiException,
+    OSAPIFixture,
+    PolicyFixture,
+    TestCloud,
+)
 from tests.links import Way, instead
 
 LATEST = "2.104"
@@ -48,13 +56,13 @@ def other(host: str) -> str:
     return {"host1": "host2", "host2": "host1"}[host]
 
 
-def last_migration(admin: Client, server_id: str) -> dict[str, Any]:
+def last_migration(admin: Client, server_id: str) -> JsonObject:
     found = admin.compute("GET", f"/os-migrations?instance_uuid={server_id}")["migrations"]
-    newest: dict[str, Any] = max(found, key=lambda migration: migration["id"])
+    newest: JsonObject = max(found, key=lambda migration: migration["id"])
     return newest
 
 
-def leftovers(cloud: TestCloud, admin: Client, server_id: str) -> dict[str, Any]:
+def leftovers(cloud: TestCloud, admin: Client, server_id: str) -> JsonObject:
     """What every part of the cloud says of one server: hypervisors, placement, port bindings."""
     allocations = admin.request("GET", f"/placement/allocations/{server_id}")["allocations"]
     providers = {
@@ -297,12 +305,12 @@ def slow_server(admin: Client, client: Client) -> str:
     return create_pair(client, flavorRef=flavor["id"])[0]
 
 
-def running_migration(client: Client, server_id: str) -> dict[str, Any]:
+def running_migration(client: Client, server_id: str) -> JsonObject:
     def found() -> Any:
         running = client.compute("GET", f"/servers/{server_id}/migrations")["migrations"]
         return running[0] if running and running[0]["status"] == "running" else None
 
-    migration: dict[str, Any] = client.wait("a running migration", found)
+    migration: JsonObject = client.wait("a running migration", found)
     return migration
 
 
@@ -375,7 +383,7 @@ def test_a_move_that_takes_too_long_is_aborted_or_forced_as_the_operator_chose(a
 class SaysItIsDone(Way):
     """To a source that takes every copy for completed, and sends nothing."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.StartCopy):
             return None
         if isinstance(message, m.CopyProgress):

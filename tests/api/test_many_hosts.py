@@ -13,14 +13,14 @@ from cumulet.compute import hosts_in_memory
 from cumulet.compute.host_watch import HostWatch
 from cumulet.db.engine import Database
 from cumulet.db.transaction import Tx
-from cumulet.testing import TestCloud
+from cumulet.testing import JsonObject, TestCloud
 from cumulet.testing.databases import VARIABLE
 from tests.api.test_compute_servers import ask_for
 
 FEW, MANY = 3, 120
 HALF = (MANY - FEW) // 2
 """Who reads all hosts once reads more rows than that."""
-NOBODY_ASKS: dict[str, Any] = {"host_silent_seconds": 36_000.0}
+NOBODY_ASKS: JsonObject = {"host_silent_seconds": 36_000.0}
 
 
 class Rows:
@@ -31,8 +31,8 @@ class Rows:
         for name in ("all", "first"):
             monkeypatch.setattr(Tx, name, self._counting(getattr(Tx, name)))
 
-    def _counting(self, read: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any) -> Any:
+    def _counting(self, read: Callable[..., object]) -> Callable[..., Any]:
+        def counted(*arguments: object) -> Any:
             found = read(*arguments)
             self.count += len(found) if isinstance(found, list) else 1
             return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -13,7 +12,7 @@ from cumulet.compute.wiring import described
 from cumulet.drivers.simulated.network import SimulatedTraffic
 from cumulet.host import wiring as w
 from cumulet.host.traffic import Metered, Traffic
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 from tests.api.test_qos import keeping, manager
 from tests.links import silent
@@ -22,12 +21,12 @@ __all__ = ["manager"]
 LABELS, RULES = "/metering/metering-labels", "/metering/metering-label-rules"
 
 
-def label(client: Client, **attributes: Any) -> str:
+def label(client: Client, **attributes: object) -> str:
     identifier: str = make(client, "metering_label", LABELS, **attributes)["id"]
     return identifier
 
 
-def rule(client: Client, label_id: str, **attributes: Any) -> dict[str, Any]:
+def rule(client: Client, label_id: str, **attributes: object) -> JsonObject:
     return make(client, "metering_label_rule", RULES, metering_label_id=label_id, **attributes)
 
 
@@ -108,7 +107,7 @@ def test_labels_are_their_projects_alone(manager: Client, member: Client, other_
         ({"source_ip_prefix": "::/0"}, 201),
     ],
 )
-def test_what_a_rule_may_be(manager: Client, attributes: dict[str, Any], status: int) -> None:
+def test_what_a_rule_may_be(manager: Client, attributes: JsonObject, status: int) -> None:
     own = label(manager)
     rule(manager, own, direction="egress", remote_ip_prefix="10.0.0.0/8")
     wanted = {"metering_label_id": own, "direction": "egress"} | attributes

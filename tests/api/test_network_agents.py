@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
 from cumulet.compute.wiring import described
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 
 
-def agents(client: Client, query: str = "", path: str = "/agents") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = call(client, "GET", f"{path}{query}")["agents"]
+def agents(client: Client, query: str = "", path: str = "/agents") -> list[JsonObject]:
+    found: list[dict[str, object]] = call(client, "GET", f"{path}{query}")["agents"]
     return found
 
 
@@ -89,5 +89,5 @@ def test_an_agent_is_described_and_neither_disabled_nor_deleted(admin: Client) -
 
 
 @pytest.mark.parametrize("change", [{"host": "host9"}, {"description": "x" * 256}, {"admin_state_up": "perhaps"}])
-def test_an_invalid_change_is_refused(admin: Client, change: dict[str, Any]) -> None:
+def test_an_invalid_change_is_refused(admin: Client, change: Mapping[str, object]) -> None:
     assert call(admin, "PUT", f"/agents/{agents(admin)[0]['id']}", {"agent": change}).status == 400

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
 from cumulet.network.dhcp_options import MAX_OPTIONS
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 from tests.api.test_network_stories import call, make, network_with_subnet
 
 
-def option(name: str, value: str | None, version: int = 4) -> dict[str, Any]:
+def option(name: str, value: str | None, version: int = 4) -> JsonObject:
     return {"opt_name": name, "opt_value": value, "ip_version": version}
 
 
@@ -23,10 +23,10 @@ def test_options_are_kept_until_they_are_taken_away(member: Client) -> None:
     assert port["extra_dhcp_opts"] == first
     path = f"/ports/{port['id']}"
 
-    def changed(*options: dict[str, Any]) -> list[dict[str, Any]]:
+    def changed(*options: Mapping[str, object]) -> list[JsonObject]:
         answer = call(member, "PUT", path, {"port": {"extra_dhcp_opts": list(options)}})
         assert answer.status == 200, answer.text
-        shown: list[dict[str, Any]] = answer["port"]["extra_dhcp_opts"]
+        shown: list[dict[str, object]] = answer["port"]["extra_dhcp_opts"]
         return shown
 
     assert changed() == first
@@ -70,7 +70,7 @@ def test_options_are_kept_until_they_are_taken_away(member: Client) -> None:
         ([option("255", "x")], 400),
     ],
 )
-def test_what_an_option_may_be(member: Client, options: list[dict[str, Any]], status: int) -> None:
+def test_what_an_option_may_be(member: Client, options: list[Mapping[str, object]], status: int) -> None:
     network_id, _ = network_with_subnet(member)
     body = {"port": {"network_id": network_id, "extra_dhcp_opts": options}}
     assert call(member, "POST", "/ports", body).status == status

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 from tests.api.test_network_stories import call, make
 
 
@@ -69,7 +67,7 @@ def test_an_unknown_filter_or_value_is_refused(admin: Client, query: str) -> Non
     assert call(admin, "GET", f"/{query}").status == 400
 
 
-SAME_RULES: tuple[tuple[dict[str, Any], ...], ...] = (
+SAME_RULES: tuple[tuple[dict[str, object], ...], ...] = (
     (
         {"protocol": "tcp"},
         {"protocol": 6},
@@ -92,7 +90,7 @@ SAME_RULES: tuple[tuple[dict[str, Any], ...], ...] = (
 
 
 @pytest.mark.parametrize("same", SAME_RULES, ids=str)
-def test_rules_that_mean_the_same_are_one(member: Client, same: tuple[dict[str, Any], ...]) -> None:
+def test_rules_that_mean_the_same_are_one(member: Client, same: tuple[JsonObject, ...]) -> None:
     group = {"security_group_id": make(member, "security_group", name="g")["id"], "direction": "ingress"}
     first = make(member, "security_group_rule", **group, **same[0])
     for again in same[1:]:

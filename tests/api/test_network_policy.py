@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from cumulet.testing import TestCloud
+from cumulet.testing import JsonObject, TestCloud
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 
 OWN = ("admin", "manager", "member", "reader", "norole")
@@ -20,7 +21,7 @@ def shared_network(cloud: TestCloud) -> str:
     return network_id
 
 
-def statuses(cloud: TestCloud, method: str, path: str, body: Any, personas: tuple[str, ...]) -> dict[str, int]:
+def statuses(cloud: TestCloud, method: str, path: str, body: object, personas: tuple[str, ...]) -> dict[str, int]:
     return {name: call(cloud.persona(name), method, path, body).status for name in personas}
 
 
@@ -37,7 +38,7 @@ def statuses(cloud: TestCloud, method: str, path: str, body: Any, personas: tupl
         ({"provider:network_type": "vlan", "provider:physical_network": "x"}, {"admin"}),
     ],
 )
-def test_attributes_of_a_new_network(cloud: TestCloud, attributes: dict[str, Any], allowed: set[str]) -> None:
+def test_attributes_of_a_new_network(cloud: TestCloud, attributes: Mapping[str, object], allowed: set[str]) -> None:
     found = statuses(cloud, "POST", "/networks", {"network": attributes}, OWN)
     assert found == {name: 201 if name in allowed else 403 for name in OWN}
 
@@ -52,7 +53,7 @@ def test_attributes_of_a_new_network(cloud: TestCloud, attributes: dict[str, Any
         ({"port_security_enabled": True}, {"admin", "manager", "member"}),
     ],
 )
-def test_attributes_of_a_changed_network(cloud: TestCloud, attributes: dict[str, Any], allowed: set[str]) -> None:
+def test_attributes_of_a_changed_network(cloud: TestCloud, attributes: Mapping[str, object], allowed: set[str]) -> None:
     network = make(cloud.persona("member"), "network")
     path = f"/networks/{network['id']}"
     found = statuses(cloud, "PUT", path, {"network": attributes}, ("admin", "manager", "member", "reader"))
@@ -77,7 +78,7 @@ def test_attributes_of_a_changed_network(cloud: TestCloud, attributes: dict[str,
     ],
 )
 def test_attributes_of_a_new_port_on_ones_own_network(
-    cloud: TestCloud, attributes: dict[str, Any], allowed: set[str]
+    cloud: TestCloud, attributes: JsonObject, allowed: set[str]
 ) -> None:
     network_id, _ = network_with_subnet(cloud.persona("member"))
     for name in ("admin", "manager", "member", "reader", "service"):
@@ -101,7 +102,7 @@ def test_attributes_of_a_new_port_on_ones_own_network(
     ],
 )
 def test_a_guest_on_a_shared_network_cannot_pretend_to_be_another(
-    cloud: TestCloud, shared_network: str, attributes: dict[str, Any], status: int
+    cloud: TestCloud, shared_network: str, attributes: JsonObject, status: int
 ) -> None:
     member = cloud.persona("member")
     if attributes.get("fixed_ips") == [{"subnet_id": "SUBNET"}]:
@@ -187,7 +188,7 @@ def test_a_reference_to_another_projects_thing_is_refused_like_one_to_nothing(cl
     their_group = make(other, "security_group", name="theirs")
     interface = f"/routers/{their_router['id']}/add_router_interface"
     in_group = {"security_group_id": their_group["id"], "direction": "ingress"}
-    attempts: list[tuple[str, str, str, dict[str, Any]]] = [
+    attempts: list[tuple[str, str, str, dict[str, object]]] = [
         ("POST", "/ports", network_id, {"port": {"network_id": "ID"}}),
         ("POST", "/ports", group["id"], {"port": {"network_id": their_network, "security_groups": ["ID"]}}),
         ("POST", "/ports", subnet_id, {"port": {"network_id": their_network, "fixed_ips": [{"subnet_id": "ID"}]}}),
@@ -206,7 +207,7 @@ def test_a_reference_to_another_projects_thing_is_refused_like_one_to_nothing(cl
         assert theirs.text.replace(thing_id, UNKNOWN) == unknown.text, path
 
 
-def _named(value: Any, thing_id: str) -> Any:
+def _named(value: object, thing_id: str) -> Any:
     """`value` with ID replaced."""
     if isinstance(value, dict):
         return {name: _named(part, thing_id) for name, part in value.items()}

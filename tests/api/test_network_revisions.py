@@ -25,7 +25,7 @@ PATHS = {
 def made(client: Client, kind: str) -> str:
     """The path of a new resource of this kind."""
     network_id, subnet_id = network_with_subnet(client)
-    attributes: dict[str, dict[str, Any]] = {
+    attributes: dict[str, dict[str, object]] = {
         "port": {"network_id": network_id},
         "floatingip": {"floating_network_id": public(client)},
         "subnetpool": {"name": "p", "prefixes": ["10.9.0.0/16"]},
@@ -41,7 +41,7 @@ def revision(client: Client, path: str) -> int:
     return number
 
 
-def conditional(client: Client, method: str, path: str, wanted: object, body: Any = None) -> int:
+def conditional(client: Client, method: str, path: str, wanted: object, body: object = None) -> int:
     headers = {"If-Match": f"revision_number={wanted}"}
     return client.request(method, f"/network/v2.0{path}", body, headers=headers).status
 
@@ -101,11 +101,11 @@ def test_what_belongs_to_a_resource_counts_its_revision(member: Client) -> None:
     addresses = [{"ip_address": "10.1.0.77"}]
     rule = {"security_group_id": group_id, "direction": "ingress"}
 
-    def change(path: str, **attributes: Any) -> Callable[[], Any]:
+    def change(path: str, **attributes: object) -> Callable[[], Any]:
         kind = path.split("/")[1].removesuffix("s").replace("-", "_")
         return lambda: call(member, "PUT", path, {kind: attributes})
 
-    steps: list[tuple[str, Callable[[], Any], bool]] = [
+    steps: list[tuple[str, Callable[[], object], bool]] = [
         (network, change(subnet, name="x"), True),
         (network, change(subnet, name="x"), False),
         (network, lambda: make(member, "subnet", network_id=network_id, ip_version=4, cidr="10.2.0.0/24"), True),

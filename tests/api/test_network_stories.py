@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-def call(client: Client, method: str, path: str, body: Any = None) -> Answer:
+def call(client: Client, method: str, path: str, body: object = None) -> Answer:
     return client.request(method, f"/network/v2.0{path}", body)
 
 
-def make(client: Client, kind: str, path: str = "", **attributes: Any) -> dict[str, Any]:
+def make(client: Client, kind: str, path: str = "", **attributes: object) -> JsonObject:
     answer = call(client, "POST", path or f"/{kind.replace('_', '-')}s", {kind: attributes})
     assert answer.status == 201, answer.text
-    made: dict[str, Any] = answer[kind]
+    made: dict[str, object] = answer[kind]
     return made
 
 
@@ -106,7 +106,7 @@ def test_every_project_has_a_default_group_that_lets_nobody_in_but_its_members(m
         ({"unknown": 1}, 400),
     ],
 )
-def test_only_rules_that_a_host_can_apply_are_taken(member: Client, rule: dict[str, Any], status: int) -> None:
+def test_only_rules_that_a_host_can_apply_are_taken(member: Client, rule: JsonObject, status: int) -> None:
     group = make(member, "security_group", name="web")
     body = {"security_group_rule": {"security_group_id": group["id"], "direction": "ingress"} | rule}
     answer = call(member, "POST", "/security-group-rules", body)
@@ -145,9 +145,7 @@ def test_only_rules_that_a_host_can_apply_are_taken(member: Client, rule: dict[s
         ({"cidr": "10.7.0.0/24", "ip_version": 4, "segment_id": UNKNOWN}, 403),
     ],
 )
-def test_a_subnet_is_a_range_that_hosts_can_have_addresses_of(
-    member: Client, subnet: dict[str, Any], status: int
-) -> None:
+def test_a_subnet_is_a_range_that_hosts_can_have_addresses_of(member: Client, subnet: JsonObject, status: int) -> None:
     network_id, _ = network_with_subnet(member)
     answer = call(member, "POST", "/subnets", {"subnet": {"network_id": network_id} | subnet})
     assert answer.status == status, answer.text
@@ -165,7 +163,7 @@ def test_ipv6_guests_get_the_address_they_will_give_themselves(member: Client) -
 
 def test_no_address_and_no_mac_is_given_twice(member: Client) -> None:
     network_id, subnet_id = network_with_subnet(member, "10.1.0.0/29")
-    wanted: dict[str, Any] = {
+    wanted: JsonObject = {
         "network_id": network_id,
         "fixed_ips": [{"ip_address": "10.1.0.5"}],
         "mac_address": "fa:16:3e:00:00:01",
@@ -210,7 +208,7 @@ def test_several_are_made_together_or_not_at_all(member: Client) -> None:
     assert (made.status, [network["name"] for network in made["networks"]]) == (201, ["a", "b"])
     assert call(member, "POST", "/networks", {"networks": [{"name": "c"}, {"shared": True}]}).status == 403
     assert len(call(member, "GET", "/networks")["networks"]) == before + 2
-    wrong: list[Any] = [{}, {"networks": []}, {"network": {}, "networks": [{}]}, {"network": None}, {"other": {}}]
+    wrong: list[object] = [{}, {"networks": []}, {"network": {}, "networks": [{}]}, {"network": None}, {"other": {}}]
     for nonsense in wrong:
         assert call(member, "POST", "/networks", nonsense).status == 400
 
@@ -256,7 +254,7 @@ def test_a_list_is_filtered_sorted_and_read_in_pages(member: Client) -> None:
 
 
 def test_subnets_are_cut_from_a_pool_without_overlap(member: Client, other_member: Client) -> None:
-    lengths: dict[str, Any] = {"min_prefixlen": 24, "max_prefixlen": 28, "default_prefixlen": 26}
+    lengths: JsonObject = {"min_prefixlen": 24, "max_prefixlen": 28, "default_prefixlen": 26}
     pool = make(member, "subnetpool", name="p", prefixes=["10.30.1.0/24", "10.30.0.0/24"], **lengths)
     assert (pool["prefixes"], pool["ip_version"], pool["min_prefixlen"]) == (["10.30.0.0/23"], 4, "24")
     network = make(member, "network")
@@ -270,7 +268,7 @@ def test_subnets_are_cut_from_a_pool_without_overlap(member: Client, other_membe
     assert cut(prefixlen=24)["subnet"]["cidr"] == "10.30.1.0/24"
     assert cut(prefixlen=28)["subnet"]["cidr"] == "10.30.0.192/28"
     wrong_lengths, wrong_ranges = (29, 23, 24), ("10.30.0.0/28", "10.31.0.0/26")
-    wrongs: list[dict[str, Any]] = [{"prefixlen": length} for length in wrong_lengths]
+    wrongs: list[JsonObject] = [{"prefixlen": length} for length in wrong_lengths]
     wrongs += [{"cidr": cidr} for cidr in wrong_ranges]
     for wrong in wrongs:
         assert cut(**wrong).status == 400, wrong

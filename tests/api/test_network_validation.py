@@ -5,12 +5,13 @@ The answers are Neutron's own: the same requests were put to it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from cumulet.network import addresses
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 
 V4, V6 = "10.0.0.0/24", "fd00::/64"
@@ -47,7 +48,7 @@ def kind_of(answer: Any) -> str | None:
     ],
 )
 def test_a_subnets_gateway_and_pools_follow_from_its_range(
-    member: Client, attributes: dict[str, Any], expected: tuple[str | None, list[dict[str, str]]]
+    member: Client, attributes: JsonObject, expected: tuple[str | None, list[dict[str, str]]]
 ) -> None:
     version = 6 if ":" in attributes["cidr"] else 4
     subnet = make(member, "subnet", network_id=make(member, "network")["id"], ip_version=version, **attributes)
@@ -94,9 +95,7 @@ def test_a_subnets_gateway_and_pools_follow_from_its_range(
         ({"cidr": V6, "ip_version": 6, "ipv6_ra_mode": "slaac", "enable_dhcp": False}, 400, "InvalidInput"),
     ],
 )
-def test_an_impossible_subnet_is_refused(
-    member: Client, attributes: dict[str, Any], status: int, kind: str | None
-) -> None:
+def test_an_impossible_subnet_is_refused(member: Client, attributes: JsonObject, status: int, kind: str | None) -> None:
     network_id = make(member, "network")["id"]
     body = {"subnet": {"network_id": network_id, "ip_version": 4, "cidr": V4} | attributes}
     refused = call(member, "POST", "/subnets", body)
@@ -118,7 +117,7 @@ def test_an_impossible_subnet_is_refused(
         ({"host_routes": [{"destination": "fd00::/8", "nexthop": "10.1.0.9"}]}, 400),
     ],
 )
-def test_a_changed_subnet_keeps_the_same_rules(member: Client, attributes: dict[str, Any], status: int) -> None:
+def test_a_changed_subnet_keeps_the_same_rules(member: Client, attributes: Mapping[str, object], status: int) -> None:
     _, subnet_id = network_with_subnet(member)
     assert call(member, "PUT", f"/subnets/{subnet_id}", {"subnet": attributes}).status == status
 
@@ -140,7 +139,7 @@ def slaac_network(client: Client) -> tuple[str, str, str]:
     return network_id, v4, v6
 
 
-def addresses_of(port: dict[str, Any]) -> list[str]:
+def addresses_of(port: JsonObject) -> list[str]:
     return [fixed["ip_address"] for fixed in port["fixed_ips"]]
 
 
@@ -159,7 +158,7 @@ def test_in_an_automatic_subnet_every_port_has_the_address_its_guest_will_give_i
     path, (v4_address, _) = f"/ports/{port['id']}", addresses_of(port)
     assert addresses_of(port)[1] == own
 
-    def changed(**attributes: Any) -> list[str]:
+    def changed(**attributes: object) -> list[str]:
         return addresses_of(call(admin, "PUT", path, {"port": attributes})["port"])
 
     assert changed(fixed_ips=[]) == [own]
@@ -181,7 +180,7 @@ def test_in_an_automatic_subnet_every_port_has_the_address_its_guest_will_give_i
     ],
 )
 def test_an_address_that_no_port_can_have_is_refused(
-    member: Client, wanted: Any, status: int, kind: str | None
+    member: Client, wanted: object, status: int, kind: str | None
 ) -> None:
     network_id, _ = network_with_subnet(member)
     refused = call(member, "POST", "/ports", {"port": {"network_id": network_id, "fixed_ips": wanted}})
@@ -203,7 +202,7 @@ def test_another_projects_subnet_is_answered_like_an_unknown_one(member: Client,
 def test_what_an_address_pair_and_a_name_may_be(member: Client) -> None:
     network_id, _ = network_with_subnet(member)
 
-    def status(**attributes: Any) -> int:
+    def status(**attributes: object) -> int:
         return call(member, "POST", "/ports", {"port": {"network_id": network_id} | attributes}).status
 
     def pairs(*texts: str) -> int:

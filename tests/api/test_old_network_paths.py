@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ def member(there: TestCloud) -> Client:
     return there.persona("member")
 
 
-def old(client: Client, method: str, path: str, body: Any = None, *, version: str = "2.1") -> Any:
+def old(client: Client, method: str, path: str, body: object = None, *, version: str = "2.1") -> Any:
     return client.compute(method, path, body, version=version)
 
 
@@ -33,7 +33,7 @@ def topology(there: TestCloud) -> dict[str, str]:
     """A network with a subnet behind a router to `public`, and a server with an address there."""
     member = there.persona("member")
 
-    def made(kind: str, more: dict[str, Any]) -> str:
+    def made(kind: str, more: Mapping[str, object]) -> str:
         return str(member.request("POST", f"/network/v2.0/{kind}s", {kind: more})[kind]["id"])
 
     public = member.request("GET", "/network/v2.0/networks?name=public")["networks"][0]["id"]
@@ -141,7 +141,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "words"), WRONG)
-def test_a_rule_that_is_wrong_is_refused_in_novas_words(member: Client, wrong: dict[str, Any], words: str) -> None:
+def test_a_rule_that_is_wrong_is_refused_in_novas_words(
+    member: Client, wrong: Mapping[str, object], words: str
+) -> None:
     default = old(member, "GET", "/os-security-groups")["security_groups"][0]
     rule = {"security_group_rule": {"parent_group_id": default["id"], **wrong}}
     answer = old(member, "POST", "/os-security-group-rules", rule)

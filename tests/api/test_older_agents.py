@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from cumulet.host import messages as m
@@ -18,7 +16,7 @@ from .test_live_migration import host_of
 class Older(Way):
     """An agent that knows no last word, on a host that stops no guest."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, Look):
             raise m.HostError("not understood: 'look'")
         if isinstance(message, m.Stop):

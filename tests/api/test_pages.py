@@ -15,7 +15,7 @@ import cumulet.testing
 from cumulet.compute.store import instance_action_events, instance_actions, migrations
 from cumulet.db.engine import Database, Tx
 from cumulet.processes.parts import load_services
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from cumulet.testing.databases import VARIABLE
 from cumulet.web.operation import Microversion, Operation
 from tests.api.test_compute_servers import create
@@ -44,7 +44,7 @@ def small_pages() -> Iterator[TestCloud]:
 
 
 def _make_some(cloud: TestCloud, admin: Client, member: Client, n: int) -> None:
-    def made(client: Client, path: str, body: Any) -> Any:
+    def made(client: Client, path: str, body: object) -> Any:
         answer = client.request("POST", path, body)
         assert answer.status in (200, 201), answer.text
         return answer
@@ -89,7 +89,7 @@ PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1ZL0tXcWfSJ8sQ5VRhEvM1YVXn6F
 
 def _many_rows(tx: Tx, server_id: str, member: Client, count: int) -> None:
     """What only long use makes many of."""
-    action: dict[str, Any] = {
+    action: dict[str, object] = {
         "server_id": server_id, "user_id": member.user_id, "project_id": member.project_id, "action": "reboot",
         "started_at_us": 1, "updated_at_us": 1,
     }  # fmt: skip
@@ -178,7 +178,7 @@ def versions_of(operation: Operation) -> list[Microversion | None]:
     return [first, *(one for one in middle if first < one < last), last]
 
 
-def lengths(value: Any) -> Iterator[int]:
+def lengths(value: object) -> Iterator[int]:
     """Of the collections that an answer consists of."""
     if isinstance(value, dict):
         for name, part in value.items():
@@ -241,7 +241,7 @@ def test_links_lead_through_all_pages(small_pages: TestCloud, path: str, key: st
     assert len(seen) == len(set(seen)) >= MORE
 
 
-def _following(answer: dict[str, Any], key: str) -> str | None:
+def _following(answer: JsonObject, key: str) -> str | None:
     if "next" in answer:
         return f"/image{answer['next']}"
     links = answer.get("links")
@@ -263,7 +263,7 @@ def steps(database: Database, work: Callable[[], object]) -> int:
         count += threading.current_thread().name == "cumulet-cloud"
         return 0
 
-    def watched(fn: Callable[[Tx], Any]) -> Any:
+    def watched(fn: Callable[[Tx], object]) -> Any:
         def counted(tx: Tx) -> Any:
             driver: Any = tx.connection.connection.dbapi_connection
             driver.set_progress_handler(step, 1)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 import cumulet.testing
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 ABSENT = "00000000-0000-4000-8000-000000000001"
 
@@ -39,15 +38,15 @@ class Site:
         found: str = self.ask("POST", "/floatingips", body)["floatingip"]["id"]
         return found
 
-    def ask(self, method: str, path: str, body: Any = None, *, client: Client | None = None) -> Answer:
+    def ask(self, method: str, path: str, body: object = None, *, client: Client | None = None) -> Answer:
         return (client or self.member).request(method, f"/network/v2.0{path}", body)
 
-    def forward(self, number: int = 0, **wanted: Any) -> Answer:
+    def forward(self, number: int = 0, **wanted: object) -> Answer:
         body = {"protocol": "tcp", "internal_port_id": self.ports[number]["id"], **wanted}
         return self.ask("POST", f"/floatingips/{self.floating}/port_forwardings", {"port_forwarding": body})
 
-    def shown(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.ask("GET", f"/floatingips/{self.floating}")["floatingip"]
+    def shown(self) -> JsonObject:
+        found: dict[str, object] = self.ask("GET", f"/floatingips/{self.floating}")["floatingip"]
         return found
 
 
@@ -99,7 +98,7 @@ def test_ports_lead_to_several_guests_and_are_shown_at_the_floating_ip(site: Sit
         ({"internal_port": 22, "external_port": 22, "protocol": "gre"}, "protocol"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name_and_changes_nothing(site: Site, wanted: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_is_refused_by_name_and_changes_nothing(site: Site, wanted: JsonObject, words: str) -> None:
     answer = site.forward(**wanted)
     assert answer.status == 400
     assert words in answer.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,12 +9,12 @@ import pytest
 from cumulet.compute import hosts as host_records
 from cumulet.compute.wiring import described
 from cumulet.host import wiring as w
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
 from tests.api.test_network_stories import call, make, network_with_subnet
 
 
-def assigned(port: dict[str, Any]) -> list[str]:
+def assigned(port: JsonObject) -> list[str]:
     return [entry["fqdn"] for entry in port["dns_assignment"]]
 
 

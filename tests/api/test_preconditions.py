@@ -117,7 +117,7 @@ def details(admin: Client, server: str, action: str) -> str:
     return str(next((event["details"] for event in events if event["result"] == "Error"), ""))
 
 
-MOVES: dict[str, dict[str, Any]] = {
+MOVES: dict[str, dict[str, object]] = {
     "live-migration": {"os-migrateLive": {"host": None, **AUTO}},
     "migrate": {"migrate": None},
     "resize": {"resize": {"flavorRef": "larger"}},

@@ -8,7 +8,7 @@ import pytest
 
 from cumulet.compute import extra_spec_rules, promises
 from cumulet.compute.model import Flavor
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 
 from .test_compute_servers import ask_for
 from .test_live_migration import AUTO, host_of
@@ -106,9 +106,9 @@ def promising(admin: Client) -> Any:
     return make
 
 
-def provider(admin: Client, host: str) -> dict[str, Any]:
+def provider(admin: Client, host: str) -> JsonObject:
     found = admin.request("GET", f"/placement/resource_providers?name={host}")["resource_providers"]
-    one: dict[str, Any] = found[0]
+    one: dict[str, object] = found[0]
     return one
 
 

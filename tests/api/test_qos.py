@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -14,7 +14,7 @@ from cumulet.compute import hosts_for_network
 from cumulet.compute.wiring import described
 from cumulet.host import wiring as w
 from cumulet.network import hosts
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 from tests.api.test_rbac_policies import shared
@@ -27,7 +27,7 @@ def manager(cloud: TestCloud) -> Client:
     return cloud.persona("manager")
 
 
-def qos_policy(client: Client, *limits: tuple[str, int, int], **attributes: Any) -> str:
+def qos_policy(client: Client, *limits: tuple[str, int, int], **attributes: object) -> str:
     """A policy with these limits: direction, kbps, burst."""
     answer = call(client, "POST", "/qos/policies", {"policy": {"name": "q", **attributes}})
     assert answer.status == 201, answer.text
@@ -39,11 +39,11 @@ def qos_policy(client: Client, *limits: tuple[str, int, int], **attributes: Any)
     return identifier
 
 
-def plugged(cloud: TestCloud, client: Client, network: str) -> dict[str, Any]:
+def plugged(cloud: TestCloud, client: Client, network: str) -> JsonObject:
     """The port of a new server."""
     create(client, networks=[{"uuid": network}])
     found = call(client, "GET", f"/ports?network_id={network}&device_owner=compute:nova")["ports"]
-    port: dict[str, Any] = found[-1]
+    port: dict[str, object] = found[-1]
     return port
 
 
@@ -123,7 +123,7 @@ def test_a_routers_gateway_has_limits_of_its_own_and_loses_them_with_it(
         mine = (one for found in seen for one in found.routers if one.id == router["id"])
         return [(one.egress_limit, one.ingress_limit) for one in mine]
 
-    def change(info: dict[str, Any]) -> Any:
+    def change(info: Mapping[str, object]) -> Any:
         return call(member, "PUT", path, {"router": {"external_gateway_info": info}})["router"]["external_gateway_info"]
 
     assert limits() == [(w.Limit(kbps=1000), w.Limit(kbps=2000))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 from unittest import mock
 
 import pytest
@@ -42,7 +42,7 @@ def test_a_ports_host_is_told_the_mark_of_its_packets(cloud: TestCloud, manager:
 
 
 @pytest.mark.parametrize("mark", [{}, {"dscp_mark": 1}, {"dscp_mark": 64}, {"dscp_mark": "x"}, {"dscp_mark": None}])
-def test_a_mark_that_no_standard_has_is_refused(manager: Client, mark: dict[str, Any]) -> None:
+def test_a_mark_that_no_standard_has_is_refused(manager: Client, mark: Mapping[str, object]) -> None:
     path = f"/qos/policies/{qos_policy(manager)}/{MARKS}"
     assert call(manager, "POST", path, {"dscp_marking_rule": mark}).status == 400
 
@@ -156,7 +156,7 @@ def test_packets_are_promised_by_direction_or_for_both_together(manager: Client)
         {"max_kbps": 1, "min_kbps": 1},
     ],
 )
-def test_an_invalid_rule_is_refused(manager: Client, rule: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_refused(manager: Client, rule: Mapping[str, object]) -> None:
     path = f"/qos/policies/{qos_policy(manager)}/{LIMITS}"
     assert call(manager, "POST", path, {"bandwidth_limit_rule": rule}).status == 400
 

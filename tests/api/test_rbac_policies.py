@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import sqlalchemy as sa
 
 from cumulet.network.store import networks
 from cumulet.network.subnet_pool_records import subnet_pools
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import ask_for, create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public
 
-KINDS: dict[str, dict[str, Any]] = {
+KINDS: dict[str, JsonObject] = {
     "network": {},
     "security_group": {"name": "web"},
     "address_group": {"name": "office", "addresses": ["192.0.2.0/24"]},
@@ -123,7 +121,7 @@ def test_servers_and_ports_of_the_other_project_keep_a_network_shared(
 MAC = "fa:16:3e:00:00:07"
 
 
-def new_subnet(network: str) -> dict[str, Any]:
+def new_subnet(network: str) -> JsonObject:
     return {"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.99.0.0/24"}}
 
 
@@ -194,7 +192,7 @@ def test_a_gateway_of_a_project_that_only_sees_the_network_keeps_it_shared(
     assert call(admin, "DELETE", f"/rbac-policies/{policy}").status == 204
 
 
-def floating(network: str) -> dict[str, Any]:
+def floating(network: str) -> JsonObject:
     return {"floatingip": {"floating_network_id": network}}
 
 
@@ -362,7 +360,7 @@ def test_what_is_deleted_is_shared_no_longer(member: Client, other_member: Clien
         ({"more": 1}, 400),
     ],
 )
-def test_an_invalid_policy_is_refused(member: Client, change: dict[str, Any], status: int) -> None:
+def test_an_invalid_policy_is_refused(member: Client, change: JsonObject, status: int) -> None:
     body = {
         "object_type": "network",
         "object_id": make(member, "network")["id"],

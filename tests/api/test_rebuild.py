@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.host.looking import Look
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
 from .test_create_image import made
@@ -95,7 +93,7 @@ def test_what_else_can_be_changed_depends_on_the_microversion(member: Client, se
     ],
 )
 def test_what_cannot_be_had_changes_nothing(
-    member: Client, server: str, more: dict[str, Any], status: int, words: str
+    member: Client, server: str, more: JsonObject, status: int, words: str
 ) -> None:
     before = member.server(server)
     answer = member.action(server, {"rebuild": {"imageRef": before["image"]["id"], "name": "new"} | more})
@@ -130,7 +128,7 @@ def test_one_whose_host_goes_down_says_what_its_guest_there_can_only_be_made_fro
     host, old = host_of(admin, server), image_of(member, server)
     new = made(member, server)["id"]
 
-    async def unreachable(self: Any, host: m.OnHost) -> None:
+    async def unreachable(self: object, host: m.OnHost) -> None:
         raise m.HostUnreachable("planted")
 
     with monkeypatch.context() as planted:
@@ -152,7 +150,7 @@ class Late(Way):
 
     on_its_way: m.Destroy | None = None
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.Destroy) and self.on_its_way is None:
             self.on_its_way = message
             raise m.HostUnreachable("planted")
@@ -177,7 +175,7 @@ def test_a_guest_that_was_kept_is_not_destroyed_by_what_comes_late(
 class Lost(Late):
     """And nothing else arrives either."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.Destroy):
             self.on_its_way = message
         raise m.HostUnreachable("planted")
@@ -213,7 +211,7 @@ class Overtaken(Way):
 
     late: m.Destroy
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, Look):
             await super().send(self.late)
         return await super().send(message)

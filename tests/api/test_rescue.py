@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.host import disk_messages as disk
@@ -25,7 +23,7 @@ def server(cloud: TestCloud, member: Client) -> str:
     return create_pair(member, networks="auto")[0]
 
 
-def rescue(client: Client, server: str, body: Any = None) -> str:
+def rescue(client: Client, server: str, body: object = None) -> str:
     answer = client.action(server, {"rescue": body})
     assert answer.status == 200, answer.text
     password: str = answer["adminPass"]
@@ -73,7 +71,7 @@ class Described(Way):
 
     guest: Guest
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, disk.Rescue):
             self.guest = message.guest
         return await super().send(message)
@@ -105,7 +103,7 @@ def test_it_is_told_where_its_ports_are_though_an_earlier_one_is_gone(
         ({"x": 1}, "Additional properties are not allowed"),
     ],
 )
-def test_what_cannot_be_had_changes_nothing(member: Client, server: str, body: Any, words: str) -> None:
+def test_what_cannot_be_had_changes_nothing(member: Client, server: str, body: object, words: str) -> None:
     before = member.server(server)
     answer = member.action(server, {"rescue": body})
     assert (answer.status, words in answer.text) == (400, True), answer.text
@@ -137,7 +135,7 @@ def test_what_a_rescued_server_does_not_do(member: Client, server: str) -> None:
 class Unheard(Way):
     """What it is told, its host does; then nothing comes back, and nothing else arrives."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, disk.Unrescue):
             await super().send(message)
         raise m.HostUnreachable("a test has cut the way to this host")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -29,7 +28,7 @@ def larger(admin: Client) -> str:
     return "larger"
 
 
-def resize(client: Client, server_id: str, flavor: str, **more: Any) -> None:
+def resize(client: Client, server_id: str, flavor: str, **more: object) -> None:
     answer = client.action(server_id, {"resize": {"flavorRef": flavor, **more}})
     assert answer.status == 202, answer.text
 
@@ -270,12 +269,16 @@ def test_states_that_do_not_allow_it(member: Client, server: str, larger: str) -
             f"Cannot '{action}' instance {server} while it is in vm_state active"
         )
     resized(member, server, larger)
-    others: list[dict[str, Any]] = [{"resize": {"flavorRef": larger}}, {"os-stop": None}, {"reboot": {"type": "HARD"}}]
+    others: list[dict[str, object]] = [
+        {"resize": {"flavorRef": larger}},
+        {"os-stop": None},
+        {"reboot": {"type": "HARD"}},
+    ]
     for other_action in others:
         assert member.action(server, other_action).status == 409
 
 
-WRONG: dict[str, tuple[str, Any, int]] = {
+WRONG: dict[str, tuple[str, dict[str, object], int]] = {
     "migrate with a key that is not there": (LATEST, {"migrate": {"zzz": 1}}, 400),
     "migrate to an unknown host": (LATEST, {"migrate": {"host": "nohost"}}, 400),
     "migrate to a host with a blank": (LATEST, {"migrate": {"host": "a b"}}, 400),

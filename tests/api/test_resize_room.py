@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.db.engine import Tx
@@ -46,7 +44,7 @@ class Looking(Way):
         self._memory_mib = 0
         self.seen: list[tuple[str, int, int]] = []
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         answer = await super().send(message)
         if isinstance(message, m.PrepareIncoming | m.TakeIn | m.Start):
             if not isinstance(message, m.Start):

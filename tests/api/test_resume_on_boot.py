@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import cumulet.testing
 from cumulet.compute.host_watch import HostWatch
 from cumulet.host.driver import GuestState
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
 
 
@@ -30,7 +29,7 @@ def nobody_looks(cloud: TestCloud) -> None:
     cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())
 
 
-def actions(client: Client, server_id: str) -> dict[str, Any]:
+def actions(client: Client, server_id: str) -> JsonObject:
     listed = client.compute("GET", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
     found = {}
     for one in listed:

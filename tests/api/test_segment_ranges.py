@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from cumulet.network import segment_ranges
-from cumulet.testing import Answer, Client
+from cumulet.testing import Answer, Client, JsonObject
 from tests.api.test_network_stories import UNKNOWN, call, make
 
 RANGES = "/network_segment_ranges"
 
 
-def asked(client: Client, minimum: object, maximum: object, **attributes: Any) -> Answer:
+def asked(client: Client, minimum: object, maximum: object, **attributes: object) -> Answer:
     wanted = {"network_type": "vxlan", "minimum": minimum, "maximum": maximum} | attributes
     return call(client, "POST", RANGES, {"network_segment_range": wanted})
 
 
-def ranged(admin: Client, minimum: int, maximum: int, **attributes: Any) -> dict[str, Any]:
+def ranged(admin: Client, minimum: int, maximum: int, **attributes: object) -> JsonObject:
     answer = asked(admin, minimum, maximum, **attributes)
     assert answer.status == 201, answer.text
-    made: dict[str, Any] = answer["network_segment_range"]
+    made: dict[str, object] = answer["network_segment_range"]
     return made
 
 
-def shown(admin: Client, one: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = call(admin, "GET", f"{RANGES}/{one['id']}")["network_segment_range"]
+def shown(admin: Client, one: Mapping[str, object]) -> JsonObject:
+    found: dict[str, object] = call(admin, "GET", f"{RANGES}/{one['id']}")["network_segment_range"]
     return found
 
 
@@ -120,7 +121,7 @@ def test_numbers_of_vlans_are_of_their_physical_network(admin: Client) -> None:
     ],
 )
 def test_what_is_no_range_is_refused_by_the_name_of_the_field(
-    admin: Client, attributes: dict[str, Any], words: str
+    admin: Client, attributes: JsonObject, words: str
 ) -> None:
     refused = asked(admin, **{"minimum": 901, "maximum": 910} | attributes)
     assert (refused.status, words in refused.text) == (400, True), refused.text

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from cumulet.network import flavors, service_profiles
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 from tests.api.test_network_stories import UNKNOWN, call, make
 
 PROFILES = "/service_profiles"
 
 
-def profile(admin: Client, **attributes: Any) -> dict[str, Any]:
+def profile(admin: Client, **attributes: object) -> JsonObject:
     return make(admin, "service_profile", PROFILES, **{"metainfo": "{'a': 1}"} | attributes)
 
 
-def flavor(admin: Client, **attributes: Any) -> dict[str, Any]:
+def flavor(admin: Client, **attributes: Any) -> JsonObject:
     return make(admin, "flavor", **{"service_type": "L3_ROUTER_NAT"} | attributes)
 
 
@@ -53,7 +54,7 @@ def test_a_flavor_has_profiles_until_they_are_taken_from_it(member: Client, admi
 
 def test_both_are_changed(admin: Client) -> None:
     place = f"/flavors/{flavor(admin)['id']}"
-    change: dict[str, Any] = {"name": "n", "description": None, "enabled": "false"}
+    change: dict[str, object] = {"name": "n", "description": None, "enabled": "false"}
     changed = call(admin, "PUT", place, {"flavor": change})["flavor"]
     assert (changed["name"], changed["description"], changed["enabled"]) == ("n", "", False)
     place = f"{PROFILES}/{profile(admin, enabled=False)['id']}"
@@ -79,7 +80,9 @@ def test_both_are_changed(admin: Client) -> None:
         ("service_profile", {"metainfo": {"a": 1}}, 400, "metainfo"),
     ],
 )
-def test_what_is_none_is_refused(admin: Client, kind: str, attributes: dict[str, Any], status: int, words: str) -> None:
+def test_what_is_none_is_refused(
+    admin: Client, kind: str, attributes: Mapping[str, object], status: int, words: str
+) -> None:
     refused = call(admin, "POST", f"/{kind}s", {kind: attributes})
     assert (refused.status, words in refused.text) == (status, True), refused.text
     assert call(admin, "GET", f"/{kind}s")[f"{kind}s"] == []

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.compute import hosts as host_records
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.image.files import image_folder
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
 from .test_live_migration import create_pair, host_of, leftovers, other
 
-NOWHERE: dict[str, Any] = {"guests": {}, "allocated": [], "bound": [""]}
+NOWHERE: dict[str, object] = {"guests": {}, "allocated": [], "bound": [""]}
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def server(cloud: TestCloud, member: Client) -> str:
     return create_pair(member, networks="auto")[0]
 
 
-def images_of(client: Client, server: str) -> list[dict[str, Any]]:
+def images_of(client: Client, server: str) -> list[JsonObject]:
     found = client.request("GET", "/image/v2/images")["images"]
     return [image for image in found if image.get("instance_uuid") == server]
 
@@ -34,7 +32,7 @@ def shelve(client: Client, server: str) -> None:
     client.wait_for_status(server, "SHELVED_OFFLOADED")
 
 
-def unshelve(client: Client, server: str, body: Any = None) -> None:
+def unshelve(client: Client, server: str, body: object = None) -> None:
     answer = client.action(server, {"unshelve": body})
     assert answer.status == 202, answer.text
     client.wait_for_status(server, "ACTIVE")
@@ -109,7 +107,7 @@ def test_an_administrator_names_the_host(admin: Client, member: Client, server: 
     ],
 )
 def test_what_cannot_be_had_leaves_it_shelved(
-    admin: Client, member: Client, server: str, body: Any, status: int, words: str
+    admin: Client, member: Client, server: str, body: object, status: int, words: str
 ) -> None:
     shelve(member, server)
     answer = admin.action(server, {"unshelve": body})
@@ -144,7 +142,7 @@ def going_down(cloud: TestCloud, host: str, *, made: bool) -> type[Way]:
     class GoesDown(Way):
         down = False
 
-        async def send(self, message: m.Message[Any]) -> Any:
+        async def send(self, message: m.Message[object]) -> object:
             if isinstance(message, m.Create):
                 self.down = True
                 if made:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -153,7 +152,7 @@ class Late(Way):
 
     on_its_way: m.Start | None = None
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.Start):
             self.on_its_way = message
         if isinstance(message, m.Start | m.Stop):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import sqlalchemy as sa
 
@@ -11,6 +9,7 @@ from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, nothing
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
+from cumulet.testing import JsonObject
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Empty
@@ -60,7 +59,7 @@ RINGING = Saga(
 
 
 @BELLS.operation("POST", "/hosts/{host}/bells", rules=(Rule(HANG),), body=Empty, success=201)
-def hang(call: Call[None, Empty]) -> dict[str, Any]:
+def hang(call: Call[None, Empty]) -> JsonObject:
     """Hang a bell on a host."""
     bell = {"id": call.cloud.clock.uuid(), "host": call.path["host"], "rung": 0}
     call.tx.execute(sa.insert(bells), bell)
@@ -84,7 +83,7 @@ def ring_bell(call: Call[None, Empty]) -> None:
 
 
 @BELLS.operation("GET", "/bells/{bell_id}", rules=(Rule(RING),))
-def show(call: Call[None, None]) -> dict[str, Any]:
+def show(call: Call[None, None]) -> JsonObject:
     """Show how often a bell was rung."""
     bell = call.tx.first(sa.select(bells).where(bells.c.id == call.path["bell_id"]))
     assert bell is not None

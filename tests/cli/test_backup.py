@@ -11,7 +11,6 @@ import tarfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -276,7 +275,7 @@ def test_what_is_no_backup_is_refused(saved: Saved, tmp_path: Path, capsys: pyte
 
 
 def test_a_newer_schema_is_refused_by_name(saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest: dict[str, Any] = json.loads(members(saved.file)["manifest.json"])
+    manifest: dict[str, object] = json.loads(members(saved.file)["manifest.json"])
     for change in ({"schema": "9999"}, {"format": 2}):
         newer = json.dumps({**manifest, **change, "version": "99.1"}).encode()
         file = rewritten(saved, tmp_path / "newer.tar", **{"manifest.json": newer})

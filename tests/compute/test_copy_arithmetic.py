@@ -94,7 +94,7 @@ class Source:
     def monotonic(self) -> float:
         return self.now
 
-    async def send(self, host: str, message: m.Message[Any], *, seconds: float | None = None) -> Any:
+    async def send(self, host: str, message: m.Message[object], *, seconds: float | None = None) -> Any:
         if isinstance(message, m.ForceComplete):
             self.forced += 1
             return None
@@ -109,7 +109,7 @@ class Source:
             memory_processed=sum(at <= self.now for at in self.plan.grows_at),
         )  # fmt: skip
 
-    async def record(self, fn: Callable[[Any], None]) -> Wishes:
+    async def record(self, fn: Callable[[object], None]) -> Wishes:
         return Wishes(abort=False, force=False)
 
     async def wait_for_wish(self, seconds: float) -> None:

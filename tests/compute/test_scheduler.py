@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from cumulet.compute.scheduler import APART, HostView, Need, Reason, Unfit, explain, pick
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
+from cumulet.testing import JsonObject
 
 HOST = HostView(
     name="host1", zone="nova", up=True, disabled=False, free_vcpus=4.0, free_memory_mib=4096.0, free_disk_gib=40.0,
@@ -25,12 +26,12 @@ NEED = Need(
 """All that can be asked for, and just what the host has."""
 
 
-def units(resource_class: str, **rules: int) -> dict[str, Any]:
+def units(resource_class: str, **rules: int) -> JsonObject:
     inventory = {"total": 10_000, "reserved": 0, "min_unit": 1, "max_unit": 10_000, "step_size": 1, **rules}
     return {"inventories": {resource_class: Inventory(**inventory, allocation_ratio=1.0)}}
 
 
-CASES: list[tuple[Reason, dict[str, Any], dict[str, Any], str]] = [
+CASES: list[tuple[Reason, Mapping[str, object], Mapping[str, object], str]] = [
     (Reason.SAME_HOST, {}, {"not_on": frozenset({"host1"})}, ""),
     (Reason.NOT_THE_NAMED_HOST, {"name": "host2"}, {"affinity": frozenset({"host2"})}, ""),
     (Reason.HOST_DOWN, {"up": False}, {}, ""),
@@ -73,7 +74,7 @@ def test_a_host_that_has_all_that_is_asked_for_is_taken() -> None:
 
 @pytest.mark.parametrize(("reason", "host", "need", "detail"), CASES)
 def test_one_thing_that_is_wrong_is_the_reason(
-    reason: Reason, host: dict[str, Any], need: dict[str, Any], detail: str
+    reason: Reason, host: Mapping[str, object], need: Mapping[str, object], detail: str
 ) -> None:
     view = msgspec.structs.replace(HOST, **host)
     choice = pick([view], msgspec.structs.replace(NEED, **need))

@@ -41,7 +41,7 @@ class Heard(Way):
         self.last: Wiring | None = None
         self.news = asyncio.Event()
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         answer = await super().send(message)
         if isinstance(message, m.ApplyWiring):
             self.told += 1
@@ -184,8 +184,8 @@ def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
     ours: list[Tx] = []
     """Others read meanwhile."""
 
-    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
-        def note(tx: Tx, statement: sa.Select[Any], *values: Any) -> Any:
+    def noting(real: Callable[..., object]) -> Callable[..., Any]:
+        def note(tx: Tx, statement: sa.Select[object], *values: object) -> Any:
             if tx in ours:
                 read.update(element.name for element in visitors.iterate(statement) if isinstance(element, sa.Table))
             return real(tx, statement, *values)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 import cumulet.testing
 from cumulet.compute.store import servers
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 
 HOUR_US = 3_600_000_000
 STEPS = 14
@@ -108,7 +108,7 @@ class Books:
             owned.flavor = owned.kept
         owned.kept = None
 
-    def act(self, server_id: str, action: dict[str, Any]) -> None:
+    def act(self, server_id: str, action: JsonObject) -> None:
         answer = self.users[self.owned[server_id].user].action(server_id, action)
         assert answer.status in (202, 204), answer.text
         self.cloud.idle()

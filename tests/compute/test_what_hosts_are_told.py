@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,14 +15,14 @@ import pytest
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, MigrationParameters
 from cumulet.host.endpoint import Endpoint, Peer
-from cumulet.testing import Client
+from cumulet.testing import Client, JsonObject
 from tests.every_saga.late import Told, look_into
 from tests.every_saga.stage import Stage
 
 Table = dict[str, dict[str, list[str]]]
 GOLDEN = Path(__file__).parents[1] / "golden" / "moves.json"
 TABLE: Table = msgspec.json.decode(GOLDEN.read_bytes(), type=Table)
-SETTINGS: dict[str, Any] = {"migration_bandwidth_mib_s": 7_000, "migration_downtime_limit_ms": 123}
+SETTINGS: dict[str, object] = {"migration_bandwidth_mib_s": 7_000, "migration_downtime_limit_ms": 123}
 ORDINARY = {"operation_id", "generation", "server_id", "step", "move"}
 FORCED = "busy, and forced to complete"
 LIVE = {"host": None, "block_migration": "auto"}
@@ -31,7 +30,7 @@ LIVE = {"host": None, "block_migration": "auto"}
 Make = Callable[[Stage], str]
 
 
-def acted(*actions: dict[str, Any]) -> Make:
+def acted(*actions: JsonObject) -> Make:
     def make(stage: Stage) -> str:
         server_id = stage.created()
         for action in actions:
@@ -73,7 +72,7 @@ STATES: dict[str, Make] = {
     "host down": host_down,
     FORCED: lambda stage: stage.created(dirty_rate_mib_s=100_000),
 }
-VERBS: dict[str, Any] = {
+VERBS: dict[str, object] = {
     "os-migrateLive": LIVE,
     "migrate": None,
     "resize": {"flavorRef": None},
@@ -138,7 +137,7 @@ def ask(stage: Stage, caller: Client, server_id: str, verb: str) -> int:
     return caller.action(server_id, {verb: body}, version="2.55").status
 
 
-def in_words(where: str, command: m.Command[Any]) -> str:
+def in_words(where: str, command: m.Command[object]) -> str:
     """What is sent: a field that has its default is not (`host.record`)."""
     fields = ((field, getattr(command, field.name)) for field in msgspec.structs.fields(command))
     sent = {field.name: value for field, value in fields if value != field.default and field.name not in ORDINARY}
@@ -146,7 +145,7 @@ def in_words(where: str, command: m.Command[Any]) -> str:
     return " ".join([f"{where}:", m.name_of(type(command)), *words])
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, Guest):
         return f"{value.vcpus}/{value.memory_mib}/{value.disk_gib},{value.machine_type or 'not frozen'}"
     if isinstance(value, MigrationParameters):

@@ -32,7 +32,7 @@ class Counting(Way):
 
     told = 0
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> Any:
         self.told += isinstance(message, m.ApplyWiring)
         return await super().send(message)
 
@@ -178,7 +178,7 @@ def test_nothing_is_kept_of_a_host_that_is_removed_while_it_answers(tmp_path: Pa
 class Stuck(Way):
     """It answers nothing that it is told, for as long as anybody waits."""
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> Any:
         await asyncio.Event().wait()
 
 

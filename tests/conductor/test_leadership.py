@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -102,7 +102,7 @@ class World:
         return led, way
 
 
-def run(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+def run(story: Callable[[World], Coroutine[object, object, None]]) -> None:
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
     world = World(loop)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 
+from cumulet.testing import JsonObject
 from tests.conformance.case import LATEST, NO_BODY, UNKNOWN, Raw, Request, admin
 from tests.conformance.target import NotOffered, Target, checked
 
@@ -162,8 +163,8 @@ class World:
         }
         return simple[aspect](kind)
 
-    def server(self, kind: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.ask("GET", f"/servers/{self.value(kind)}")["server"]
+    def server(self, kind: str) -> JsonObject:
+        found: JsonObject = self.ask("GET", f"/servers/{self.value(kind)}")["server"]
         return found
 
     def host_of(self, kind: str) -> str:
@@ -193,9 +194,9 @@ class World:
     def hypervisor_number(self, host: str) -> str:
         return self.hypervisor(host, "2.52")
 
-    def migration(self, kind: str) -> dict[str, Any]:
+    def migration(self, kind: str) -> JsonObject:
         listed = self.ask("GET", f"/os-migrations?instance_uuid={self.value(kind)}")["migrations"]
-        found: dict[str, Any] = listed[0]
+        found: JsonObject = listed[0]
         return found
 
     def request_id(self, kind: str) -> str:
@@ -368,14 +369,14 @@ class World:
 
     # --- waiting and clearing up ---------------------------------------------------------------------------------
 
-    def settle(self, server: str, wanted: str | None = None, *, moves: bool = False) -> dict[str, Any]:
+    def settle(self, server: str, wanted: str | None = None, *, moves: bool = False) -> JsonObject:
         """Wait until nothing goes on with a server, with `moves` no migration either; {} when it is gone."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             answer = self.send(admin("GET", f"/servers/{server}"))
             if answer.status_code == 404:
                 return {}
-            found: dict[str, Any] = checked(answer)["server"]
+            found: JsonObject = checked(answer)["server"]
             if found["status"] == "DELETED":
                 return {}
             idle = found["status"] not in BUSY and found["OS-EXT-STS:task_state"] is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -51,12 +51,12 @@ def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         yield database
 
 
-def first(database: Database, statement: sa.Executable, **values: Any) -> Any:
+def first(database: Database, statement: sa.Executable, **values: object) -> Any:
     return database.read(lambda tx: tx.first(statement, values))
 
 
 @pytest.mark.parametrize("row", [FULL, OTHER], ids=["full", "other"])
-def test_values_come_out_as_they_went_in(database: Database, row: dict[str, Any]) -> None:
+def test_values_come_out_as_they_went_in(database: Database, row: Mapping[str, object]) -> None:
     found = first(database, BY_ID, of_id=row["id"])
     assert dict(found._mapping) == row
     assert tuple(found) == tuple(row.values())

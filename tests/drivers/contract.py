@@ -30,7 +30,7 @@ class Pair:
     guest: Guest
     parameters: MigrationParameters
     slow: MigrationParameters
-    endpoint: Any = None
+    endpoint: object = None
     move: str = ""
     moves: Iterator[int] = field(default_factory=itertools.count)
 
@@ -58,7 +58,7 @@ class Pair:
 ANOTHER = move_authority.new_authority("source", "move").certificate
 """The certificate of a source that nobody has prepared."""
 Make = Callable[[Pair], Awaitable[Driver]]
-Do = Callable[[Driver, Pair], Awaitable[Any]]
+Do = Callable[[Driver, Pair], Awaitable[object]]
 
 
 async def absent(pair: Pair) -> Driver:

@@ -9,7 +9,6 @@ import os
 import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -68,7 +67,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Tools(Sandbox):
     """Writes no disk."""
 
-    async def run_tool(self, command: Any, **_options: Any) -> None:
+    async def run_tool(self, command: object, **_options: object) -> None:
         pass
 
 

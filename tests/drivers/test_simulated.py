@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -99,7 +98,7 @@ def test_a_late_request_to_prepare_does_not_throw_away_what_has_arrived(tmp_path
 # -- what it refuses beside what the contract says
 
 
-def refusing(tmp_path: Path, act: Callable[[Pair], Awaitable[Any]]) -> str:
+def refusing(tmp_path: Path, act: Callable[[Pair], Awaitable[object]]) -> str:
     """What the driver says to `act`; raises AssertionError if it does as it is told."""
 
     async def story() -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cumulet.testing
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 from cumulet.web.operation import Operation
 
 from . import compute_examples, identity_examples, image_examples, network_examples, placement_examples
@@ -60,7 +60,7 @@ class Stage:
 
     def __init__(self, cloud: TestCloud) -> None:
         self.cloud = cloud
-        self._things: dict[str, Any] = {}
+        self._things: JsonObject = {}
         self.owner = cloud.persona("member").project_id
         for persona in PERSONAS:
             self.client(persona)
@@ -123,7 +123,7 @@ class Stage:
 @contextlib.contextmanager
 def staged() -> Iterator[Stage]:
     """A cloud for examples. A copy that makes no headway is let go on for as long as the tests may take."""
-    patience: dict[str, Any] = {
+    patience: JsonObject = {
         "migration_progress_timeout_seconds": 3600.0, "migration_timeout_seconds_per_gib": 3600.0,
     }  # fmt: skip
     with cumulet.testing.cloud(hosts=4, **patience) as cloud:

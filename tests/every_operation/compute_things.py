@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody"
 SPARE, LOST = "host4", "host3"
@@ -35,7 +35,7 @@ class Things:
         identifier: str = services[0]["id"]
         return identifier
 
-    def _service(self, host: str, changes: dict[str, Any]) -> None:
+    def _service(self, host: str, changes: JsonObject) -> None:
         self.ask(self.admin, "PUT", f"/os-services/{self.service_of(host)}", changes)
 
     # -- servers
@@ -46,18 +46,18 @@ class Things:
         self.owner.wait_for_status(made, "ACTIVE")
         return made
 
-    def new_server(self, flavor: str | None = None) -> dict[str, Any]:
+    def new_server(self, flavor: str | None = None) -> JsonObject:
         flavor = flavor or self.flavors["m1.nano"]
         return {"name": "one", "imageRef": self.image, "flavorRef": flavor, "networks": [{"uuid": self.network}]}
 
-    def _acted(self, action: dict[str, Any], status: str, client: Client | None = None) -> str:
+    def _acted(self, action: JsonObject, status: str, client: Client | None = None) -> str:
         """A server, after an action."""
         server = self._server()
         self._act(server, action, client)
         self.owner.wait_for_status(server, status)
         return server
 
-    def _act(self, server: str, action: dict[str, Any], client: Client | None = None) -> None:
+    def _act(self, server: str, action: JsonObject, client: Client | None = None) -> None:
         answer = (client or self.owner).action(server, action)
         assert answer.status < 300, answer.text
 
@@ -129,8 +129,8 @@ class Things:
         self.admin.wait(f"the move of {server} to run", lambda: self._migration(server)["status"] == "running")
         return server
 
-    def _migration(self, server: str) -> dict[str, Any]:
-        found: list[dict[str, Any]] = self.ask(self.admin, "GET", f"/servers/{server}/migrations")["migrations"]
+    def _migration(self, server: str) -> JsonObject:
+        found: list[JsonObject] = self.ask(self.admin, "GET", f"/servers/{server}/migrations")["migrations"]
         return found[0] if found else {"status": None}
 
     @cached_property
@@ -160,7 +160,7 @@ class Things:
 
     @cached_property
     def network_label(self) -> str:
-        addresses: dict[str, Any] = self.ask(self.owner, "GET", f"/servers/{self.server}/ips")["addresses"]
+        addresses: JsonObject = self.ask(self.owner, "GET", f"/servers/{self.server}/ips")["addresses"]
         return next(iter(addresses))
 
     # -- what servers are made of
@@ -200,13 +200,13 @@ class Things:
         identifier: str = self.owner.request("GET", "/network/v2.0/networks?name=public")["networks"][0]["id"]
         return identifier
 
-    def _floating(self, **attributes: Any) -> dict[str, Any]:
+    def _floating(self, **attributes: Any) -> JsonObject:
         wanted = {"floatingip": {"floating_network_id": self._public, **attributes}}
-        made: dict[str, Any] = self.owner.request("POST", "/network/v2.0/floatingips", wanted)["floatingip"]
+        made: JsonObject = self.owner.request("POST", "/network/v2.0/floatingips", wanted)["floatingip"]
         return made
 
     @cached_property
-    def floating_ip(self) -> dict[str, Any]:
+    def floating_ip(self) -> JsonObject:
         return self._floating()
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from cumulet.clock import iso_us
 from cumulet.identity.ec2_signatures import Request, signature_of
-from cumulet.testing import Answer, TestCloud
+from cumulet.testing import Answer, JsonObject, TestCloud
 from tests.api.identity.oauth import authorization, read_token
 
 
@@ -142,7 +142,7 @@ class Things:
         return identifier
 
     @property
-    def new_trust(self) -> dict[str, Any]:
+    def new_trust(self) -> JsonObject:
         return {
             "trustor_user_id": self.owner,
             "trustee_user_id": self.user,
@@ -175,7 +175,7 @@ class Things:
         return identifier
 
     @cached_property
-    def signed(self) -> dict[str, Any]:
+    def signed(self) -> JsonObject:
         """A request that the owner signed with an EC2 credential."""
         path = f"/users/{self.owner}/credentials/OS-EC2/{self.access}"
         secret = self.ask("GET", path)["credential"]["secret"]
@@ -192,7 +192,7 @@ class Things:
         }
 
     @cached_property
-    def signed_for_s3(self) -> dict[str, Any]:
+    def signed_for_s3(self) -> JsonObject:
         path = f"/users/{self.owner}/credentials/OS-EC2/{self.access}"
         secret: str = self.ask("GET", path)["credential"]["secret"]
         stamp = str(iso_us(self._cloud.clock.now_us()))[:19].replace("-", "").replace(":", "") + "Z"
@@ -232,12 +232,12 @@ class Things:
         return project
 
     @property
-    def new_registered_limit(self) -> dict[str, Any]:
+    def new_registered_limit(self) -> JsonObject:
         return {"service_id": self.service, "resource_name": self.name(), "default_limit": 5}
 
-    def register(self) -> dict[str, Any]:
+    def register(self) -> JsonObject:
         body = {"registered_limits": [self.new_registered_limit]}
-        made: dict[str, Any] = self.ask("POST", "/registered_limits", body)["registered_limits"][0]
+        made: JsonObject = self.ask("POST", "/registered_limits", body)["registered_limits"][0]
         return made
 
     @cached_property
@@ -246,7 +246,7 @@ class Things:
         return str(self.register()["id"])
 
     @property
-    def new_limit(self) -> dict[str, Any]:
+    def new_limit(self) -> JsonObject:
         named = {"service_id": self.service, "resource_name": self.register()["resource_name"]}
         return {**named, "project_id": self._cloud.persona("member").project_id, "resource_limit": 3}
 

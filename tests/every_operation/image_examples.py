@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 from .example import ADMIN, ANY_MEMBER, ANY_READER, ANYONE, MEMBER, READER, SERVICE, Example, Made
 
@@ -118,7 +118,7 @@ A_TASK = {
     },
 }
 """Refused in the end: no hosts of the Internet are allowed."""
-IN_NAMESPACE: Mapping[str, tuple[str, dict[str, Any]]] = {
+IN_NAMESPACE: Mapping[str, tuple[str, JsonObject]] = {
     "objects": ("object_name", {"name": "new"}),
     "properties": ("property_name", {"name": "new", "title": "New", "type": "string"}),
     "tags": ("tag_name", {"name": "new"}),

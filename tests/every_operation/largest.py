@@ -10,7 +10,7 @@ from cumulet.web.json_reader import LARGEST_BODY
 
 NUMBERS = (50, 5000)
 """How many items a long list has: no more than fit into a body."""
-MANY: dict[str, Any] = {
+MANY: dict[str, object] = {
     "metadata": {"{n}": "v" * 200},
     "properties": {"{n}": "v" * 200},
     "extra_specs": {"hw:{n}": "v" * 200},
@@ -32,7 +32,7 @@ MANY: dict[str, Any] = {
 """By the name of a field: a value for it. For objects that accept it, whether it is required or not."""
 
 
-def numbered(value: Any, n: int) -> Any:
+def numbered(value: object, n: int) -> Any:
     """`value` with `{n}`, `{high}` and `{low}` filled in, at every depth."""
     if isinstance(value, str):
         return value.format(n=n, high=n // 250, low=n % 250 + 1) if "{" in value else value
@@ -41,7 +41,7 @@ def numbered(value: Any, n: int) -> Any:
     return [numbered(part, n) for part in value] if isinstance(value, list) else value
 
 
-def varied(value: Any, n: int) -> Any:
+def varied(value: object, n: int) -> Any:
     """A copy of `value` with other names in it."""
     if isinstance(value, dict):
         return {
@@ -61,7 +61,7 @@ def repeated(one: Any, number: int, room: int) -> Any:
     return [numbered(varied(one[0], n), n) for n in range(most)]
 
 
-def larger(body: Any, query_path: str) -> Iterator[Any]:
+def larger(body: object, query_path: str) -> Iterator[Any]:
     """The body with much more of one thing at a time."""
     room = LARGEST_BODY - len(json.dumps(body)) - 1000
     for number in NUMBERS:
@@ -79,7 +79,7 @@ def larger(body: Any, query_path: str) -> Iterator[Any]:
             yield {**body, name: repeated(one, number, room)}
 
 
-def _parts(value: Any, number: int, room: int) -> Iterator[Any]:
+def _parts(value: object, number: int, room: int) -> Iterator[Any]:
     if isinstance(value, list) and value:
         yield repeated(value[:1], number, room)
     if isinstance(value, dict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cumulet.testing import JsonObject
+
 from .example import (
     ADMIN,
     ANY_MEMBER,
@@ -63,7 +65,7 @@ PARAMETERS: Mapping[str, str | Made] = {
 
 
 def crud(
-    path: str, kind: str, new: dict[str, Any], *, sees: Personas = READER, changes: Personas = MEMBER, **deleted: Any
+    path: str, kind: str, new: JsonObject, *, sees: Personas = READER, changes: Personas = MEMBER, **deleted: Any
 ) -> dict[str, Example]:
     """The five operations on a kind of resource. `deleted`: the path of one that can be deleted."""
     one, seen = f"{path}/{{{kind}_id}}", (f"get_{kind}",)
@@ -79,7 +81,7 @@ def crud(
 def tags(path: str, kind: str, sees: Personas = READER, changes: Personas = MEMBER) -> dict[str, Example]:
     """The seven operations on the tags of a kind of resource."""
     one, seen = f"{path}/{{{kind}_id}}/tags", (f"get_{kind}",)
-    change: dict[str, Any] = {"may": changes, "sees": sees, "rules": seen}
+    change: JsonObject = {"may": changes, "sees": sees, "rules": seen}
     return {
         f"GET {one}": Example(may=READER, sees=sees, rules=seen),
         f"PUT {one}": Example(**change, body={"tags": ["red"]}),
@@ -91,12 +93,12 @@ def tags(path: str, kind: str, sees: Personas = READER, changes: Personas = MEMB
     }
 
 
-def qos_rules(name: str, new: dict[str, Any], changed: dict[str, Any], **policy: Any) -> dict[str, Example]:
+def qos_rules(name: str, new: JsonObject, changed: JsonObject, **policy: Any) -> dict[str, Example]:
     """The eight operations on a type of QoS rules. `policy`: the path of the policy that one is of."""
     one, of_policy = f"{name}_rule", f"{QOS}/{name}_rules"
     path, alias = f"{of_policy}/{{{one}_id}}", f"/qos/alias_{one}s/{{alias_{one}_id}}"
-    of_rule: dict[str, Any] = {"sees": READER, "rules": ("get_policy", f"get_policy_{one}"), "path": policy}
-    of_alias: dict[str, Any] = {"sees": READER, "rules": (f"get_alias_{one}",)}
+    of_rule: JsonObject = {"sees": READER, "rules": ("get_policy", f"get_policy_{one}"), "path": policy}
+    of_alias: JsonObject = {"sees": READER, "rules": (f"get_alias_{one}",)}
     return {
         f"GET {of_policy}": Example(may=READER, sees=READER, rules=("get_policy",)),
         f"POST {of_policy}": Example(may=MANAGER, sees=READER, body={one: new}, rules=("get_policy",)),

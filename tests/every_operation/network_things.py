@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 ROUTE = {"destination": "10.9.0.0/24", "nexthop": "10.1.0.77"}
 METERING_RULE = {"direction": "egress", "source_ip_prefix": "10.1.0.0/24"}
@@ -25,9 +25,9 @@ class Things:
         assert answer.status < 300, answer.text
         return answer
 
-    def make(self, kind: str, client: Client | None = None, /, **attributes: Any) -> dict[str, Any]:
+    def make(self, kind: str, client: Client | None = None, /, **attributes: Any) -> JsonObject:
         path = f"/{kind.replace('_', '-')}s"
-        made: dict[str, Any] = self.ask(client or self.owner, "POST", path, {kind: attributes})[kind]
+        made: JsonObject = self.ask(client or self.owner, "POST", path, {kind: attributes})[kind]
         return made
 
     def made(self, kind: str, client: Client | None = None, /, **attributes: Any) -> str:
@@ -255,7 +255,7 @@ class Things:
         return self.made("address_group", name="office", addresses=["10.8.0.0/16"])
 
     @cached_property
-    def _group(self) -> dict[str, Any]:
+    def _group(self) -> JsonObject:
         return self.make("security_group", name="web")
 
     @cached_property

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from cumulet.testing import Answer, TestCloud
+from cumulet.testing import Answer, JsonObject, TestCloud
 
 from .example import READER, SERVICE, Example, Made
 
@@ -48,7 +48,7 @@ class Things:
         self.ask("PUT", f"/allocations/{consumer}", self.new_allocations(self._provider()))
         return consumer
 
-    def new_allocations(self, provider: str) -> dict[str, Any]:
+    def new_allocations(self, provider: str) -> JsonObject:
         return {
             "allocations": {provider: {"resources": {"VCPU": 1}}},
             "project_id": self.owner.project_id,

@@ -13,7 +13,7 @@ from unittest import mock
 import msgspec
 
 from cumulet.db.engine import Database, Tx
-from cumulet.testing import TestCloud
+from cumulet.testing import JsonObject, TestCloud
 from cumulet.web.context import Authenticator, Cloud
 from cumulet.web.operation import Caller
 from cumulet.web.policy import Policy
@@ -62,7 +62,7 @@ def opened(cloud: TestCloud, rules: frozenset[str], project_id: str | None) -> I
     """Within the block these rules let everybody through, as `@` in an operator's policy file, whatever the scope. With
     `project_id`, every token counts as one for that project."""
     policy = cloud.embedded.context.policy
-    names: dict[str, Any] = dict.fromkeys(rules, _let_through)
+    names: JsonObject = dict.fromkeys(rules, _let_through)
     checks = {**policy._checks, **names}
     with contextlib.ExitStack() as stack:
         stack.enter_context(_replaced(cloud.embedded.context, "policy", Policy(checks, policy.overridden)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from .example import Sent
 from .test_who_may import CASES
 
 PLAIN = [case for case in CASES if not case.example.label]
-NONSENSE: tuple[Any, ...] = ([], "text", 17, {"": None}, {"a": {"b": [None, True, -1e9]}})
+NONSENSE: tuple[object, ...] = ([], "text", 17, {"": None}, {"a": {"b": [None, True, -1e9]}})
 WRONG_NAMES = (UNKNOWN, "%00", "..%2f..%2fetc%2fpasswd", "x" * 300, "%F0%9F%92%A9", "'--")
 
 NEW = "the request makes a thing of this name"

@@ -68,7 +68,7 @@ def test_a_number_beyond_all_bounds_in_a_path_is_no_error_of_ours(stage: Stage, 
             assert answer.status < 500 or answer.status == 501, f"{parameter} {value}: {answer.text}"
 
 
-def names_in(schema: Any, path: str = "") -> list[tuple[str, Any]]:
+def names_in(schema: object, path: str = "") -> list[tuple[str, Any]]:
     """Every attribute called a name, a tag or a type, at any depth, with its schema."""
     if isinstance(schema, list):
         return [found for part in schema for found in names_in(part, path)]

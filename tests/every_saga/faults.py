@@ -97,7 +97,7 @@ class Script:
             return host_step
 
         @functools.wraps(do)
-        def database_step(tx: Tx, context: Any, state: Any) -> Any:
+        def database_step(tx: Tx, context: object, state: object) -> Any:
             self.before(place, StepFailed("INJECTED", "A test asked for this failure."))
             answer = do(tx, context, state)
             if self.after(place, StepFailed("INJECTED", "A test asked for this failure, when all was done.")):

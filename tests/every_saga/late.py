@@ -22,12 +22,13 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.crash_dump import InjectNmi
 from cumulet.host.link import Link
+from cumulet.testing import JsonObject
 
 from .faults import Place, Script
 
 MOVES_BY_ITSELF = "memory_at"
 """What changes without a command: in post-copy the rest of the memory comes when it comes."""
-AT_LEAST_ONCE: dict[type[m.Command[Any]], tuple[str, ...]] = {
+AT_LEAST_ONCE: dict[type[m.Command[object]], tuple[str, ...]] = {
     m.Reboot: ("ran_us", "running_since_us"),
     InjectNmi: ("nmis",),
 }
@@ -35,7 +36,7 @@ AT_LEAST_ONCE: dict[type[m.Command[Any]], tuple[str, ...]] = {
 interrupts, and no more."""
 
 
-Guests = dict[str, dict[str, Any]]
+Guests = dict[str, dict[str, object]]
 """Host -> what it has of a server; a host that has nothing is not in it."""
 Look = Callable[[str], Awaitable[Guests]]
 """By id of a server, asking nobody who was listened to."""
@@ -51,7 +52,7 @@ def look_into(world: World) -> Look:
     return look
 
 
-def _described(world: World, guest: SimulatedGuest) -> dict[str, Any]:
+def _described(world: World, guest: SimulatedGuest) -> JsonObject:
     described = msgspec.structs.asdict(guest)
     del described[MOVES_BY_ITSELF]
     if guest.incoming_from is not None:
@@ -66,7 +67,7 @@ class Told:
     """What hosts were told, in order, and what became of telling it again."""
 
     look: Look
-    commands: list[tuple[str, m.Command[Any]]] = field(default_factory=list)
+    commands: list[tuple[str, m.Command[object]]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     _links: dict[str, Link] = field(default_factory=dict)
 
@@ -104,7 +105,7 @@ def _differences(before: Guests, after: Guests, expected: tuple[str, ...]) -> It
             yield f"on {host} " + ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in changed)
 
 
-def _at_once(command: m.Command[Any]) -> m.Command[Any]:
+def _at_once(command: m.Command[object]) -> m.Command[Any]:
     """Nobody waits for the answer."""
     return msgspec.structs.replace(command, wait_seconds=0.0) if isinstance(command, m.CopyProgress) else command
 
@@ -117,7 +118,7 @@ class _Listening:
     link: Link
     told: Told
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> Any:
         if isinstance(message, m.Command):
             self.told.commands.append((self.host, message))
         return await self.link.send(message)

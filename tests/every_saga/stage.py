@@ -17,7 +17,7 @@ from cumulet.compute.model import VmState
 from cumulet.compute.store import migrations, servers
 from cumulet.conductor.saga import request_force, running_operation
 from cumulet.db.engine import Tx
-from cumulet.testing import TestCloud, agreement
+from cumulet.testing import JsonObject, TestCloud, agreement
 
 from .faults import Fault, Place, Script
 
@@ -51,9 +51,9 @@ class Stage:
     def read(self, fn: Callable[[Tx], Any]) -> Any:
         return self.cloud.embedded.db.read(fn)
 
-    def ports(self, server_id: str) -> list[dict[str, Any]]:
+    def ports(self, server_id: str) -> list[JsonObject]:
         answer = self.cloud.persona("admin").compute("GET", f"/servers/{server_id}/os-interface")
-        found: list[dict[str, Any]] = answer["interfaceAttachments"]
+        found: list[JsonObject] = answer["interfaceAttachments"]
         return found
 
     def images_of(self, server_id: str) -> list[str]:

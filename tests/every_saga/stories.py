@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from cumulet.compute.model import VmState
 from cumulet.conductor.saga import is_host_step, nothing
@@ -404,10 +403,10 @@ class Story:
     begin: Callable[[Stage], str]
     judge: Callable[[Stage, str, Case], None]
     differs_from: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
 
-RESTING: dict[str, Any] = {"shelved_offload_time": -1}
+RESTING: dict[str, object] = {"shelved_offload_time": -1}
 COPY_MEMORY = [step.name for step in SAGAS["live-migration"].plan].index("copy_memory")
 STORIES: dict[str, Story] = {
     "boot": Story("boot", booted, judge_boot),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -80,7 +79,7 @@ def test_what_comes_late_or_twice_changes_nothing(stage: Stage, told: Told, case
     assert stage.problems() == []
 
 
-LIFE: tuple[tuple[dict[str, Any], VmState], ...] = (
+LIFE: tuple[tuple[dict[str, object], VmState], ...] = (
     ({"pause": None}, VmState.PAUSED),
     ({"os-migrateLive": {"host": None, "block_migration": "auto"}}, VmState.PAUSED),
     ({"unpause": None}, VmState.ACTIVE),

@@ -16,6 +16,7 @@ from cumulet.conductor import findings, runner
 from cumulet.conductor.saga import operations
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host.driver import DriverError, GuestState
+from cumulet.testing import JsonObject
 
 from .late import Told, look_into
 from .stage import SETTLED_SECONDS, Stage
@@ -35,8 +36,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made.stop()
 
 
-def told_by_the_api(stage: Stage) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = stage.cloud.persona("admin").compute("GET", "/cumulet/operations")["operations"]
+def told_by_the_api(stage: Stage) -> list[JsonObject]:
+    found: list[dict[str, object]] = stage.cloud.persona("admin").compute("GET", "/cumulet/operations")["operations"]
     return found
 
 

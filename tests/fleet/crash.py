@@ -138,7 +138,7 @@ class FleetCloud(CrashCloud):
         assert answer.status == 202, answer.message
         return ""
 
-    def asked(self, what: Callable[[], Any]) -> Any:
+    def asked(self, what: Callable[[], object]) -> Any:
         """What the API answers; in words why not, while something it needs is away."""
         try:
             return what()

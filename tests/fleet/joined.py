@@ -17,6 +17,7 @@ from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
+from cumulet.testing import JsonObject
 
 HOSTS = "/compute/v2.1/cumulet/hosts"
 
@@ -42,11 +43,11 @@ class JoinableCloud:
     async def ask(self, method: str, path: str, body: object | None = None) -> Answer:
         return await asyncio.to_thread(self.admin.ask, method, path, body)
 
-    async def invite(self, name: str) -> dict[str, Any]:
+    async def invite(self, name: str) -> JsonObject:
         """``join``, ``token`` and ``ca_fingerprint``, once the door is open."""
         answer = await self.ask("POST", HOSTS, {"host": {"name": name}})
         assert answer.status == 201, answer.text
-        made: dict[str, Any] = answer.json["host"]
+        made: JsonObject = answer.json["host"]
         port = int(made["join"].rpartition(":")[2])
         while True:  # The door opens after the answer.
             try:
@@ -86,7 +87,7 @@ def membership(state: Path, clock: SystemClock | None = None, *, driver: str = "
     return Membership(state, clock or SystemClock(), driver=driver)
 
 
-async def join(of: Membership, made: dict[str, Any]) -> Joined:
+async def join(of: Membership, made: JsonObject) -> Joined:
     return await of.join(made["join"], made["token"], made["ca_fingerprint"])
 
 

@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cumulet.cli.client import Persona, Unexpected, credentials_of, https, log_in
 from cumulet.cli.demo.consoles import Watcher, console_lines, newest_tick
 from cumulet.cli.demo.evidence import Evidence
+from cumulet.testing import JsonObject
 from tests.fleet.machines import Machine, Program, fleet_of, inside, reason_not, start_postgresql
 from tests.told import told, until
 
@@ -207,8 +207,8 @@ def pongs(admin: Persona, server: str) -> int:
     return int(found[-1]) if found else 0
 
 
-def show(admin: Persona, server: str) -> dict[str, Any]:
-    found: dict[str, Any] = admin.get(f"{SERVERS}/{server}")["server"]
+def show(admin: Persona, server: str) -> JsonObject:
+    found: dict[str, object] = admin.get(f"{SERVERS}/{server}")["server"]
     if found["status"] == "ERROR":
         raise Unexpected(f"{server} is in ERROR: {found.get('fault')}")
     return found

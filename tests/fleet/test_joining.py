@@ -30,7 +30,7 @@ from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join
 pytestmark = needs_nats
 
 
-def tell(folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], **settings: Any) -> None:
+def tell(folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], **settings: object) -> None:
     async def told() -> None:
         async with asyncio.timeout(60), joinable_cloud(folder / "cloud", **settings) as cloud:
             await story(cloud)

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cumulet.cli.client import Persona, Unexpected
 from cumulet.cli.demo.consoles import Watcher
 from cumulet.cli.demo.evidence import Evidence
 from cumulet.host.joining import PROTOCOL
+from cumulet.testing import JsonObject
 from tests.fleet.machines import ROOT, Program, fleet_of, inside, reason_not
 from tests.fleet.story import (
     SERVERS,
@@ -160,8 +160,8 @@ class Upgrade:
         return any(one["name"] == name and one["protocol"] == PROTOCOL for one in control_plane(admin)["hosts"])
 
 
-def control_plane(admin: Persona) -> dict[str, Any]:
-    found: dict[str, Any] = admin.get("/compute/v2.1/cumulet/control-plane")
+def control_plane(admin: Persona) -> JsonObject:
+    found: dict[str, object] = admin.get("/compute/v2.1/cumulet/control-plane")
     return found
 
 

@@ -17,10 +17,11 @@ import pytest
 from cumulet.compute import guest_agent
 from cumulet.host import codec, joining, looking
 from cumulet.host import messages as m
+from cumulet.testing import JsonObject
 from tests.host import samples
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "protocol"
-Samples = dict[str, dict[str, Any]]
+Samples = dict[str, JsonObject]
 WRITTEN: dict[int, Samples] = {
     number: json.loads((GOLDEN / f"{number}.json").read_text(encoding="utf-8"))
     for number in range(joining.OLDEST_PROTOCOL, joining.PROTOCOL + 1)

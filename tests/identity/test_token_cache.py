@@ -46,7 +46,7 @@ class Statements:
 
         monkeypatch.setattr(Prepared, "_run", run)
 
-    def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _note(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
         self.count += statement != "BEGIN"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cumulet.db.engine import Database, metadata, opened
 from cumulet.image import metadef_store, store
 from cumulet.image.part import IMAGE_PART
 from cumulet.settings import Settings
+from cumulet.testing import JsonObject
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
@@ -54,29 +55,29 @@ class World:
         answer: httpx.Response = self.client.request(method, f"/image/v2{path}", headers=headers, **options)
         return answer
 
-    def create(self, who: str = "member", **body: Any) -> dict[str, Any]:
+    def create(self, who: str = "member", **body: object) -> JsonObject:
         body = {"name": "image", "disk_format": "raw", "container_format": "bare", **body}
         answer = self.ask(who, "POST", "/images", json=body)
         assert answer.status_code == 201, answer.text
-        image: dict[str, Any] = answer.json()
+        image: dict[str, object] = answer.json()
         return image
 
     def upload(self, image_id: str, content: bytes, who: str = "member") -> httpx.Response:
         return self.ask(who, "PUT", f"/images/{image_id}/file", content=content, headers=DATA)
 
-    def active(self, content: bytes = b"data" * 1000, who: str = "member", **body: Any) -> dict[str, Any]:
+    def active(self, content: bytes = b"data" * 1000, who: str = "member", **body: object) -> JsonObject:
         image = self.create(who, **body)
         answer = self.upload(image["id"], content, who)
         assert answer.status_code == 204, answer.text
         return self.show(image["id"], who)
 
-    def show(self, image_id: str, who: str = "member") -> dict[str, Any]:
+    def show(self, image_id: str, who: str = "member") -> JsonObject:
         answer = self.ask(who, "GET", f"/images/{image_id}")
         assert answer.status_code == 200, answer.text
-        image: dict[str, Any] = answer.json()
+        image: dict[str, object] = answer.json()
         return image
 
-    def patch(self, image_id: str, *changes: dict[str, Any], who: str = "member") -> httpx.Response:
+    def patch(self, image_id: str, *changes: Mapping[str, object], who: str = "member") -> httpx.Response:
         return self.ask(who, "PATCH", f"/images/{image_id}", json=list(changes), headers=PATCH)
 
     def files(self) -> set[str]:

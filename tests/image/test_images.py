@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_new_image_has_glances_shape(world: World) -> None:
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_cannot_be_created(world: World, body: dict[str, Any], status: int) -> None:
+def test_what_cannot_be_created(world: World, body: Mapping[str, object], status: int) -> None:
     answer = world.ask("member", "POST", "/images", json=body)
     assert answer.status_code == status, answer.text
     assert world.ask("admin", "GET", "/images").json()["images"] == []
@@ -140,7 +141,7 @@ def test_who_sees_an_image(world: World, visibility: str, seen_by: set[str]) -> 
 
 def test_an_image_out_of_sight_is_like_one_that_does_not_exist(world: World) -> None:
     image = world.active(visibility="private")
-    requests: list[tuple[str, str, dict[str, Any]]] = [
+    requests: list[tuple[str, str, dict[str, object]]] = [
         ("GET", "", {}),
         ("DELETE", "", {}),
         ("PATCH", "", {"json": [{"op": "add", "path": "/x", "value": "y"}], "headers": PATCH}),
@@ -338,7 +339,7 @@ def test_only_an_active_image_is_deactivated(world: World) -> None:
 # -- listing
 
 
-def names(world: World, who: str = "member", **params: Any) -> list[str]:
+def names(world: World, who: str = "member", **params: object) -> list[str]:
     answer = world.ask(who, "GET", "/images", params=params)
     assert answer.status_code == 200, answer.text
     return [image["name"] for image in answer.json()["images"]]

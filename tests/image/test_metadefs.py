@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.db.engine import Database
 from cumulet.image import metadef_catalog, metadef_namespaces, metadef_store
+from cumulet.testing import JsonObject
 
 from .conftest import World
 
 ROOT = "/metadefs/namespaces"
 SPEED = {"title": "Speed", "type": "integer", "minimum": 1, "default": 7, "minLength": 2}
-WHOLE: dict[str, Any] = {
+WHOLE: dict[str, object] = {
     "namespace": "N",
     "display_name": "Names",
     "visibility": "public",
@@ -25,10 +24,10 @@ WHOLE: dict[str, Any] = {
 }
 
 
-def make(world: World, **values: Any) -> dict[str, Any]:
+def make(world: World, **values: object) -> JsonObject:
     answer = world.ask("admin", "POST", ROOT, json={"namespace": "N", **values})
     assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
+    made: dict[str, object] = answer.json()
     return made
 
 
@@ -236,7 +235,7 @@ def test_a_list_in_a_namespace_with_a_wrong_query_is_refused(world: World, kind:
         ("/M/tags/blue", None, 404),
     ],
 )
-def test_a_wrong_body_is_refused_and_changes_nothing(world: World, path: str, body: Any, status: int) -> None:
+def test_a_wrong_body_is_refused_and_changes_nothing(world: World, path: str, body: object, status: int) -> None:
     make(world, **{key: value for key, value in WHOLE.items() if key != "namespace"})
     before = world.ask("admin", "GET", f"{ROOT}/N").json()
     assert world.ask("admin", "POST", f"{ROOT}{path}", json=body).status_code == status

@@ -241,7 +241,7 @@ def test_an_upload_that_stops_sending_is_given_up(
         "query_string": b"",
         "headers": [(b"x-auth-token", b"member"), (b"content-type", b"application/octet-stream")],
     }
-    sent: list[MutableMapping[str, Any]] = []
+    sent: list[MutableMapping[str, object]] = []
     pieces = [stalls_after] if stalls_after else []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -249,7 +249,7 @@ def test_an_upload_that_stops_sending_is_given_up(
             await asyncio.Event().wait()
         return {"type": "http.request", "body": pieces.pop(), "more_body": True}
 
-    async def send(message: MutableMapping[str, Any]) -> None:
+    async def send(message: MutableMapping[str, object]) -> None:
         sent.append(message)
 
     async def request() -> None:
@@ -298,7 +298,7 @@ def test_after_a_crash_dead_uploads_go_and_their_images_can_be_uploaded_again(wo
 
 def test_a_start_leaves_what_others_have_brought_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     look = files.stored
-    brought: list[dict[str, Any]] = []
+    brought: list[dict[str, object]] = []
 
     def stored(folder: Path) -> frozenset[str]:
         found = look(folder)

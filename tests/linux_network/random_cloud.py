@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass, field
-from typing import Any
 
 from cumulet.db.engine import Tx
 from cumulet.host.verdict import Packet
@@ -38,7 +37,7 @@ class Project:
     groups: list[str] = field(default_factory=list)
     routers: list[str] = field(default_factory=list)
 
-    def put(self, path: str, **body: Any) -> None:
+    def put(self, path: str, **body: object) -> None:
         """A refusal is accepted: a random request may be impossible."""
         answer = self.client.request("PUT", f"/network/v2.0{path}", body)
         assert answer.status in (200, 400, 404, 409), answer.text
@@ -66,7 +65,7 @@ class Project:
     def _rule(self, group: str) -> None:
         chance = self.chance
         six = chance.random() < 0.3
-        rule: dict[str, Any] = {
+        rule: dict[str, object] = {
             "security_group_id": group, "direction": chance.choice(("ingress", "ingress", "egress")),
             "ethertype": "IPv6" if six else "IPv4",
         }  # fmt: skip
@@ -101,7 +100,7 @@ class Project:
     def port(self) -> str:
         """Of a server of its own."""
         chance = self.chance
-        attributes: dict[str, Any] = {
+        attributes: dict[str, object] = {
             "network_id": chance.choice(self.networks),
             "security_groups": chance.sample(self.groups, min(len(self.groups), chance.choice((0, 1, 2, 2)))),
         }  # fmt: skip
@@ -131,7 +130,7 @@ class Project:
             if chance.random() < 0.1:
                 self.put(f"/routers/{router}", router={"admin_state_up": False})
         for port in chance.sample(port_ids, min(3, len(port_ids))):
-            wanted: dict[str, Any] = {"floating_network_id": self.public}
+            wanted: dict[str, object] = {"floating_network_id": self.public}
             forwards = chance.random() < 0.4
             if not forwards and chance.random() < 0.9:
                 wanted["port_id"] = port

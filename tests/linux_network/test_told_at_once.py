@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, ExitStack
-from typing import Any
 from unittest import mock
 
 import cumulet.testing
@@ -34,7 +33,7 @@ class Wired(Way):
         self._network = network
         self.applied = asyncio.Event()
 
-    async def send(self, message: m.Message[Any]) -> Any:
+    async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.ApplyWiring):
             await self._network.apply(message.wiring)
         answer = await super().send(message)

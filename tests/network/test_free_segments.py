@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -24,7 +23,7 @@ RANGES: dict[str, list[int]] = {"a": [3, 4], "b": [6, 7, 8], "": [10, 11]}
 
 def make_ranges(tx: Tx) -> None:
     for project_id, inside in RANGES.items():
-        values: dict[str, Any] = {"name": "", "network_type": "vxlan", "physical_network": None}
+        values: dict[str, object] = {"name": "", "network_type": "vxlan", "physical_network": None}
         limits = {"minimum": inside[0], "maximum": inside[-1]}
         insert(tx, SegmentRange, CLOCK, project_id=project_id, shared=not project_id, **values, **limits)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.fleet.hosts import Hosts
@@ -17,7 +15,7 @@ def network(member: Client) -> str:
     return network_with_subnet(member)[0]
 
 
-def boot(member: Client, **server: Any) -> str:
+def boot(member: Client, **server: object) -> str:
     flavor = next(f["id"] for f in member.compute("GET", "/flavors")["flavors"] if f["name"] == "m1.nano")
     image = member.request("GET", "/image/v2/images")["images"][0]["id"]
     body = {"server": {"name": "s", "flavorRef": flavor, "imageRef": image, **server}}

@@ -15,6 +15,7 @@ from cumulet.db.engine import Database, metadata, opened
 from cumulet.placement import store
 from cumulet.placement.part import PLACEMENT_PART
 from cumulet.settings import Settings
+from cumulet.testing import JsonObject
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
@@ -85,7 +86,7 @@ class World:
         return self.ask("PUT", f"/allocations/{consumer}", allocation(provider, generation, **amounts))
 
 
-def allocation(provider: str, generation: int | None = None, **amounts: int) -> dict[str, Any]:
+def allocation(provider: str, generation: int | None = None, **amounts: int) -> JsonObject:
     return {
         "allocations": {provider: {"resources": amounts}} if amounts else {},
         "project_id": "p1",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cumulet.placement import allocations as internal
+from cumulet.testing import JsonObject
 
 from .conftest import UNKNOWN, A, B, World, allocation
 
@@ -71,7 +70,7 @@ def test_several_consumers_are_changed_all_or_nothing(world: World) -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.7", "1.8", "1.11"])
 def test_the_older_form_of_allocations(world: World, version: str) -> None:
     uuid = world.provider("host1", VCPU=4)
-    body: dict[str, Any] = {"allocations": [{"resource_provider": {"uuid": uuid}, "resources": {"VCPU": 1}}]}
+    body: JsonObject = {"allocations": [{"resource_provider": {"uuid": uuid}, "resources": {"VCPU": 1}}]}
     owner = {"project_id": "p1", "user_id": "u1"}
     older = version in ("1.0", "1.7")
     assert world.ask("PUT", f"/allocations/{A}", body, version=version).status_code == (204 if older else 400)
@@ -98,7 +97,7 @@ def test_the_older_form_of_allocations(world: World, version: str) -> None:
     ],
     ids=str,
 )
-def test_allocations_that_cannot_be_understood(world: World, change: dict[str, Any]) -> None:
+def test_allocations_that_cannot_be_understood(world: World, change: JsonObject) -> None:
     uuid = world.provider("host1", VCPU=4)
     body = {**allocation(uuid, None, VCPU=1), **change}
     assert world.ask("PUT", f"/allocations/{A}", body).status_code == 400

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cumulet.testing import JsonObject
+
 from .conftest import UNKNOWN, A, B, World, allocation
 
 # -- providers
@@ -68,7 +70,7 @@ def test_an_older_version_shows_less(world: World) -> None:
     ],
     ids=str,
 )
-def test_a_provider_that_cannot_be(world: World, body: dict[str, Any], status: int) -> None:
+def test_a_provider_that_cannot_be(world: World, body: JsonObject, status: int) -> None:
     world.ask("POST", "/resource_providers", {"name": "host1", "uuid": A})
     assert world.ask("POST", "/resource_providers", body).status_code == status
     assert len(world.get("/resource_providers")["resource_providers"]) == 1
@@ -188,7 +190,7 @@ def test_inventories_carry_the_generation_the_caller_saw(world: World) -> None:
     ],
     ids=str,
 )
-def test_an_inventory_that_cannot_be(world: World, inventory: dict[str, Any]) -> None:
+def test_an_inventory_that_cannot_be(world: World, inventory: JsonObject) -> None:
     uuid = world.provider("host1")
     body = {"resource_provider_generation": 0, "inventories": {"VCPU": inventory}}
     assert world.ask("PUT", f"/resource_providers/{uuid}/inventories", body).status_code == 400

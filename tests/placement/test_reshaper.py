@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx
 from cumulet.placement.store import resource_providers
+from cumulet.testing import JsonObject
 
 from .conftest import World, allocation
 
@@ -23,7 +24,7 @@ def had(total: int, **more: int) -> dict[str, int]:
     return {"total": total, **more}
 
 
-def shape(generation: int, **inventories: dict[str, int]) -> dict[str, Any]:
+def shape(generation: int, **inventories: dict[str, int]) -> JsonObject:
     return {"resource_provider_generation": generation, "inventories": inventories}
 
 
@@ -32,7 +33,9 @@ def respelled(uuid: str) -> str:
     return "-" * 4 + uuid.replace("-", "")
 
 
-def reshape(world: World, inventories: dict[str, Any], allocations: dict[str, Any], *, version: str = "1.39") -> int:
+def reshape(
+    world: World, inventories: Mapping[str, object], allocations: Mapping[str, object], *, version: str = "1.39"
+) -> int:
     body = {"inventories": inventories, "allocations": allocations}
     return world.ask("POST", "/reshaper", body, who="service", version=version).status_code
 
@@ -69,7 +72,7 @@ def test_what_cannot_be_reshaped_changes_nothing(world: World, tree: tuple[str, 
     now = world.generation(host)
     whole = {host: shape(now, MEMORY_MB=had(64)), child: shape(0, VCPU=had(4))}
     held = allocation(child, 1, VCPU=2)
-    refused: list[tuple[int, dict[str, Any], dict[str, Any]]] = [
+    refused: list[tuple[int, JsonObject, JsonObject]] = [
         (409, whole, {}),  # the VCPUs of the host are still held
         (409, {**whole, host: shape(now + 1, MEMORY_MB=had(64))}, {CONSUMER: held}),
         (409, whole, {CONSUMER: {**held, "consumer_generation": 2}}),

@@ -24,6 +24,7 @@ from cumulet.agent.watchdog import AGENT_LOCK
 from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
 from cumulet.fleet.local_networks import LocalNetworks
 from cumulet.host.driver import MigrationPhase
+from cumulet.testing import JsonObject
 
 HOSTS = ("host1", "host2")
 SERVERS = "/compute/v2.1/servers"
@@ -37,7 +38,7 @@ GATEWAY = 1
 """The last part of the address that guests with a network ping all the time: their router's."""
 
 
-def until(what: str, seconds: float, condition: Callable[[], Any], *, pause: float = POLL_SECONDS) -> Any:
+def until(what: str, seconds: float, condition: Callable[[], object], *, pause: float = POLL_SECONDS) -> Any:
     """Ask again until it holds: what other processes do tells nobody here."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -237,8 +238,8 @@ class CrashCloud:
     def servers(self) -> list[str]:
         return [str(server["id"]) for server in self.admin.get(SERVERS)["servers"]]
 
-    def show(self, server_id: str) -> dict[str, Any]:
-        server: dict[str, Any] = self.admin.get(f"{SERVERS}/{server_id}")["server"]
+    def show(self, server_id: str) -> JsonObject:
+        server: dict[str, object] = self.admin.get(f"{SERVERS}/{server_id}")["server"]
         return server
 
     def host(self, server_id: str) -> str:
@@ -298,10 +299,10 @@ class CrashCloud:
             (facts,) = database.execute("SELECT facts FROM hosts WHERE name = ?", (host,)).fetchone()
         return bool(json.loads(facts).get("lease_held"))
 
-    def service(self, host: str) -> dict[str, Any]:
+    def service(self, host: str) -> JsonObject:
         """A host's service, as the API shows it."""
         services = self.admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
-        found: dict[str, Any] = next(one for one in services if one["host"] == host)
+        found: dict[str, object] = next(one for one in services if one["host"] == host)
         return found
 
     def force_down(self, host: str, *, down: bool) -> None:
@@ -319,7 +320,7 @@ class CrashCloud:
     def _row(self, statement: str, *values: str) -> tuple[Any, ...]:
         if self._reader is None:
             self._reader = sqlite3.connect(f"file:{self.state / 'cumulet.db'}?mode=ro", uri=True)
-        row: tuple[Any, ...] = self._reader.execute(statement, values).fetchone()
+        row: tuple[object, ...] = self._reader.execute(statement, values).fetchone()
         return row
 
     # -- what every part of it says of a server

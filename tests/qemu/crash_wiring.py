@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cumulet.drivers.linux_network import names, namespaces
+from cumulet.testing import JsonObject
 
 from .crash_cloud import GATEWAY, CrashCloud
 
@@ -35,10 +36,10 @@ def make_network(cloud: CrashCloud) -> None:
     cloud.network = network
 
 
-def port_of(cloud: CrashCloud, server_id: str) -> dict[str, Any]:
+def port_of(cloud: CrashCloud, server_id: str) -> JsonObject:
     """The one of a server."""
     (port,) = cloud.admin.get(f"{NETWORK}/ports?device_id={server_id}")["ports"]
-    found: dict[str, Any] = port
+    found: dict[str, object] = port
     return found
 
 
@@ -79,7 +80,7 @@ def network_problems(cloud: CrashCloud, networks: Mapping[str, str]) -> list[str
     return found
 
 
-def _of_server(port: dict[str, Any]) -> bool:
+def _of_server(port: Mapping[str, object]) -> bool:
     return str(port["device_owner"]).startswith("compute:")
 
 

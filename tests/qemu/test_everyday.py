@@ -5,6 +5,7 @@ What the guest wrote and fsynced tells which disk is which: records go with an i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Life:
         self.base = base
         self.id = server_id
 
-    def act(self, body: dict[str, Any], *statuses: int) -> Any:
+    def act(self, body: Mapping[str, object], *statuses: int) -> Any:
         answer = self.cloud.admin.act(self.id, body)
         assert answer.status in (statuses or (202,)), answer
         return answer.json

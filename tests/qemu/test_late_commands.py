@@ -6,7 +6,6 @@ The whole way is real: control plane, sockets, agents as processes of their own,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -14,13 +13,13 @@ import cumulet.testing
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, Image
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_live_migration import image_and_flavor
 from tests.every_saga.faults import Fault, Place
 from tests.every_saga.late import Guests, Repeating, Told
 
 WAIT_SECONDS = 120.0
-LIFE: tuple[tuple[dict[str, Any], str], ...] = (
+LIFE: tuple[tuple[dict[str, object], str], ...] = (
     ({"os-migrateLive": {"host": None, "block_migration": "auto"}}, "ACTIVE"),
     ({"migrate": None}, "VERIFY_RESIZE"),
     ({"revertResize": None}, "ACTIVE"),
@@ -75,4 +74,4 @@ def process_of(cloud: TestCloud, host: str, server_id: str) -> int | None:
     """The number of the guest's process there, if it has one."""
     folder = cloud.embedded.settings.state_dir / "hosts" / host / "qemu" / "guests" / server_id
     note = Path(folder, "process.json")
-    return msgspec.json.decode(note.read_bytes(), type=dict[str, Any])["pid"] if note.exists() else None
+    return msgspec.json.decode(note.read_bytes(), type=JsonObject)["pid"] if note.exists() else None

@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -136,7 +135,7 @@ def test_what_cannot_be_is_refused_with_its_reason(rig: Rig, image: Image, tmp_p
         forged = tmp_path / "forged.qcow2"
         forged.write_bytes(b"x" * image.size_bytes)
         rig.images.give("1" * 128, forged)
-        wrongs: dict[str, dict[str, Any]] = {
+        wrongs: dict[str, dict[str, object]] = {
             "NO_NETWORKS": {"nics": (Nic(port_id="p", network_id="n", mac="02:00:00:00:00:01"),)},
             "IMAGE_CHECKSUM": {"image": msgspec.structs.replace(image, sha512="1" * 128)},
             "IMAGE_FORMAT": {"image": msgspec.structs.replace(image, disk_format="vmdk")},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from cumulet.testing import JsonObject
+
 from .table import Scene
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 def net(scene: Scene, cidr: str = "10.9.0.0/24", *, external: bool = False) -> tuple[str, str]:
-    attributes: dict[str, Any] = {"name": "n", "router:external": external}
+    attributes: JsonObject = {"name": "n", "router:external": external}
     network = scene.made("network", **attributes)["id"]
     version = 6 if ":" in cidr else 4
     return network, scene.made("subnet", network_id=network, ip_version=version, cidr=cidr)["id"]

@@ -46,10 +46,10 @@ def record(seen: set[Place]) -> None:
             cls.__new__ = _noting(cls.__new__, seen)  # type: ignore[method-assign]
 
 
-def _noting(new: Callable[..., Any], seen: set[Place]) -> Callable[..., Any]:
+def _noting(new: Callable[..., object], seen: set[Place]) -> Callable[..., Any]:
     prefix = f"{ROOT}/"
 
-    def noting(cls: type[BaseException], *args: Any, **kwargs: Any) -> Any:
+    def noting(cls: type[BaseException], *args: object, **kwargs: object) -> Any:
         frame = sys._getframe(1)
         file = frame.f_code.co_filename
         if file.startswith(prefix):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cumulet.testing import Answer, Client, TestCloud
+from cumulet.testing import Answer, Client, JsonObject, TestCloud
 
 Ask = Callable[["Scene"], Answer]
 
@@ -24,17 +24,17 @@ class Scene:
     def new_name(self) -> str:
         return f"n-{self.cloud.clock.uuid()}"
 
-    def network(self, method: str, path: str, body: Any = None, *, who: Client | None = None) -> Answer:
+    def network(self, method: str, path: str, body: object = None, *, who: Client | None = None) -> Answer:
         return (who or self.admin).request(method, f"/network/v2.0{path}", body)
 
-    def identity(self, method: str, path: str, body: Any = None, *, who: Client | None = None) -> Answer:
+    def identity(self, method: str, path: str, body: object = None, *, who: Client | None = None) -> Answer:
         return (who or self.admin).request(method, f"/identity/v3{path}", body)
 
-    def made(self, kind: str, path: str = "", **attributes: Any) -> dict[str, Any]:
+    def made(self, kind: str, path: str = "", **attributes: object) -> JsonObject:
         """A resource of Network."""
         answer = self.network("POST", path or f"/{kind.replace('_', '-')}s", {kind: attributes})
         assert answer.status == 201, answer.text
-        found: dict[str, Any] = answer[kind]
+        found: dict[str, object] = answer[kind]
         return found
 
 

@@ -27,7 +27,7 @@ def flavor(scene: Scene, **amounts: int) -> str:
     return made
 
 
-def image(scene: Scene, **values: Any) -> str:
+def image(scene: Scene, **values: object) -> str:
     """One that a server can be made from, with requirements of its own."""
     body = {"name": "i", "disk_format": "raw", "container_format": "bare", "visibility": "public", **values}
     answer = scene.admin.request("POST", "/image/v2/images", body)
@@ -44,14 +44,14 @@ def tiny(scene: Scene) -> str:
     return found
 
 
-def asked(scene: Scene, who: Client | None = None, **values: Any) -> Answer:
+def asked(scene: Scene, who: Client | None = None, **values: object) -> Answer:
     server = {"name": "s", "networks": "none", **values}
     server.setdefault("imageRef", tiny(scene))
     server.setdefault("flavorRef", flavor(scene))
     return (who or scene.admin).compute("POST", "/servers", {"server": server})
 
 
-def server(scene: Scene, who: Client | None = None, **values: Any) -> str:
+def server(scene: Scene, who: Client | None = None, **values: object) -> str:
     answer = asked(scene, who, **values)
     assert answer.status == 202, answer.text
     scene.cloud.idle()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Any
 from unittest import mock
 
 import msgspec
@@ -16,7 +15,7 @@ from cumulet.compute.store import hosts
 from cumulet.compute.wiring import require_wiring_hosts
 from cumulet.db.engine import Tx
 from cumulet.errors import NotYet
-from cumulet.testing import Answer, Client
+from cumulet.testing import Answer, Client, JsonObject
 from tests.links import silent
 
 from .table import Refusal, Scene, table
@@ -27,7 +26,7 @@ ZONE = "second"
 """Of host2, from before it had servers."""
 
 
-def old(scene: Scene, path: str, body: Any, who: Client | None = None) -> Answer:
+def old(scene: Scene, path: str, body: object, who: Client | None = None) -> Answer:
     return (who or scene.admin).compute("POST", path, body, version="2.35")
 
 
@@ -41,9 +40,9 @@ def network(scene: Scene, *versions: int) -> str:
 
 def external(scene: Scene, name: str, cidr: str) -> None:
     """A pool of one address."""
-    attributes: dict[str, Any] = {"name": name, "router:external": True}
+    attributes: JsonObject = {"name": name, "router:external": True}
     first = str(ip_network(cidr)[2])
-    subnet: dict[str, Any] = {"ip_version": 4, "cidr": cidr, "allocation_pools": [{"start": first, "end": first}]}
+    subnet: JsonObject = {"ip_version": 4, "cidr": cidr, "allocation_pools": [{"start": first, "end": first}]}
     scene.made("subnet", network_id=scene.made("network", **attributes)["id"], enable_dhcp=False, **subnet)
 
 
@@ -137,7 +136,7 @@ def a_floating_ip_of_one_of_two_pools(scene: Scene) -> Answer:
 def a_server_on_a_network_without_a_free_address(scene: Scene) -> Answer:
     made = network(scene)
     pools = [{"start": "10.9.0.2", "end": "10.9.0.2"}]
-    subnet: dict[str, Any] = {"network_id": made, "ip_version": 4, "cidr": "10.9.0.0/24", "allocation_pools": pools}
+    subnet: JsonObject = {"network_id": made, "ip_version": 4, "cidr": "10.9.0.0/24", "allocation_pools": pools}
     scene.made("subnet", enable_dhcp=False, **subnet)
     scene.made("port", network_id=made)
     body = {"name": "s", "imageRef": tiny(scene), "flavorRef": flavor(scene), "networks": [{"uuid": made}]}

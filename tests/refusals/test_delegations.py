@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ UNKNOWN = "0" * 32
 # -- credentials
 
 
-def kept(scene: Scene, blob: object, kind: str = "ec2", **attributes: Any) -> Answer:
+def kept(scene: Scene, blob: object, kind: str = "ec2", **attributes: object) -> Answer:
     who = scene.member
     text = blob if isinstance(blob, str) else json.dumps(blob)
     body = {"type": kind, "blob": text, "user_id": who.user_id, "project_id": who.project_id, **attributes}
@@ -91,7 +92,7 @@ def signed(scene: Scene, made: dict[str, str] | None = None) -> Signer:
     return Signer(scene.cloud.clock.now_us(), made["access"], made["secret"])
 
 
-def entered(scene: Scene, content: dict[str, Any], path: str = "/ec2tokens") -> Answer:
+def entered(scene: Scene, content: Mapping[str, object], path: str = "/ec2tokens") -> Answer:
     return scene.identity("POST", path, {"credentials": content})
 
 
@@ -149,7 +150,7 @@ def signed_text_of_another_form(scene: Scene) -> Answer:
 # -- application credentials
 
 
-def credential(scene: Scene, who: Client | None = None, **attributes: Any) -> Answer:
+def credential(scene: Scene, who: Client | None = None, **attributes: object) -> Answer:
     who = who or scene.member
     body = {"name": scene.new_name(), **attributes}
     path = f"/users/{who.user_id}/application_credentials"
@@ -200,7 +201,7 @@ def one_without_a_project(scene: Scene) -> Answer:
 # -- trusts
 
 
-def trust(scene: Scene, who: Client | None = None, **attributes: Any) -> Answer:
+def trust(scene: Scene, who: Client | None = None, **attributes: object) -> Answer:
     who = who or scene.member
     body = {
         "trustor_user_id": who.user_id,

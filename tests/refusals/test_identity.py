@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from cumulet.testing import Answer
+from cumulet.testing import Answer, JsonObject
 
 from .table import Refusal, Scene, table
 
 REFUSALS, refused = table()
 
 
-def made(scene: Scene, kind: str, **attributes: Any) -> dict[str, Any]:
+def made(scene: Scene, kind: str, **attributes: object) -> JsonObject:
     answer = scene.identity("POST", f"/{kind}s", {kind: {"name": scene.new_name(), **attributes}})
     assert answer.status == 201, answer.text
-    found: dict[str, Any] = answer[kind]
+    found: dict[str, object] = answer[kind]
     return found
 
 
@@ -165,12 +163,12 @@ def service(scene: Scene) -> str:
     return found
 
 
-def registered(scene: Scene, **attributes: Any) -> Answer:
+def registered(scene: Scene, **attributes: object) -> Answer:
     body = {"service_id": service(scene), "resource_name": scene.new_name(), "default_limit": 1, **attributes}
     return scene.identity("POST", "/registered_limits", {"registered_limits": [body]})
 
 
-def limit(scene: Scene, **attributes: Any) -> Answer:
+def limit(scene: Scene, **attributes: object) -> Answer:
     body = {"service_id": service(scene), "resource_name": "anything", "resource_limit": 1, **attributes}
     return scene.identity("POST", "/limits", {"limits": [body]})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from cumulet.image import attributes
 from cumulet.image.files import image_folder
 from cumulet.image.store import images
 from cumulet.placement import allocations
-from cumulet.testing import Answer
+from cumulet.testing import Answer, JsonObject
 
 from .table import Refusal, Scene, table
 from .test_compute import server
@@ -22,7 +22,7 @@ from .test_compute import server
 REFUSALS, refused = table()
 
 
-def image(scene: Scene, content: bytes | None = b"content", **values: Any) -> str:
+def image(scene: Scene, content: bytes | None = b"content", **values: object) -> str:
     body = {"name": "i", "disk_format": "raw", "container_format": "bare", **values}
     answer = scene.admin.request("POST", "/image/v2/images", body)
     assert answer.status == 201, answer.text
@@ -37,7 +37,7 @@ def upload(scene: Scene, image_id: str, content: bytes, **headers: str) -> Answe
     return scene.admin.request("PUT", f"/image/v2/images/{image_id}/file", headers=headers, content=content)
 
 
-def changed(scene: Scene, image_id: str, change: dict[str, Any], dialect: str = "2.1") -> Answer:
+def changed(scene: Scene, image_id: str, change: Mapping[str, object], dialect: str = "2.1") -> Answer:
     headers = {"Content-Type": f"application/openstack-images-v{dialect}-json-patch"}
     content = json.dumps([change]).encode()
     return scene.admin.request("PATCH", f"/image/v2/images/{image_id}", headers=headers, content=content)
@@ -88,7 +88,7 @@ def a_property_of_its_own_added(scene: Scene) -> Answer:
 # -- Placement
 
 
-def place(scene: Scene, method: str, path: str, body: Any = None, version: str = "1.39") -> Answer:
+def place(scene: Scene, method: str, path: str, body: object = None, version: str = "1.39") -> Answer:
     headers = {"OpenStack-API-Version": f"placement {version}"}
     return scene.admin.request(method, f"/placement{path}", body, headers=headers)
 
@@ -96,7 +96,7 @@ def place(scene: Scene, method: str, path: str, body: Any = None, version: str =
 @refused(400, "given twice")
 def one_consumer_in_two_spellings(scene: Scene) -> Answer:
     consumer = scene.cloud.clock.uuid()
-    nothing: dict[str, Any] = {"allocations": {}, "project_id": "p", "user_id": "u", "consumer_generation": None}
+    nothing: dict[str, object] = {"allocations": {}, "project_id": "p", "user_id": "u", "consumer_generation": None}
     both = {name: {**nothing, "consumer_type": "INSTANCE"} for name in (consumer, consumer.upper())}
     return place(scene, "POST", "/allocations", both)
 
@@ -126,7 +126,7 @@ def several_aggregates_without_a_word(scene: Scene) -> Answer:
         ({"image_project_quota_gib": 1}, 2**30, "exceed its storage quota"),
     ],
 )
-def test_a_project_at_its_limit_makes_no_image_of_a_server(settings: dict[str, Any], size: int, words: str) -> None:
+def test_a_project_at_its_limit_makes_no_image_of_a_server(settings: JsonObject, size: int, words: str) -> None:
     with cumulet.testing.cloud(hosts=1, **settings) as cloud:
         member = cloud.persona("member")
         made = server(Scene(cloud), member)

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from cumulet.network import address_groups, default_rules, limits, metering_rules
-from cumulet.testing import Answer
+from cumulet.testing import Answer, JsonObject
 
 from .network_scene import UNKNOWN, net, router, without_quotas
 from .table import Refusal, Scene, table
@@ -326,7 +326,7 @@ def a_pool_of_both_versions(scene: Scene) -> Answer:
 
 @refused(409, "is in use")
 def a_segment_that_another_network_has(scene: Scene) -> Answer:
-    segment: dict[str, Any] = {"provider:network_type": "vxlan", "provider:segmentation_id": 77_777}
+    segment: JsonObject = {"provider:network_type": "vxlan", "provider:segmentation_id": 77_777}
     scene.made("network", **segment)
     return scene.network("POST", "/networks", {"network": segment})
 

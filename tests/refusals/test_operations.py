@@ -28,27 +28,27 @@ from tests.api.test_live_migration import create_pair, host_of, image_and_flavor
 from tests.links import Way, instead
 
 
-def bent(answers: Callable[[m.Message[Any]], Any]) -> Callable[[Link], Way]:
+def bent(answers: Callable[[m.Message[object]], object]) -> Callable[[Link], Way]:
     """A way on which some messages are answered otherwise; where `answers` says nothing, by the host."""
 
     class Bent(Way):
-        async def send(self, message: m.Message[Any]) -> Any:
+        async def send(self, message: m.Message[object]) -> object:
             answer = answers(message)
             return await super().send(message) if answer is None else answer
 
     return Bent
 
 
-def lost(message: m.Message[Any]) -> Any:
+def lost(message: m.Message[object]) -> Any:
     return GuestState.ABSENT if isinstance(message, m.Observe) else None
 
 
-def cannot_stop(message: m.Message[Any]) -> Any:
+def cannot_stop(message: m.Message[object]) -> Any:
     if isinstance(message, m.Stop):
         raise m.VerbFailed("its hypervisor does not answer")
 
 
-def wires_nothing(message: m.Message[Any]) -> Any:
+def wires_nothing(message: m.Message[object]) -> Any:
     return InForce(revision=message.wiring.revision) if isinstance(message, m.ApplyWiring) else None
 
 
@@ -107,7 +107,7 @@ def test_what_is_to_be_rescued_with_an_image_that_is_gone_runs_on(cloud: TestClo
     image = admin.server(server)["image"]["id"]
 
     class Deleting(Way):
-        async def send(self, message: m.Message[Any]) -> Any:
+        async def send(self, message: m.Message[object]) -> object:
             if isinstance(message, m.Stop):
                 await cloud.embedded.db.write_async(lambda tx: store.delete(tx, image, 1))
             return await super().send(message)
@@ -161,7 +161,7 @@ def test_a_host_that_has_no_rules_for_a_port_gets_no_guest(cloud: TestCloud, adm
 # -- records
 
 
-def unchanged(cloud: TestCloud, server_id: str, refused: type[Exception], change: Callable[[Tx], Any]) -> Exception:
+def unchanged(cloud: TestCloud, server_id: str, refused: type[Exception], change: Callable[[Tx], object]) -> Exception:
     """`change` is refused, and the server is as before."""
     before = cloud.embedded.db.read(lambda tx: get_server(tx, server_id))
     with pytest.raises(refused) as caught:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import cumulet.testing
-from cumulet.testing import TestCloud
+from cumulet.testing import JsonObject, TestCloud
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from cumulet.testing import TestCloud
         ({"saga": "live-migration", "step": "copy_memory", "host": "host3"}, "host1, host2"),
     ],
 )
-def test_a_fault_of_nothing_is_refused(cloud: TestCloud, names: dict[str, Any], known: str) -> None:
+def test_a_fault_of_nothing_is_refused(cloud: TestCloud, names: JsonObject, known: str) -> None:
     with pytest.raises(ValueError, match=known):
         cloud.faults.fail(**names)
 
@@ -85,7 +85,7 @@ def test_a_cloud_has_a_number_of_hosts(hosts: Any, error: type[Exception]) -> No
         ({"host": 2}, "host"),
     ],
 )
-def test_an_argument_that_cannot_be_is_named(argument: dict[str, Any], named: str) -> None:
+def test_an_argument_that_cannot_be_is_named(argument: JsonObject, named: str) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"\b{named}\b"), cumulet.testing.cloud(**argument):
         pass
 
@@ -138,11 +138,12 @@ def test_a_persona_is_named_in_text(cloud: TestCloud, name: Any) -> None:
         ({"roles": ("member", "")}, "no role"),
     ],
 )
-def test_a_user_that_cannot_be_is_not_made(cloud: TestCloud, user: dict[str, Any], named: str) -> None:
+def test_a_user_that_cannot_be_is_not_made(cloud: TestCloud, user: JsonObject, named: str) -> None:
+    good: JsonObject = {"name": "ann", "project": "own", "roles": ("member",)}
     admin = cloud.persona("admin")
     before = admin.request("GET", "/identity/v3/users").text
     with pytest.raises((TypeError, ValueError), match=named):
-        cloud.user(**{"name": "ann", "project": "own", "roles": ("member",)} | user)
+        cloud.user(**(good | user))
     assert admin.request("GET", "/identity/v3/users").text == before
 
 

@@ -68,7 +68,7 @@ class Client:
         self,
         method: str,
         path: str,
-        body: Any = None,
+        body: object = None,
         *,
         raw: bytes | None = None,
         token: str | None = "",

@@ -197,7 +197,7 @@ def test_an_action_of_another_version_is_404(client: Client) -> None:
 
 
 @pytest.mark.parametrize("value", [None, {}])
-def test_an_action_without_content_takes_null_and_an_empty_object(client: Client, value: Any) -> None:
+def test_an_action_without_content_takes_null_and_an_empty_object(client: Client, value: object) -> None:
     answer = send(client, "POST", ACTION, {"poke": value})
     assert (answer.status, answer.body) == (200, b"")
 
@@ -280,7 +280,7 @@ def test_no_content_has_no_body(client: Client) -> None:
          "1.0 is not of type 'integer'"),
     ],
 )  # fmt: skip
-def test_an_envelope_is_checked(client: Client, body: Any, message: str) -> None:
+def test_an_envelope_is_checked(client: Client, body: object, message: str) -> None:
     answer = send(client, "POST", W, body)
     assert (answer.status, answer.message) == (400, message)
 
@@ -455,7 +455,7 @@ def test_a_client_that_goes_away_has_sent_no_body() -> None:
     """A body that arrives in part changes nothing."""
 
     async def story() -> None:
-        messages: list[dict[str, Any]] = [
+        messages: list[dict[str, object]] = [
             {"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"},
         ]  # fmt: skip
 

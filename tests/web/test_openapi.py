@@ -19,7 +19,7 @@ def services() -> list[Any]:
     return list(SERVICES)
 
 
-def references(node: Any) -> list[str]:
+def references(node: object) -> list[str]:
     if isinstance(node, dict):
         own = [node["$ref"]] if "$ref" in node else []
         return own + [ref for value in node.values() for ref in references(value)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -89,7 +89,7 @@ class _EnforcerWithoutFiles(oslo.Enforcer):
         """The rules are set by hand."""
 
 
-def oslo_says(check: str, scope: tuple[Scope, ...], caller: Caller, facts: dict[str, Any]) -> bool:
+def oslo_says(check: str, scope: tuple[Scope, ...], caller: Caller, facts: Mapping[str, object]) -> bool:
     enforcer = _EnforcerWithoutFiles(cfg.ConfigOpts(), use_conf=False)
     rules = {name: oslo.RuleDefault(name, text) for name, text in BASES.items()}
     rules["it"] = oslo.RuleDefault("it", check, scope_types=list(scope) or None)
@@ -103,7 +103,7 @@ def oslo_says(check: str, scope: tuple[Scope, ...], caller: Caller, facts: dict[
 @settings(max_examples=400, deadline=None)
 @given(check_strings(), SCOPES, callers(), FACTS)
 def test_verdicts_equal_those_of_oslo_policy(
-    check: str, scope: tuple[Scope, ...], caller: Caller, facts: dict[str, Any]
+    check: str, scope: tuple[Scope, ...], caller: Caller, facts: Mapping[str, object]
 ) -> None:
     rules = [declared(name, text, base=True) for name, text in BASES.items()]
     policy = Policy.compile([*rules, declared("it", check, scope)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,11 +24,11 @@ def service(listed: Path | None = None) -> Service:
     )
 
 
-def handler(call: Any) -> None:
+def handler(call: object) -> None:
     """Do nothing."""
 
 
-async def streaming(call: Any) -> None:
+async def streaming(call: object) -> None:
     """Do nothing."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -79,7 +80,7 @@ AUTO = {"host": "h", "block_migration": "auto"}
         ("2.30", {"host": "h", "block_migration": 1}, False),
     ],
 )
-def test_os_migrate_live_through_its_history(version: str, body: dict[str, Any], accepted: bool) -> None:
+def test_os_migrate_live_through_its_history(version: str, body: Mapping[str, object], accepted: bool) -> None:
     if accepted:
         assert read(MigrateLive, body, version).host == body["host"]
     else:
@@ -174,7 +175,7 @@ class Everything(Body):
     metadata: dict[Annotated[str, Json({"pattern": "^[a-z]{1,4}$"})], Annotated[str, Json({"maxLength": 3})]] | None = (
         None
     )
-    anything: Any = None
+    anything: object = None
     part: Part | Unset = UNSET
     networks: list[Part] | Literal["auto", "none"] | Unset = UNSET
     disk_config: Annotated[str | None, Key("OS-DCF:diskConfig")] = None

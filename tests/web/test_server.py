@@ -9,7 +9,6 @@ import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cumulet.testing import JsonObject
 from cumulet.web import bodies
 from cumulet.web import server as listener
 from cumulet.web.app import App
@@ -238,7 +238,7 @@ def test_garbage_is_400_and_closes(cloud: Cloud, certificate: tuple[Path, Path])
 def test_keystoneauth_discovers_every_service_behind_its_path(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
     from keystoneauth1 import discover, session
 
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
         def ask() -> None:

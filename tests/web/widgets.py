@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cumulet.compute.dialect import ComputeDialect
 from cumulet.errors import Conflict, NotFound, OverQuota
 from cumulet.network.dialect import NetworkDialect
+from cumulet.testing import JsonObject
 from cumulet.web.operation import Call, Microversion, Reply, Rule, Service
 from cumulet.web.policy import base_rule, rule
 from cumulet.web.schema import Anything, Body, Empty, Json, LooseBool, Query, Since, Until
@@ -51,7 +52,7 @@ class Widget:
     user_id: str = "user-1"
 
 
-def widget_in_sight(call: Call[Any, Any]) -> Widget:
+def widget_in_sight(call: Call[object, object]) -> Widget:
     name = call.path["widget_id"]
     if name != "w1" or not (call.caller.is_admin or call.caller.project_id == OWN_PROJECT):
         raise NotFound(f"Widget {name} could not be found.")
@@ -76,7 +77,7 @@ class ListWidgets(Query, closed_since="2.75"):
 
 
 @WIDGETS.operation("GET", "/widgets", rules=(Rule(SHOW),), query=ListWidgets)
-def list_widgets(call: Call[None, None]) -> dict[str, Any]:
+def list_widgets(call: Call[None, None]) -> JsonObject:
     """List widgets."""
     return {"widgets": [], "limit": call.asked(ListWidgets).limit}
 
@@ -90,19 +91,19 @@ def create_widget(call: Call[None, NewWidget]) -> Reply:
 
 
 @WIDGETS.operation("GET", "/widgets/detail", rules=(Rule(SHOW),))
-def detail_widgets(call: Call[None, None]) -> dict[str, Any]:
+def detail_widgets(call: Call[None, None]) -> JsonObject:
     """List widgets with details."""
     return {"widgets": ["detail"]}
 
 
 @WIDGETS.operation("GET", "/widgets/{widget_id}", rules=(Rule(SHOW),), target=widget_in_sight, until="2.50")
-def show_widget(call: Call[Widget, None]) -> dict[str, Any]:
+def show_widget(call: Call[Widget, None]) -> JsonObject:
     """Show a widget."""
     return {"widget": {"id": call.target.id, "shape": "old"}}
 
 
 @WIDGETS.operation("GET", "/widgets/{widget_id}", rules=(Rule(SHOW),), target=widget_in_sight, since="2.51")
-def show_widget_newer(call: Call[Widget, None]) -> dict[str, Any]:
+def show_widget_newer(call: Call[Widget, None]) -> JsonObject:
     """Show a widget."""
     return {"widget": {"id": call.target.id, "shape": "new", "host": call.authorise(MOVE_HOST, None)}}
 
@@ -148,7 +149,7 @@ def poke_widget(call: Call[Widget, Empty]) -> None:
     body=Anything,
     success=202,
 )
-async def late_widget(call: Call[Widget, Anything]) -> dict[str, Any]:
+async def late_widget(call: Call[Widget, Anything]) -> JsonObject:
     """An action of later microversions, on the event loop."""
     return {"target": call.target.id, "transaction": call.tx is not None}
 
@@ -187,19 +188,19 @@ async def get_large_file(call: Call[None, None]) -> Reply:
 
 
 @WIDGETS.operation("GET", "/front", public=True)
-def front(call: Call[None, None]) -> dict[str, Any]:
+def front(call: Call[None, None]) -> JsonObject:
     """What everybody may see."""
     return {"user": call.caller.user_id, "client": call.client, "agent": call.headers.get("User-Agent")}
 
 
 @PIPES.operation("GET", "/pipes", rules=())
-def list_pipes(call: Call[None, None]) -> dict[str, Any]:
+def list_pipes(call: Call[None, None]) -> JsonObject:
     """List pipes."""
     return {"pipes": [call.caller.project_id]}
 
 
 @PIPES.operation("POST", "/pipes", rules=(Rule(PIPE),), body=NewWidget, body_key="pipe", success=201)
-def create_pipe(call: Call[None, NewWidget]) -> dict[str, Any]:
+def create_pipe(call: Call[None, NewWidget]) -> JsonObject:
     """Create a pipe."""
     if call.body.name == "one too many":
         raise OverQuota("Quota exceeded for resources: ['pipe'].")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from importlib.metadata import version as version_of
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -111,7 +111,7 @@ class Agent:
         except TimeoutError:
             raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
 
-    def _admit(self, command: m.Command[Any]) -> None:
+    def _admit(self, command: m.Command[object]) -> None:
         """Refuse a command that is out of date: of an earlier generation, or of an earlier step of the same one.
 
         Without a valid lease, also refuse every command that needs one.

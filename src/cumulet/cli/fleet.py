@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-OptionsT = Callable[..., Any]
+OptionsT = Callable[..., object]
 
 
 def _shared(command: OptionsT) -> OptionsT:
@@ -99,7 +99,7 @@ def conductor(
     bus: str | None,
     health: Listen | None,
     config: Path | None,
-    sets: tuple[tuple[str, Any], ...],
+    sets: tuple[tuple[str, object], ...],
 ) -> None:
     """Carry the long operations of a cloud, and look after its hosts while this one leads."""
     from cumulet.processes.roles import conductor_alone

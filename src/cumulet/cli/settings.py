@@ -23,7 +23,7 @@ WIDTH = 118
     help=f"The file that `cumulet up` would be given.  [default: {DEFAULT_FILE}, if there is one]",
 )
 @click.option("--set", "sets", type=SettingType(), multiple=True, help="As of `cumulet up`.")
-def settings(config: Path | None, sets: tuple[tuple[str, Any], ...]) -> None:
+def settings(config: Path | None, sets: tuple[tuple[str, object], ...]) -> None:
     """Show every setting: what it means, its default, its value where one is set, and where that was.
 
     The output is itself a configuration file, with what is not set commented out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def _hosts(admin: Persona, said: dict[str, Any]) -> tuple[Table, int]:
     return rows, sum(service["state"] != "up" for service in services)
 
 
-def _agent(said: dict[str, Any]) -> tuple[str, str]:
+def _agent(said: Mapping[str, object]) -> tuple[str, str]:
     """The agent's version, and the lease after which its guests end when it is silent."""
     agent = f"{said['version']}, protocol {said['protocol']}" if said.get("version") else ""
     seconds = said.get("lease_seconds")

@@ -223,7 +223,7 @@ def up(
     policy_file: Path | None,
     host_networks: tuple[tuple[str, HostNetwork], ...],
     public_interface: str | None,
-    settings: tuple[tuple[str, Any], ...],
+    settings: tuple[tuple[str, object], ...],
     config: Path | None,
     simulated_speed: float | None,
 ) -> None:

@@ -26,7 +26,7 @@ DELETE = rule("os_compute_api:os-flavor-manage:delete", ADMIN)
 SHOW_EXTRA_SPECS = rule("os_compute_api:os-flavor-extra-specs:index", READER)
 
 LARGEST_FLOAT = 3.40282e38
-_SORT_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
+_SORT_COLUMNS: dict[str, sa.ColumnElement[object]] = {
     "created_at": flavors.c.created_at_us, "description": sa.func.coalesce(flavors.c.description, ""),
     "disabled": flavors.c.disabled,
     "ephemeral_gb": flavors.c.ephemeral_gib, "flavorid": flavors.c.flavor_id, "id": flavors.c.id,

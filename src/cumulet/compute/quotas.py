@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -43,7 +42,7 @@ _USED_BY_PROJECT = sa.select(
 _USED_BY_USER = _USED_BY_PROJECT.where(servers.c.user_id == sa.bindparam("of_user"))
 
 
-def _more(flavor: sa.ColumnElement[Any], amount: str) -> sa.ColumnElement[int]:
+def _more(flavor: sa.ColumnElement[object], amount: str) -> sa.ColumnElement[int]:
     """How much more of `amount` this flavor has than its server's."""
     more = flavor[amount].as_integer() - servers.c.flavor[amount].as_integer()
     return sa.func.coalesce(sa.func.sum(sa.case((more > 0, more), else_=0)), 0)

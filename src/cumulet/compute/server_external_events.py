@@ -17,18 +17,21 @@ from cumulet.web.schema import UNSET, Body, Json, Unset, Versions
 
 CREATE = rule("os_compute_api:os-server-external-events:create", SERVICE)
 
-Network = Json({"enum": ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]})
-Extended = Json({"enum": [*Network.keywords["enum"], "volume-extended"]})
-Power = Json({"enum": [*Extended.keywords["enum"], "power-update"]})
-Bound = Json({"enum": [*Power.keywords["enum"], "accelerator-request-bound"]})
-Reimaged = Json({"enum": [*Bound.keywords["enum"], "volume-reimaged"]})
-Name = Annotated[
-    str,
-    Versions(
-        ("2.1", Annotated[str, Network]), ("2.51", Annotated[str, Extended]), ("2.76", Annotated[str, Power]),
-        ("2.82", Annotated[str, Bound]), ("2.93", Annotated[str, Reimaged]),
-    ),
-]  # fmt: skip
+_NETWORK = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
+_LATER = {
+    "2.51": "volume-extended",
+    "2.76": "power-update",
+    "2.82": "accelerator-request-bound",
+    "2.93": "volume-reimaged",
+}
+"""Names of events beside those of networks, each from a microversion on."""
+
+
+def _names_at(version: str) -> Json:
+    return Json({"enum": [*_NETWORK, *(name for since, name in _LATER.items() if since <= version)]})
+
+
+Name = Annotated[str, Versions(*((version, Annotated[str, _names_at(version)]) for version in ("2.1", *_LATER)))]
 _TAGGED = frozenset({"volume-extended", "power-update", "accelerator-request-bound"})
 _NEEDING_VOLUMES = frozenset({"volume-extended", "volume-reimaged", "accelerator-request-bound"})
 

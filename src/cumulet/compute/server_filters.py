@@ -374,7 +374,7 @@ def _moment_text(moment: int | None) -> str:
 # -- order and pages
 
 
-def _no_null(column: Any, stand_in: object) -> Any:
+def _no_null(column: object, stand_in: object) -> Any:
     return sa.func.coalesce(column, stand_in)
 
 

@@ -116,7 +116,7 @@ class Statements:
         self._dialect = dialect
         self._known: dict[tuple[Executable, tuple[str, ...]], Prepared | WithLists | None] = {}
 
-    def prepared(self, statement: Executable, values: Mapping[str, Any]) -> Prepared | None:
+    def prepared(self, statement: Executable, values: Mapping[str, object]) -> Prepared | None:
         """The statement, ready to be run with values of these names; None where it must take SQLAlchemy's way."""
         key = (statement, tuple(values))
         try:

@@ -88,7 +88,7 @@ class Tx:
         """What transactions of this process leave to each other: a few things, each under a name of its own."""
         self.touched: set[str | int] = set()
         self._statements = statements
-        self._driver: Any = None if statements is None else connection.connection.dbapi_connection
+        self._driver: object = None if statements is None else connection.connection.dbapi_connection
         self._after_commit: list[Callable[[], None]] = []
         self._watches = watches
         self._writer = writer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import eq, ge, gt, le, lt, ne
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from sqlalchemy import Boolean, ColumnElement, Table, false, func, literal, tuple_
@@ -33,7 +33,7 @@ ShortName = Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": r"[
 class On(msgspec.Struct, frozen=True):
     """The column that an attribute of a query class filters by."""
 
-    column: ColumnElement[Any]
+    column: ColumnElement[object]
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -76,11 +76,11 @@ def _filters(query: type) -> Mapping[str, On | Never | Compared]:
     return found
 
 
-def _exact(column: ColumnElement[Any], value: str) -> ColumnElement[bool]:
+def _exact(column: ColumnElement[object], value: str) -> ColumnElement[bool]:
     return column.is_(is_true(value)) if isinstance(column.type, Boolean) else column == value
 
 
-def _inexact(column: ColumnElement[Any], comparison: str, value: str) -> ColumnElement[bool] | None:
+def _inexact(column: ColumnElement[object], comparison: str, value: str) -> ColumnElement[bool] | None:
     """A comparison with a part of a text; None for an unknown one. LIKE would differ in case between databases."""
     if comparison.startswith("i"):
         column, comparison, value = func.lower(column), comparison[1:], value.lower()

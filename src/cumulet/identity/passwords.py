@@ -97,5 +97,5 @@ def _work(queue: FairQueue) -> None:
     serve(queue, _run)
 
 
-def _run(work: Callable[[Any], Any]) -> Any:
+def _run(work: Callable[[object], object]) -> Any:
     return work(None)

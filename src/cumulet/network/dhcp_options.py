@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 import sqlalchemy as sa
 
@@ -34,7 +34,7 @@ DhcpOptions = Annotated[list[DhcpOption], Json({"maxItems": MAX_OPTIONS})]
 Wanted = dict[tuple[str, int], str | None]
 
 
-def wanted_of(given: Any) -> Wanted:
+def wanted_of(given: object) -> Wanted:
     """The values by option name and IP version. None: the option is to be removed."""
     options: Sequence[DhcpOption] = either(given, None) or []
     wanted: Wanted = {}

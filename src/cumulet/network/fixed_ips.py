@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from cumulet.errors import BadRequest
 from cumulet.network import bodies, resource
@@ -27,7 +27,7 @@ class WantedIp(Body):
 FixedIps = Annotated[list[WantedIp], Json({"maxItems": MAX_FIXED_IPS})]
 
 
-def wanted_of(call: Call[object, object], given: Any) -> list[FixedIp] | None:
+def wanted_of(call: Call[object, object], given: object) -> list[FixedIp] | None:
     """The wanted addresses; None if absent. 404 for a subnet that the caller does not see."""
     if not isinstance(given, list):
         return None

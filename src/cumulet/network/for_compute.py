@@ -316,12 +316,12 @@ _GROUPS = (
 _ANY = sa.select(ports.c.id).where(ports.c.server_id == sa.bindparam("of_server_id")).limit(1)
 
 
-def any_port_of(server_id: sa.ColumnElement[Any]) -> sa.Exists:
+def any_port_of(server_id: sa.ColumnElement[object]) -> sa.Exists:
     """Whether a server has ports, for compute's own statements."""
     return sa.exists().where(ports.c.server_id == server_id)
 
 
-def bound_elsewhere(server_id: sa.ColumnElement[Any], host: sa.ColumnElement[Any]) -> sa.Exists:
+def bound_elsewhere(server_id: sa.ColumnElement[object], host: sa.ColumnElement[object]) -> sa.Exists:
     """Whether a port of a server has a binding that is not the active one to `host`, for compute's own statements."""
     return sa.exists().where(
         ports.c.server_id == server_id,

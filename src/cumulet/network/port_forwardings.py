@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
@@ -120,7 +120,7 @@ def _facts(call: Call[object, object]) -> View:
     return {"ext_parent:project_id": _floating(call).project_id}
 
 
-def _range(value: Any) -> str:
+def _range(value: object) -> str:
     """``80`` or ``80:90``, as text."""
     spelled = str(value)
     parts = spelled.split(":")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
-from typing import Any
 
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import addresses, refusals
@@ -123,7 +122,7 @@ def check_gateway_outside(pools: Sequence[dict[str, str]], gateway_ip: str) -> N
             )
 
 
-def nameservers_of(version: int, wanted: Any) -> list[str]:
+def nameservers_of(version: int, wanted: object) -> list[str]:
     servers: list[str] = either(wanted, None) or []
     if len(set(servers)) != len(servers):
         raise BadRequest("Invalid input for dns_nameservers. Reason: Duplicate nameserver.")
@@ -132,7 +131,7 @@ def nameservers_of(version: int, wanted: Any) -> list[str]:
     return servers
 
 
-def routes_of(version: int, wanted: Any) -> list[dict[str, str]]:
+def routes_of(version: int, wanted: object) -> list[dict[str, str]]:
     found = [{"destination": r.destination, "nexthop": r.nexthop} for r in either(wanted, None) or []]
     if len({tuple(route.items()) for route in found}) != len(found):
         raise BadRequest("Invalid input for host_routes. Reason: Duplicate hostroute.")

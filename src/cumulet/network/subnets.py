@@ -286,7 +286,7 @@ def _gateway(cidr: AddressRange, wanted: str | Unset | None) -> Address | None:
     return usual
 
 
-def _wanted_pools(cidr: AddressRange, wanted: Any) -> list[dict[str, str]]:
+def _wanted_pools(cidr: AddressRange, wanted: object) -> list[dict[str, str]]:
     pools: Sequence[Pool] = either(wanted, None) or []
     return subnet_checks.pools_of(cidr, [(pool.start, pool.end) for pool in pools])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid as uuids
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -21,7 +21,7 @@ UUID_KEY_PATTERN = "^[0-9a-fA-F-]{36}$"
 
 def fresh(
     call: Call[object, object],
-    body: Any,
+    body: object,
     *,
     modified_us: int | None = None,
     status: int | None = None,

@@ -20,15 +20,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cumulet.testing.client import Answer, Client
+    from cumulet.testing.client import Answer, Client, JsonObject
     from cumulet.testing.clock import AdvanceableClock
     from cumulet.testing.faults import Faults
     from cumulet.testing.fixtures import NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture
     from cumulet.testing.running import TestCloud, cloud
 
 __all__ = [
-    "AdvanceableClock", "Answer", "Client", "Faults", "NeutronFixture", "OSAPIFixture", "OpenStackApiException",
-    "PolicyFixture", "TestCloud", "cloud",
+    "AdvanceableClock", "Answer", "Client", "Faults", "JsonObject", "NeutronFixture", "OSAPIFixture",
+    "OpenStackApiException", "PolicyFixture", "TestCloud", "cloud",
 ]  # fmt: skip
 
 _MODULES = {
@@ -36,6 +36,7 @@ _MODULES = {
     "Answer": "client",
     "Client": "client",
     "Faults": "faults",
+    "JsonObject": "client",
     "NeutronFixture": "fixtures",
     "OSAPIFixture": "fixtures",
     "OpenStackApiException": "fixtures",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from cumulet.web.secret_names import SECRET_NAMES
+
+T = TypeVar("T")
+JsonObject = dict[str, Any]
+"""An object in an answer. Its keys are the API's: whoever looks into it says what must be there."""
 
 POLL_SECONDS = 0.01
 ENDED = "this cloud has ended with its `with` block: nothing can be asked of it any more"
@@ -49,7 +53,7 @@ class Client:
         self,
         method: str,
         path: str,
-        body: Any = None,
+        body: object = None,
         *,
         version: str | None = None,
         headers: dict[str, str] | None = None,
@@ -80,22 +84,22 @@ class Client:
         is_json = response.headers.get("content-type", "").startswith("application/json") and response.content
         return Answer(response.status_code, response.headers, response.text, response.json() if is_json else None)
 
-    def compute(self, method: str, path: str, body: Any = None, *, version: str | None = None) -> Answer:
+    def compute(self, method: str, path: str, body: object = None, *, version: str | None = None) -> Answer:
         """``compute("POST", "/servers", {...})``"""
         return self.request(method, f"/compute/v2.1{path}", body, version=version)
 
-    def action(self, server_id: str, action: dict[str, Any], *, version: str | None = None) -> Answer:
+    def action(self, server_id: str, action: Mapping[str, object], *, version: str | None = None) -> Answer:
         """``action(server_id, {"os-migrateLive": {...}})``"""
         return self.compute("POST", f"/servers/{server_id}/action", action, version=version)
 
-    def server(self, server_id: str, *, version: str | None = None) -> dict[str, Any]:
+    def server(self, server_id: str, *, version: str | None = None) -> JsonObject:
         """The server as this caller sees it."""
         answer = self.compute("GET", f"/servers/{server_id}", version=version)
         assert answer.status == 200, answer.text
-        found: dict[str, Any] = answer["server"]
+        found: JsonObject = answer["server"]
         return found
 
-    def wait(self, what: str, condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+    def wait(self, what: str, condition: Callable[[], T | None], *, seconds: float = 30.0) -> T:
         """Ask until `condition` answers something true; AssertionError names `what` when time is up."""
         until = time.monotonic() + seconds
         while True:
@@ -106,14 +110,13 @@ class Client:
                 raise AssertionError(f"waited {seconds:g} s in vain for {what}")
             time.sleep(POLL_SECONDS)
 
-    def wait_for_status(self, server_id: str, status: str, *, seconds: float = 30.0) -> dict[str, Any]:
+    def wait_for_status(self, server_id: str, status: str, *, seconds: float = 30.0) -> JsonObject:
         """Wait until the server has this status and no task."""
 
-        def reached() -> dict[str, Any] | None:
+        def reached() -> JsonObject | None:
             server = self.server(server_id)
             idle = server["OS-EXT-STS:task_state"] is None
             assert server["status"] != "ERROR" or status == "ERROR", server.get("fault")
             return server if server["status"] == status and idle else None
 
-        found: dict[str, Any] = self.wait(f"server {server_id} to be {status}", reached, seconds=seconds)
-        return found
+        return self.wait(f"server {server_id} to be {status}", reached, seconds=seconds)

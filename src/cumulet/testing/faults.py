@@ -53,7 +53,7 @@ class Faults:
     def clear(self) -> None:
         self._faults.clear()
 
-    async def before_step(self, saga: str, step: str, state: Any) -> None:
+    async def before_step(self, saga: str, step: str, state: object) -> None:
         """`conductor.runner.BeforeStep`."""
         for fault in self._faults:
             at = {getattr(state, name, None) for name in ("host", "source", "destination")}

@@ -15,7 +15,7 @@ from typing import Any
 import fixtures
 import yaml
 
-from cumulet.testing.client import Answer, Client
+from cumulet.testing.client import Answer, Client, JsonObject
 from cumulet.testing.running import TestCloud, cloud
 from cumulet.web.policy import RULES
 
@@ -98,17 +98,17 @@ class NeutronFixture(fixtures.Fixture):
             member, "subnet", {"network_id": self.network["id"], "cidr": "192.168.1.0/24", "ip_version": 4}
         )
 
-    def list_ports(self, persona: str = "member") -> list[dict[str, Any]]:
+    def list_ports(self, persona: str = "member") -> list[JsonObject]:
         """The ports this persona can see."""
-        ports: list[dict[str, Any]] = self.cloud.persona(persona).request("GET", "/network/v2.0/ports")["ports"]
+        ports: list[JsonObject] = self.cloud.persona(persona).request("GET", "/network/v2.0/ports")["ports"]
         return ports
 
 
-def _created(client: Client, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+def _created(client: Client, kind: str, values: Mapping[str, object]) -> JsonObject:
     answer = client.request("POST", f"/network/v2.0/{kind}s", {kind: values})
     if answer.status != 201:
         raise OpenStackApiException(answer)
-    made: dict[str, Any] = answer[kind]
+    made: JsonObject = answer[kind]
     return made
 
 
@@ -142,7 +142,7 @@ class ComputeClient:
         self.microversion = microversion
         self.project_id = client.project_id
 
-    def api_request(self, method: str, path: str, body: Any = None) -> Answer:
+    def api_request(self, method: str, path: str, body: object = None) -> Answer:
         answer = self._client.compute(method, path, body, version=self.microversion)
         if answer.status >= 400:
             raise OpenStackApiException(answer)
@@ -151,52 +151,52 @@ class ComputeClient:
     def api_get(self, path: str) -> Answer:
         return self.api_request("GET", path)
 
-    def api_post(self, path: str, body: Any) -> Answer:
+    def api_post(self, path: str, body: object) -> Answer:
         return self.api_request("POST", path, body)
 
-    def api_put(self, path: str, body: Any) -> Answer:
+    def api_put(self, path: str, body: object) -> Answer:
         return self.api_request("PUT", path, body)
 
     def api_delete(self, path: str) -> Answer:
         return self.api_request("DELETE", path)
 
-    def post_server(self, body: dict[str, Any]) -> dict[str, Any]:
+    def post_server(self, body: Mapping[str, object]) -> JsonObject:
         """The `server` of the answer, or the whole answer where that is a `reservation_id`."""
-        answer: dict[str, Any] = self.api_post("/servers", body).json
-        made: dict[str, Any] = answer.get("server", answer)
+        answer: JsonObject = self.api_post("/servers", body).json
+        made: JsonObject = answer.get("server", answer)
         return made
 
-    def post_server_action(self, server_id: str, action: dict[str, Any]) -> Any:
+    def post_server_action(self, server_id: str, action: Mapping[str, object]) -> Any:
         return self.api_post(f"/servers/{server_id}/action", action).json
 
-    def get_server(self, server_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.api_get(f"/servers/{server_id}")["server"]
+    def get_server(self, server_id: str) -> JsonObject:
+        found: JsonObject = self.api_get(f"/servers/{server_id}")["server"]
         return found
 
-    def get_servers(self, detail: bool = True, search_opts: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    def get_servers(self, detail: bool = True, search_opts: Mapping[str, str] | None = None) -> list[JsonObject]:
         query = "&".join(f"{key}={value}" for key, value in (search_opts or {}).items())
-        found: list[dict[str, Any]] = self.api_get(f"/servers{'/detail' if detail else ''}?{query}")["servers"]
+        found: list[JsonObject] = self.api_get(f"/servers{'/detail' if detail else ''}?{query}")["servers"]
         return found
 
     def delete_server(self, server_id: str) -> None:
         self.api_delete(f"/servers/{server_id}")
 
-    def get_flavors(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api_get("/flavors/detail")["flavors"]
+    def get_flavors(self) -> list[JsonObject]:
+        found: list[JsonObject] = self.api_get("/flavors/detail")["flavors"]
         return found
 
-    def get_images(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._client.request("GET", "/image/v2/images")["images"]
+    def get_images(self) -> list[JsonObject]:
+        found: list[JsonObject] = self._client.request("GET", "/image/v2/images")["images"]
         return found
 
-    def get_migrations(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api_get("/os-migrations")["migrations"]
+    def get_migrations(self) -> list[JsonObject]:
+        found: list[JsonObject] = self.api_get("/os-migrations")["migrations"]
         return found
 
-    def get_instance_actions(self, server_id: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api_get(f"/servers/{server_id}/os-instance-actions")["instanceActions"]
+    def get_instance_actions(self, server_id: str) -> list[JsonObject]:
+        found: list[JsonObject] = self.api_get(f"/servers/{server_id}/os-instance-actions")["instanceActions"]
         return found
 
-    def wait_for_state_change(self, server: dict[str, Any], status: str) -> dict[str, Any]:
+    def wait_for_state_change(self, server: JsonObject, status: str) -> JsonObject:
         """Wait until the server has this status and no task; returns the server."""
         return self._client.wait_for_status(server["id"], status)

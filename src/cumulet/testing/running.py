@@ -25,7 +25,7 @@ from cumulet.image.files import image_folder, stored
 from cumulet.part import Part
 from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
-from cumulet.testing.client import ENDED, Client
+from cumulet.testing.client import ENDED, Client, JsonObject
 from cumulet.testing.clock import AdvanceableClock
 from cumulet.testing.databases import own_database
 from cumulet.testing.faults import Faults, one_of
@@ -165,7 +165,7 @@ class TestCloud:
 
     def login(self, user: str, password: str, **scope: Any) -> Client:
         """A client with a token from the password; `scope` as in Identity v3, e.g. ``project={"name": ...}``."""
-        auth: dict[str, Any] = {
+        auth: JsonObject = {
             "identity": {
                 "methods": ["password"],
                 "password": {"user": {"name": user, "domain": {"id": "default"}, "password": password}},
@@ -312,11 +312,11 @@ def _checked(given: Settings) -> Settings:
     return given
 
 
-def _all_rows(tx: Tx) -> dict[str, list[dict[str, Any]]]:
+def _all_rows(tx: Tx) -> dict[str, list[JsonObject]]:
     return {table.name: [dict(row._mapping) for row in tx.all(sa.select(table))] for table in metadata.sorted_tables}
 
 
-def _restore(tx: Tx, snapshot: dict[str, list[dict[str, Any]]]) -> None:
+def _restore(tx: Tx, snapshot: dict[str, list[JsonObject]]) -> None:
     for table in reversed(metadata.sorted_tables):
         tx.execute(sa.delete(table))
     for table in metadata.sorted_tables:
@@ -346,7 +346,7 @@ def cloud(
     with contextlib.ExitStack() as stack:
         folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-")))
         url = settings.get("database_url") or stack.enter_context(own_database(folder, temporary=state is None))
-        chosen: dict[str, Any] = {
+        chosen: JsonObject = {
             "state_dir": folder,
             "database_url": url,
             "listen_port": 0,

@@ -30,7 +30,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Json(msgspec.Struct, frozen=True, eq=False):
-    keywords: Mapping[str, Any]
+    keywords: Mapping[str, object]
 
 
 class Versions:
@@ -38,12 +38,12 @@ class Versions:
 
     __slots__ = ("types",)
 
-    def __init__(self, *types: tuple[str, Any]) -> None:
+    def __init__(self, *types: tuple[str, object]) -> None:
         self.types = types
 
 
 class Convert(msgspec.Struct, frozen=True, eq=False):
-    function: Callable[[Any], Any]
+    function: Callable[[object], object]
 
 
 class Single(msgspec.Struct, frozen=True):
@@ -158,7 +158,7 @@ def strict_integer(value: Any) -> int:
 def integer_text(minimum: int, maximum: int | None = None) -> Any:
     """The type of an integer that may be written as a string of digits, as Nova allows in most places."""
 
-    def convert(value: Any) -> int:
+    def convert(value: object) -> int:
         number = bounded(int(strict_integer(value)))
         if number < minimum:
             raise ValueError(f"{value!r} is less than the minimum of {minimum}")
@@ -166,7 +166,7 @@ def integer_text(minimum: int, maximum: int | None = None) -> Any:
             raise ValueError(f"{value!r} is greater than the maximum of {maximum}")
         return number
 
-    keywords: dict[str, Any] = {"type": ["integer", "string"], "minimum": minimum}
+    keywords: dict[str, object] = {"type": ["integer", "string"], "minimum": minimum}
     keywords |= {"pattern": "^-?[0-9]+$" if minimum < 0 else "^[0-9]*$", "minLength": 1, "maxLength": 20}
     if maximum is not None:
         keywords["maximum"] = maximum

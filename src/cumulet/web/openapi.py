@@ -9,7 +9,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ REGISTRY = "cumulet.processes.parts:load_services"
 
 def openapi(services: Sequence[Service]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of all services."""
-    schemas: dict[str, Any] = {}
-    paths: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, object] = {}
+    paths: dict[str, dict[str, object]] = {}
     for service in services:
         for (path, method), operations in _by_place(service).items():
             paths.setdefault(path, {})[method.lower()] = _place(service, operations, schemas)
@@ -95,14 +95,14 @@ def _place(service: Service, operations: list[Operation], schemas: dict[str, Any
 
 
 def _about(operation: Operation) -> dict[str, Any]:
-    about: dict[str, Any] = {"name": operation.name, "summary": operation.summary, **_versions(operation)}
+    about: dict[str, object] = {"name": operation.name, "summary": operation.summary, **_versions(operation)}
     if operation.action:
         about["action"] = operation.action
     about["rules"] = [{"rule": r.name} | ({"when": r.when} if r.when else {}) for r in operation.rules]
     return about
 
 
-def _content(schema: dict[str, Any]) -> dict[str, Any]:
+def _content(schema: Mapping[str, object]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 

@@ -58,7 +58,7 @@ def validator_of(schema: dict[str, Any]) -> Any:
     )
 
 
-def _check_formats(schema: Any) -> None:
+def _check_formats(schema: object) -> None:
     if isinstance(schema, dict):
         name = schema.get("format")
         if isinstance(name, str) and name not in FORMATS:
@@ -90,7 +90,7 @@ def _boundaries(cls: type) -> tuple[Microversion, ...]:
     return tuple(sorted(found))
 
 
-def _collect(annotation: Any, found: set[Microversion]) -> None:
+def _collect(annotation: object, found: set[Microversion]) -> None:
     if isinstance(annotation, type) and issubclass(annotation, Body):
         found.update(boundaries(annotation))
         return
@@ -123,7 +123,7 @@ def _in_range(version: Microversion, since: str | None, until: str | None) -> bo
     return (since is None or version >= Microversion.parse(since)) and (until is None or version < _after(until))
 
 
-def _exists(metadata: tuple[Any, ...], version: Microversion) -> bool:
+def _exists(metadata: tuple[object, ...], version: Microversion) -> bool:
     since = next((m.version for m in metadata if isinstance(m, Since)), None)
     until = next((m.version for m in metadata if isinstance(m, Until)), None)
     return _in_range(version, since, until)
@@ -141,7 +141,7 @@ class _Attribute(msgspec.Struct, frozen=True, kw_only=True):
 def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dict[str, Any]]:
     """The attributes that `cls` has at `version`, and values for required ones that this version does not have."""
     attributes: list[_Attribute] = []
-    absent: dict[str, Any] = {}
+    absent: dict[str, object] = {}
     for field in declared(cls):
         annotation, has_default = field.type, not field.required
         metadata = getattr(annotation, "__metadata__", ())
@@ -172,7 +172,7 @@ def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dic
     return attributes, absent
 
 
-def _is_list(annotation: Any) -> bool:
+def _is_list(annotation: object) -> bool:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (typing.Union, types.UnionType):
@@ -292,7 +292,7 @@ def _from_text(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
     return number
 
 
-def _shape(annotation: Any, version: Microversion) -> Shape | None:
+def _shape(annotation: object, version: Microversion) -> Shape | None:
     """The JSON schema of a type at a microversion; None where the microversion has no such thing."""
     if get_origin(annotation) is Annotated:
         return _annotated_shape(annotation, version)
@@ -311,14 +311,13 @@ def _shape(annotation: Any, version: Microversion) -> Shape | None:
     raise TypeError(f"no JSON schema for {annotation!r}")
 
 
-_SIMPLE: dict[Any, Shape] = {
+_SIMPLE: dict[object, Shape] = {
     str: Shape({"type": "string"}, None),
     int: Shape({"type": "integer"}, strict_integer),
     float: Shape({"type": "number"}, None),
     bool: Shape({"type": "boolean"}, None),
     type(None): Shape({"type": "null"}, None),
     Any: Shape({}, None),
-    object: Shape({}, None),
     dict: Shape({"type": "object"}, None),
     list: Shape({"type": "array"}, None),
 }
@@ -366,16 +365,16 @@ def _one_line(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "format": "one line"}
 
 
-def _takes_null(schema: dict[str, Any]) -> bool:
+def _takes_null(schema: Mapping[str, object]) -> bool:
     kind = schema.get("type")
     return kind == "null" or (isinstance(kind, list) and "null" in kind)
 
 
-def _unless_none(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _unless_none(function: Callable[[object], object]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else function(value)
 
 
-def _union_shape(parts: tuple[Any, ...], version: Microversion) -> Shape | None:
+def _union_shape(parts: tuple[object, ...], version: Microversion) -> Shape | None:
     shapes = [_shape(part, version) for part in parts if part is not UnsetType]
     branches = [shape for shape in shapes if shape is not None]
     if not branches:
@@ -423,7 +422,7 @@ def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
     return {"anyOf": schemas}
 
 
-def _literal_shape(values: tuple[Any, ...]) -> Shape:
+def _literal_shape(values: tuple[object, ...]) -> Shape:
     names = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
     kinds = list(dict.fromkeys(names[type(value)] for value in values))
     return Shape({"type": kinds[0] if len(kinds) == 1 else kinds, "enum": list(values)}, None)

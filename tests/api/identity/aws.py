@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cumulet.clock import iso_us
+from cumulet.testing import JsonObject
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Signer:
     access: str
     secret: str
 
-    def version_2(
-        self, *, without: Collection[str] = (), signed_at: str | None = None, **changes: Any
-    ) -> dict[str, Any]:
+    def version_2(self, *, without: Collection[str] = (), signed_at: str | None = None, **changes: Any) -> JsonObject:
         """`signed_at`: what it says of when, by default now."""
         params = {
             "AWSAccessKeyId": self.access,
@@ -53,7 +52,7 @@ class Signer:
             key = hmac.digest(key, part.encode(), "sha256")
         return hmac.new(key, text.encode(), "sha256").hexdigest()
 
-    def version_4(self, *, signed: str = "GET", **changes: Any) -> dict[str, Any]:
+    def version_4(self, *, signed: str = "GET", **changes: Any) -> JsonObject:
         stamp, body_hash = self._stamp(), hashlib.sha256(b"").hexdigest()
         scope = (stamp[:8], "r", "ec2", "aws4_request")
         headers = {"Host": "example.com:8773", "X-Amz-Date": stamp}
@@ -77,7 +76,7 @@ class Signer:
             **changes,
         }
 
-    def s3(self, **changes: Any) -> dict[str, Any]:
+    def s3(self, **changes: Any) -> JsonObject:
         stamp = self._stamp()
         scope = (stamp[:8], "r", "s3", "aws4_request")
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{'/'.join(scope)}\n{'0' * 64}"

@@ -21,6 +21,7 @@ from cumulet.identity.api import IDENTITY
 from cumulet.identity.service import Identity
 from cumulet.processes.parts import PARTS, catalog_of
 from cumulet.settings import Settings
+from cumulet.testing import JsonObject
 from cumulet.testing.databases import VARIABLE, own_database
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -96,11 +97,11 @@ class Session:
     def delete(self, path: str, headers: Mapping[str, str] = {}) -> httpx.Response:
         return self.request("DELETE", path, headers=headers)
 
-    def made(self, kind: str, collection: str, **attributes: object) -> dict[str, Any]:
+    def made(self, kind: str, collection: str, **attributes: object) -> JsonObject:
         """Create something that must succeed."""
         answer = self.post(f"/{collection}", {kind: attributes})
         assert answer.status_code == 201, answer.text
-        found: dict[str, Any] = answer.json()[kind]
+        found: JsonObject = answer.json()[kind]
         return found
 
     def id_of(self, collection: str, name: str) -> str:
@@ -150,7 +151,7 @@ class Place:
 
     def send(self, method: str, path: str, json: object, headers: Mapping[str, str]) -> httpx.Response:
         self._transport.client = (self.address, 1)
-        arguments: dict[str, Any] = {} if json is None else {"json": json}
+        arguments: JsonObject = {} if json is None else {"json": json}
         url = path if path.startswith("http") else V3 + path
         return self._runner.run(self._client.request(method, url, headers=dict(headers), **arguments))
 
@@ -168,7 +169,7 @@ class Place:
         return Session(self, answer.headers["x-subject-token"], answer.json()["token"])
 
     def exchange(self, session: Session, scope: object = None) -> httpx.Response:
-        auth: dict[str, Any] = {"identity": {"methods": ["token"], "token": {"id": session.token}}}
+        auth: JsonObject = {"identity": {"methods": ["token"], "token": {"id": session.token}}}
         return self.authenticate(auth if scope is None else {**auth, "scope": scope})
 
     def exchanged(self, session: Session, scope: object = None) -> Session:
@@ -187,17 +188,15 @@ class Place:
         self._stack.close()
 
 
-def password_auth(user: Mapping[str, Any] | str, password: str, scope: object = None) -> dict[str, Any]:
+def password_auth(user: Mapping[str, Any] | str, password: str, scope: object = None) -> JsonObject:
     named = {"name": user, "domain": {"id": "default"}} if isinstance(user, str) else dict(user)
-    auth: dict[str, Any] = {
-        "identity": {"methods": ["password"], "password": {"user": {**named, "password": password}}}
-    }
+    auth: JsonObject = {"identity": {"methods": ["password"], "password": {"user": {**named, "password": password}}}}
     return auth if scope is None else {**auth, "scope": scope}
 
 
-def project(name: str, domain: str = "default") -> dict[str, Any]:
+def project(name: str, domain: str = "default") -> JsonObject:
     return {"project": {"name": name, "domain": {"id": domain}}}
 
 
 SYSTEM = {"system": {"all": True}}
-UNSCOPED: dict[str, Any] = {"unscoped": {}}
+UNSCOPED: JsonObject = {"unscoped": {}}

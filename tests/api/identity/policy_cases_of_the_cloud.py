@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from cumulet.identity.api import IDENTITY
+from cumulet.testing import JsonObject
 from tests.api.identity.oauth import authorization, read_token
 from tests.api.identity.place import V3
 from tests.api.identity.policy_world import CASES, Build, Persona, Request, World, flat
@@ -102,14 +102,14 @@ class Kept(dict[str, str]):
         return str(registered(self.world)["id"])
 
 
-def registered(world: World) -> dict[str, Any]:
+def registered(world: World) -> JsonObject:
     new = {"service_id": world.service()["id"], "resource_name": world.name(), "default_limit": 5}
     answer = world.admin.post("/registered_limits", {"registered_limits": [new]})
-    found: dict[str, Any] = answer.json()["registered_limits"][0]
+    found: JsonObject = answer.json()["registered_limits"][0]
     return found
 
 
-def new_limit(world: World) -> dict[str, Any]:
+def new_limit(world: World) -> JsonObject:
     one = registered(world)
     named = {"service_id": one["service_id"], "resource_name": one["resource_name"]}
     return {"limits": [{**named, "project_id": world.project()["id"], "resource_limit": 3}]}

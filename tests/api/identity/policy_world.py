@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cumulet.identity.store import read_generation
+from cumulet.testing import JsonObject
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
 
 
@@ -26,7 +27,7 @@ class Persona:
         domain: str | None = self.session.body.get("domain", {}).get("id")
         return domain
 
-    def credentials(self) -> dict[str, Any]:
+    def credentials(self) -> JsonObject:
         token = self.session.body
         return {
             "user_id": self.user_id,
@@ -64,28 +65,28 @@ class World:
     def name(self) -> str:
         return f"n{next(self._numbers)}"
 
-    def user(self, **attributes: object) -> dict[str, Any]:
+    def user(self, **attributes: object) -> JsonObject:
         return self.admin.made("user", "users", **{"name": self.name(), "domain_id": "default", **attributes})
 
-    def project(self) -> dict[str, Any]:
+    def project(self) -> JsonObject:
         return self.admin.made("project", "projects", name=self.name(), domain_id="default", tags=["blue"])
 
-    def domain(self, **attributes: object) -> dict[str, Any]:
+    def domain(self, **attributes: object) -> JsonObject:
         return self.admin.made("domain", "domains", name=self.name(), **attributes)
 
-    def group(self, **attributes: object) -> dict[str, Any]:
+    def group(self, **attributes: object) -> JsonObject:
         return self.admin.made("group", "groups", **{"name": self.name(), "domain_id": "default", **attributes})
 
-    def role(self) -> dict[str, Any]:
+    def role(self) -> JsonObject:
         return self.admin.made("role", "roles", name=self.name())
 
-    def service(self) -> dict[str, Any]:
+    def service(self) -> JsonObject:
         return self.admin.made("service", "services", type=self.name())
 
-    def region(self) -> dict[str, Any]:
+    def region(self) -> JsonObject:
         return self.admin.made("region", "regions")
 
-    def endpoint(self) -> dict[str, Any]:
+    def endpoint(self) -> JsonObject:
         service = self.service()["id"]
         return self.admin.made("endpoint", "endpoints", service_id=service, interface="public", url="http://x/")
 
@@ -121,7 +122,7 @@ class World:
         return self.place.login({"id": user["id"]}, "their-own", where)
 
 
-def flat(kind: str, thing: Mapping[str, Any]) -> dict[str, Any]:
+def flat(kind: str, thing: Mapping[str, Any]) -> JsonObject:
     return {f"target.{kind}.{name}": value for name, value in thing.items()}
 
 
@@ -137,6 +138,6 @@ def case(name: str) -> Callable[[Build], Build]:
     return keep
 
 
-def own(name: str, persona: Persona) -> dict[str, Any]:
+def own(name: str, persona: Persona) -> JsonObject:
     """What Keystone's lists are judged by: the domain the token is for, if it is for one."""
     return {name: persona.domain_id} if persona.domain_id else {}

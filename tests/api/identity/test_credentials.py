@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from cumulet.identity import credential_store, credentials
 from cumulet.identity.key_rotation import ROTATE_AFTER_SECONDS, rotate_keys
+from cumulet.testing import JsonObject
 from tests.api.identity.aws import Signer
 from tests.api.identity.place import UNSCOPED, Place, Session, project
 
@@ -35,7 +36,7 @@ class Holder:
         now_us = self.place.clock.now_us()
         return Signer(now_us, changes.get("access", self.ec2["access"]), changes.get("secret", self.ec2["secret"]))
 
-    def ask(self, signed: dict[str, Any], path: str = "/ec2tokens") -> Any:
+    def ask(self, signed: JsonObject, path: str = "/ec2tokens") -> Any:
         return self.admin.post(path, {"credentials": signed})
 
     def keep(self, kind: str, blob: str) -> str:
@@ -44,7 +45,7 @@ class Holder:
 
     def factors(self, *methods: str, code: str = "") -> int:
         named = {"id": self.user}
-        identity: dict[str, Any] = {"methods": list(methods)}
+        identity: JsonObject = {"methods": list(methods)}
         if "password" in methods:
             identity["password"] = {"user": {**named, "password": self.place.passwords.by_user["demo"]}}
         if "totp" in methods:
@@ -101,7 +102,7 @@ def test_a_wrong_signature_gets_no_token(holder: Holder) -> None:
     assert holder.ask(holder.signer(secret="0" * 64).version_4()).status_code == 401
     assert holder.ask(holder.signer(access="0" * 32).version_4()).status_code == 404
     signer = holder.signer()
-    wrong: list[dict[str, Any]] = [{"verb": "POST"}, {"path": "/other"}, {"params": {}}, {"signature": ""}]
+    wrong: list[JsonObject] = [{"verb": "POST"}, {"path": "/other"}, {"params": {}}, {"signature": ""}]
     for changes in wrong:
         assert holder.ask(signer.version_4(**changes)).status_code == 401, changes
     for version in ("0", "1", "3"):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from cumulet.clock import iso_us
 from cumulet.identity import application_credentials, trusts
 from cumulet.identity.delegations import AccessRule
+from cumulet.testing import JsonObject
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
 
 COMPUTE = "https://cloud.test:8774/compute/v2.1/servers"
@@ -40,15 +40,15 @@ class Maker:
 
     # -- application credentials
 
-    def credential(self, session: Session | None = None, **body: object) -> dict[str, Any]:
+    def credential(self, session: Session | None = None, **body: object) -> JsonObject:
         session = session or self.session()
         path = f"/users/{self.ids['maker']}/application_credentials"
         made = session.post(path, {"application_credential": {"name": "program", **body}})
         assert made.status_code == 201, made.text
-        found: dict[str, Any] = made.json()["application_credential"]
+        found: dict[str, object] = made.json()["application_credential"]
         return found
 
-    def enter(self, credential: dict[str, Any], **changes: object) -> Session:
+    def enter(self, credential: Mapping[str, object], **changes: object) -> Session:
         method = {"id": credential["id"], "secret": credential["secret"], **changes}
         identity = {"methods": ["application_credential"], "application_credential": method}
         answer = self.place.authenticate({"identity": identity})
@@ -58,13 +58,13 @@ class Maker:
 
     # -- trusts
 
-    def trust(self, session: Session | None = None, **body: object) -> dict[str, Any]:
+    def trust(self, session: Session | None = None, **body: object) -> JsonObject:
         made = (session or self.session()).post("/OS-TRUST/trusts", {"trust": self.new_trust(**body)})
         assert made.status_code == 201, made.text
-        found: dict[str, Any] = made.json()["trust"]
+        found: dict[str, object] = made.json()["trust"]
         return found
 
-    def new_trust(self, **body: object) -> dict[str, Any]:
+    def new_trust(self, **body: object) -> JsonObject:
         return {
             "trustor_user_id": self.ids["maker"],
             "trustee_user_id": self.ids["helper"],
@@ -74,10 +74,10 @@ class Maker:
             **body,
         }
 
-    def use(self, trust: dict[str, Any], name: str = "helper") -> Session:
+    def use(self, trust: Mapping[str, object], name: str = "helper") -> Session:
         return self.place.login(name, f"{name}-own", {"OS-TRUST:trust": {"id": trust["id"]}})
 
-    def refused(self, trust: dict[str, Any], name: str = "helper") -> int:
+    def refused(self, trust: Mapping[str, object], name: str = "helper") -> int:
         named = {"name": name, "domain": {"id": "default"}, "password": f"{name}-own"}
         identity = {"methods": ["password"], "password": {"user": named}}
         auth = {"identity": identity, "scope": {"OS-TRUST:trust": {"id": trust["id"]}}}
@@ -154,7 +154,7 @@ def test_a_program_with_access_rules_makes_none_with_other_ones(maker: Maker) ->
     rules = [{"service": "identity", "method": "POST", "path": f"/v3{path}"}]
     program = maker.enter(maker.credential(unrestricted=True, access_rules=rules))
     other = {"service": "identity", "method": "GET", "path": "/v3/users"}
-    more: list[dict[str, Any]] = [{}, {"access_rules": [other]}, {"access_rules": [*rules, other]}]
+    more: list[dict[str, object]] = [{}, {"access_rules": [other]}, {"access_rules": [*rules, other]}]
     for asked in more:
         answer = program.post(path, {"application_credential": {"name": "second", **asked}})
         assert (answer.status_code, "some of these" in answer.text) == (403, True)
@@ -207,7 +207,7 @@ def test_a_rule_in_use_stays_and_one_that_is_not_goes(maker: Maker) -> None:
     assert session.delete(path).status_code == 204
 
 
-Act = Callable[[Maker, Session, dict[str, Any]], object]
+Act = Callable[[Maker, Session, dict[str, object]], object]
 
 
 def disabled(path: str) -> Act:
@@ -292,7 +292,7 @@ def test_a_trust_is_its_user_s_alone_and_gives_only_what_its_maker_holds(maker: 
     owner = maker.session()
     for changes in ({"roles": [{"name": "admin"}]}, {"roles": [{"id": "0" * 32}]}, {"trustee_user_id": "nobody"}):
         assert owner.post("/OS-TRUST/trusts", {"trust": maker.new_trust(**changes)}).status_code == 404
-    wrong: list[dict[str, Any]] = [{"roles": []}, {"trustor_user_id": maker.ids["third"]}]
+    wrong: list[JsonObject] = [{"roles": []}, {"trustor_user_id": maker.ids["third"]}]
     for refused in wrong:
         assert owner.post("/OS-TRUST/trusts", {"trust": maker.new_trust(**refused)}).status_code == 403
     for never in ("bad", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.999999", "0001-01-01T00:00:00+14:00"):
@@ -347,7 +347,7 @@ def test_a_trust_is_passed_on_as_far_as_it_may_be_and_gives_no_more(maker: Maker
         ({"allow_redelegation": True, "redelegation_count": 3}, "Modifying"),
     ],
 )
-def test_a_trust_that_is_passed_on_gives_no_more(maker: Maker, more: dict[str, Any], words: str) -> None:
+def test_a_trust_that_is_passed_on_gives_no_more(maker: Maker, more: JsonObject, words: str) -> None:
     maker.ids["elsewhere"] = maker.admin.made("project", "projects", name="elsewhere")["id"]
     first = maker.trust(impersonation=False, allow_redelegation=True, expires_at=in_a_minute(maker))
     assert first["redelegation_count"] == trusts.MOST_REDELEGATIONS

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cumulet.identity import groups
+from cumulet.testing import JsonObject
 from tests.api.identity.place import SYSTEM, UNSCOPED, Place, Session, project
 
 DEFAULT = {"domain": {"id": "default"}}
@@ -46,8 +46,8 @@ class Crew:
         identity = {"methods": ["password"], "password": {"user": named}}
         return self.place.authenticate({"identity": identity, "scope": scope}).status_code == 401
 
-    def assignments(self, query: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.admin.get(f"/role_assignments?{query}").json()["role_assignments"]
+    def assignments(self, query: str) -> list[JsonObject]:
+        found: list[dict[str, object]] = self.admin.get(f"/role_assignments?{query}").json()["role_assignments"]
         return found
 
 
@@ -155,7 +155,7 @@ def test_a_domain_s_manager_changes_no_group_that_makes_administrators(crew: Cre
     inherited = where.startswith("/OS-INHERIT")
     crew.give(where.removeprefix("/OS-INHERIT").format(home=crew.home), "admin", inherited=inherited)
     member = crew.role("member")
-    attempts: list[tuple[str, str, Any]] = [
+    attempts: list[tuple[str, str, object]] = [
         ("PUT", f"/groups/{crew.group}/users/{helper}", None),
         ("DELETE", crew.membership, None),
         ("PATCH", f"/groups/{crew.group}", {"group": {"name": "renamed"}}),

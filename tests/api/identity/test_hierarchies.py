@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from cumulet.testing import JsonObject
 from tests.api.identity.place import UNSCOPED, Place, Session, project
 
 
@@ -166,7 +165,7 @@ def test_the_nearest_policy_is_an_endpoint_s(place: Place) -> None:
 def test_a_limit_needs_a_registered_one_and_is_its_project_s_to_see(place: Place) -> None:
     admin, demo = place.admin(), place.login("demo", scope=project("demo"))
     service = admin.get("/services").json()["services"][0]["id"]
-    named: dict[str, Any] = {"service_id": service, "resource_name": "cores"}
+    named: JsonObject = {"service_id": service, "resource_name": "cores"}
     home = {"project_id": demo.body["project"]["id"]}
     limit = {**named, **home, "resource_limit": 5}
     assert admin.post("/limits", {"limits": [limit]}).status_code == 403

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import argon2
 import pytest
@@ -14,7 +14,7 @@ from tests.api.identity.place import Place, password_auth, project
 REFUSAL = "The request you have made requires authentication."
 
 
-def attempt(place: Place, user: dict[str, Any] | str, password: str, scope: object = None) -> tuple[int, str]:
+def attempt(place: Place, user: Mapping[str, object] | str, password: str, scope: object = None) -> tuple[int, str]:
     answer = place.authenticate(password_auth(user, password, scope))
     return answer.status_code, answer.json().get("error", {}).get("message", "")
 
@@ -61,7 +61,7 @@ def test_a_scope_out_of_reach_is_refused_like_one_that_is_not_there(place: Place
 
 @pytest.mark.parametrize("user", ["demo", "nobody", {"id": "0" * 32}])
 def test_after_ten_failures_in_a_minute_even_the_right_password_must_wait(
-    place: Place, user: dict[str, Any] | str
+    place: Place, user: Mapping[str, object] | str
 ) -> None:
     assert {attempt(place, user, f"guess {n}")[0] for n in range(10)} == {401}
     place.clock.advance(20)
@@ -129,7 +129,7 @@ def test_passwords_and_tokens_stay_out_of_answers_and_logs(place: Place, caplog:
 
 @pytest.mark.parametrize("name", ["demo", "nobody"])
 def test_other_ways_to_name_the_same_user_do_not_tell_whether_it_exists(place: Place, name: str) -> None:
-    ways: list[dict[str, Any]] = [
+    ways: list[dict[str, object]] = [
         {"name": name, "domain": {"id": "default"}},
         {"name": name, "domain": {"name": "Default"}},
         {"name": name, "domain": {"id": "default", "name": "ignored"}},

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +15,7 @@ from cumulet.db.engine import Tx
 from cumulet.identity import expired, oauth1_consumers, oauth1_requests, oauth1_store, oauth1_tokens
 from cumulet.identity.key_rotation import rotate_keys
 from cumulet.identity.oauth1_signatures import is_signed, read
+from cumulet.testing import JsonObject
 from tests.api.identity.oauth import authorization, read_token
 from tests.api.identity.place import UNSCOPED, V3, Place, Session, project
 
@@ -71,7 +71,7 @@ class Story:
         return read_token(answer.text)
 
     def log_in(self, access: dict[str, str], scope: object = None, **more: str) -> httpx.Response:
-        auth: dict[str, Any] = {"identity": {"methods": ["oauth1"], "oauth1": {}}}
+        auth: JsonObject = {"identity": {"methods": ["oauth1"], "oauth1": {}}}
         if scope is not None:
             auth["scope"] = scope
         return self.post("/auth/tokens", self.signed("/auth/tokens", access, **more), {"auth": auth})

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import event
 
+from cumulet.testing import JsonObject
 from tests.api.identity.place import V3, Place, password_auth
 
 DAY = 24 * 3600
@@ -33,8 +34,8 @@ class Somebody:
         body = {"user": {"original_password": old, "password": new}}
         return self.place.nobody.post(f"/users/{self.id}/password", body)
 
-    def shown(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.place.admin().get(f"/users/{self.id}").json()["user"]
+    def shown(self) -> JsonObject:
+        found: dict[str, object] = self.place.admin().get(f"/users/{self.id}").json()["user"]
         return found
 
     def set(self, **changes: object) -> None:
@@ -52,7 +53,7 @@ def writes_of(place: Place) -> list[str]:
     """The statements that write, from now on."""
     writes: list[str] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
             writes.append(statement)
 
@@ -236,8 +237,8 @@ def test_every_refused_login_writes_once_so_that_its_time_tells_nothing(tmp_path
     )
 
     writes = writes_of(place)
-    nowhere: dict[str, Any] = {"name": "u", "domain": {"id": "nowhere"}}
-    tries: list[tuple[dict[str, Any], str]] = [
+    nowhere: dict[str, object] = {"name": "u", "domain": {"id": "nowhere"}}
+    tries: list[tuple[dict[str, object], str]] = [
         ({"id": user.id}, "wrong password"),
         ({"id": user.id}, "wrong password"),
         ({"id": user.id}, "wrong password, and locked"),

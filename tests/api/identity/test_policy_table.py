@@ -16,6 +16,7 @@ from oslo_config import cfg
 from oslo_policy import policy as oslo_policy
 
 from cumulet.identity.api import IDENTITY
+from cumulet.testing import JsonObject
 from cumulet.web.policy import RULES
 from tests.api.identity import policy_cases, policy_cases_of_the_cloud
 from tests.api.identity.place import Place
@@ -24,7 +25,7 @@ from tests.api.identity.policy_world import CASES, Persona, Request, World
 STATED_BY = (policy_cases, policy_cases_of_the_cloud)
 """Importing them states the cases."""
 
-GOLDEN: dict[str, dict[str, Any]] = json.loads(
+GOLDEN: dict[str, JsonObject] = json.loads(
     (Path(__file__).parents[2] / "golden" / "keystone" / "policies.json").read_text()
 )
 BASE_RULES = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cumulet.testing import JsonObject
 from tests.api.identity.place import V3, Place, password_auth, project
 
 
@@ -233,10 +234,10 @@ def test_role_assignments_are_found_by_whom_where_and_what(place: Place) -> None
         "links": {"assignment": link},
     }
 
-    def found(query: str) -> list[dict[str, Any]]:
+    def found(query: str) -> list[JsonObject]:
         answer = admin.get(f"/role_assignments?{query}")
         assert answer.status_code == 200, answer.text
-        listed: list[dict[str, Any]] = answer.json()["role_assignments"]
+        listed: list[dict[str, object]] = answer.json()["role_assignments"]
         return listed
 
     for query in (f"user.id={demo}", f"scope.project.id={home}", f"role.id={member}"):
@@ -294,7 +295,7 @@ def test_regions_nest_and_are_kept_while_they_have_endpoints(place: Place) -> No
 def test_endpoints_reach_the_catalog_with_the_bearers_ids_in_them(place: Place) -> None:
     admin = place.admin()
     service = admin.made("service", "services", type="block-storage", name="cinder")["id"]
-    attributes: dict[str, Any] = {"service_id": service, "interface": "public"}
+    attributes: JsonObject = {"service_id": service, "interface": "public"}
     made = admin.made("endpoint", "endpoints", **attributes, url="http://x/v3/%(project_id)s", region="RegionTwo")
     admin.made("endpoint", "endpoints", **attributes | {"interface": "internal"}, url="http://x/$(user_id)s")
     assert (made["region"], made["region_id"]) == ("RegionTwo", "RegionTwo")

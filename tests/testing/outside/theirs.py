@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ def boot(member: Client) -> Boot:
     image = member.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
     flavors = {flavor["name"]: flavor["id"] for flavor in member.compute("GET", "/flavors")["flavors"]}
 
-    def ask(**more: Any) -> str:
+    def ask(**more: object) -> str:
         wanted = {"name": "one", "imageRef": image, "flavorRef": flavors["m1.nano"], "networks": "none", **more}
         made = member.compute("POST", "/servers", {"server": wanted})
         assert made.status == 202, made

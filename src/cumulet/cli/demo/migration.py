@@ -32,7 +32,7 @@ class Moved:
     server_id: str
     source: str
     destination: str
-    record: dict[str, Any]
+    record: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +111,7 @@ def _refused(evidence: Evidence, people: People, server_id: str, refusal: Refusa
     _told(evidence, refusal.title, answer, words, held, unchanged)
 
 
-def _without_time(server: dict[str, Any], refusal: Refusal) -> dict[str, Any]:
+def _without_time(server: Mapping[str, object], refusal: Refusal) -> dict[str, Any]:
     """What was accepted first touches the server's `updated`, in Nova as here; everything else must be as it was."""
     return {key: value for key, value in server.items() if not (refusal.afterwards and key == "updated")}
 

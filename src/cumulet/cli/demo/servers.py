@@ -45,7 +45,7 @@ def until(what: str, seconds: float, *, pause: float = POLL_SECONDS) -> Iterator
 
 def show(who: Persona, server_id: str) -> dict[str, Any]:
     """The server as `who` sees it."""
-    server: dict[str, Any] = who.get(f"{SERVERS}/{server_id}")["server"]
+    server: dict[str, object] = who.get(f"{SERVERS}/{server_id}")["server"]
     return server
 
 

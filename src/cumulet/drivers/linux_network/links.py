@@ -157,7 +157,7 @@ class Links:
         return None
 
     def _network(
-        self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[Any]]
+        self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[object]]
     ) -> None:
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
         # A flat network has machines that are not guests.
@@ -241,7 +241,7 @@ class Links:
 
     def _forwarding(self) -> dict[int, list[Any]]:
         """All entries, by the index of their interface, in one request."""
-        found: dict[int, list[Any]] = {}
+        found: dict[int, list[object]] = {}
         for entry in self._route.fdb("dump"):
             found.setdefault(entry["ifindex"], []).append(entry)
         return found
@@ -273,7 +273,7 @@ class Links:
         """The bridge sends frames for this MAC address to this tap, also before its guest has sent any."""
         self._fdb("replace", tap, mac, _BY_BRIDGE)
 
-    def _fdb(self, what: str, index: int, mac: str, which: int, **more: Any) -> None:
+    def _fdb(self, what: str, index: int, mac: str, which: int, **more: object) -> None:
         state = _NOARP | (_PERMANENT if which == _BY_DEVICE else 0)
         with _absent_is_fine() if what == "del" else contextlib.nullcontext():
             self._route.fdb(what, ifindex=index, lladdr=mac, flags=which, state=state, **more)

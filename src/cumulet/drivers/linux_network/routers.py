@@ -10,7 +10,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -158,7 +157,7 @@ def _rules(router: w.Router, before: w.Router | None) -> None:
         {"add": {"limit": limits[name].described("inet", TABLE)}} for name in limits.keys() - former.keys()
     ]
     for name, elements in router_rules.content(router).items():
-        place: dict[str, Any] = {"family": "inet", "table": TABLE, "name": name}
+        place: dict[str, object] = {"family": "inet", "table": TABLE, "name": name}
         commands.append({"flush": {"set" if name in router_rules.SETS else "map": place}})
         if elements:
             commands.append({"add": {"element": place | {"elem": elements}}})
@@ -225,7 +224,7 @@ def _routes(route: IPRoute, router: w.Router) -> None:
     for what, ways in (("del", there - wanted), ("replace", wanted - there)):
         # Routes without a next hop first: by them the next hops of others are reached.
         for destination, nexthop in sorted(ways, key=lambda way: (way[1] != "", way)):
-            way: dict[str, Any] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
+            way: dict[str, object] = {"gateway": nexthop} if nexthop else {"oif": outside[0], "scope": 253}
             if ":" not in destination:  # Routes that follow from addresses have no priority, and are not replaced.
                 way["priority"] = _PRIORITY
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -45,7 +45,7 @@ COMMANDS = Question("query-commands", list[Named])
 CPU_DEFINITIONS = Question("query-cpu-definitions", list[CpuDefinition])
 
 
-def script(questions: Sequence[Question[Any]]) -> bytes:
+def script(questions: Sequence[Question[object]]) -> bytes:
     """What is written to a QEMU that answers `questions` and ends; each answer's id is the question's command."""
     lines: list[dict[str, str]] = [{"execute": "qmp_capabilities"}]
     lines += [{"execute": question.command, "id": question.command} for question in questions]

@@ -274,7 +274,7 @@ class UnreliableDriver:
         if name not in VERBS:
             return verb
 
-        async def unreliable(guest: Guest | str, *arguments: Any, **named: Any) -> Any:
+        async def unreliable(guest: Guest | str, *arguments: object, **named: object) -> Any:
             if name in _ON_DISK:
                 await self._inner.disk.touch(self._random)
             hangs = self._random.random() < self._weather.verb_hangs

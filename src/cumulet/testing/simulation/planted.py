@@ -126,7 +126,7 @@ def dropping_the_step_check() -> AbstractContextManager[object]:
 def acting_on_an_expired_lease() -> Iterator[None]:
     """A runner saves and goes on although another runner has taken the operation."""
 
-    def check_held(self: Runner, tx: Tx, operation: Any) -> bool:
+    def check_held(self: Runner, tx: Tx, operation: object) -> bool:
         return False
 
     def record_held(self: Runner, tx: Tx, operation_id: str, fn: Any) -> Any:
@@ -329,7 +329,7 @@ def discarding_the_source_in_post_copy() -> AbstractContextManager[object]:
 def believing_that_bound_is_plugged() -> AbstractContextManager[object]:
     """A port is ACTIVE where it is bound, whatever its host says."""
 
-    def record_links(tx: Tx, host: str, linked: Any, server_ids: Sequence[str]) -> None:
+    def record_links(tx: Tx, host: str, linked: object, server_ids: Sequence[str]) -> None:
         real(tx, host, {port.id for ports in network.ports_of(tx, server_ids).values() for port in ports}, server_ids)
 
     real = port_status.record_links

@@ -27,7 +27,7 @@ def with_saga(saga: Saga[Any], **changes: Any) -> AbstractContextManager[object]
     return mock.patch.dict(SAGAS, {saga.name: dataclasses.replace(saga, **changes)})
 
 
-def with_precondition(real: Any, planted: Any) -> AbstractContextManager[object]:
+def with_precondition(real: object, planted: object) -> AbstractContextManager[object]:
     changed = tuple(
         msgspec.structs.replace(one, refusal=planted) if one.refusal is real else one
         for one in preconditions.PRECONDITIONS
