@@ -318,6 +318,7 @@ _SIMPLE: dict[object, Shape] = {
     bool: Shape({"type": "boolean"}, None),
     type(None): Shape({"type": "null"}, None),
     Any: Shape({}, None),
+    object: Shape({}, None),
     dict: Shape({"type": "object"}, None),
     list: Shape({"type": "array"}, None),
 }
