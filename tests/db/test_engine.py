@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from cumulet.db.engine import Database, Tx
+from cumulet.db.engine import Database, Tx, opened
 
 
 @pytest.mark.parametrize("when", ["waits its turn", "is being done"])
@@ -50,3 +52,32 @@ def test_a_new_file_has_its_log_before_others_open_it(tmp_path: Path, monkeypatc
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
     database.close()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_what_fails_after_a_commit_stops_nobody_and_is_logged(
+    tmp_path: Path, inline: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that writes serves everybody: it goes on, and so do other callbacks of the same commit."""
+    called: list[str] = []
+    things = sa.table("things", sa.column("n"))
+
+    def fail() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    def work(tx: Tx) -> str:
+        tx.after_commit(fail)
+        tx.after_commit(lambda: called.append("a callback"))
+        tx.execute(sa.insert(sa.Table("things", sa.MetaData(), sa.Column("n", sa.Integer))).values(n=1))
+        return "done"
+
+    with opened(f"sqlite:///{tmp_path / 'cumulet.db'}", inline=inline) as database:
+        database.write(lambda tx: tx.execute(sa.text("CREATE TABLE things (n INTEGER)")))
+        watched = frozenset({"things"})
+        database.watch(watched, fail)
+        database.watch(watched, lambda: called.append("who watches"))
+        with caplog.at_level(logging.ERROR):
+            assert [database.write(work) for _ in range(2)] == ["done"] * 2
+        assert database.read(lambda tx: tx.scalar(sa.select(sa.func.count()).select_from(things))) == 2
+    assert called == ["a callback", "who watches"] * 2
+    assert len(caplog.records) == 4

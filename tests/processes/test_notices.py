@@ -59,6 +59,34 @@ def test_what_is_said_is_heard_once_it_is_durable_and_not_if_it_is_taken_back(da
     assert heard == ["yes"]
 
 
+def test_a_notice_that_cannot_be_used_costs_no_other(database_url: str) -> None:
+    heard: list[str] = []
+
+    async def story() -> None:
+        come = asyncio.Event()
+
+        def hear(words: str) -> None:
+            if words == "bad":
+                raise ValueError(words)
+            heard.append(words)
+            come.set()
+
+        def say(tx: Tx) -> None:
+            for words in ("bad", "good"):
+                tx.say("told", words)
+
+        with opened(database_url) as db:
+            listening = notices.Listening(db=db, clock=SystemClock(), hear={"told": hear})
+            await listening.start()
+            await listening.listens.wait()
+            await db.write_async(say)
+            await come.wait()
+            await listening.stop()
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+    assert heard == ["good"]
+
+
 @pytest.fixture
 def cloud(database_url: str) -> Iterator[TestCloud]:
     with cumulet.testing.cloud(hosts=2, database_url=database_url, lease_seconds=LEASE_SECONDS) as running:

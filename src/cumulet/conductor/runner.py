@@ -182,7 +182,7 @@ class Runner:
             await self.clock.sleep(self.settings.lease_seconds / 4)
             try:
                 await self.sweep()
-            except DBAPIError:
+            except Exception:
                 log.exception("sweep failed, will retry")
 
     async def sweep(self) -> None:

@@ -27,7 +27,7 @@ from cumulet.db.postgresql import notices_of, postgresql_engine
 from cumulet.db.prepared import Statements
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
 from cumulet.db.sqlite import own_connection, sqlite_engine, transaction
-from cumulet.db.transaction import Keeper, Watch, Written
+from cumulet.db.transaction import Keeper, Watch, Written, call_watches
 from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
 from cumulet.db.transaction import Tx as Tx
@@ -199,9 +199,7 @@ class Database:
         """What was said on `transaction.WRITTEN`: whoever watches tables that another process wrote to is called."""
         written = msgspec.json.decode(words, type=Written)
         if written.writer != self._name:
-            for tables, callback in self._watches:
-                if not tables.isdisjoint(written.tables):
-                    callback()
+            call_watches(self._watches, written.tables)
 
     def notices(
         self, channels: Iterable[str]
@@ -275,9 +273,9 @@ class Database:
             with self._memory_lock or contextlib.nullcontext(), transaction(connection, immediate=True):
                 while job is not None:
                     tried += 1
-                    tx = self._tx(connection)
                     begun = time.perf_counter()
                     try:
+                        tx = self._tx(connection)
                         # From here on the job cannot be cancelled; its caller may still stop waiting for it.
                         if job.future.set_running_or_notify_cancel():
                             with tx.savepoint():

@@ -57,6 +57,13 @@ class Listening:
             self.listens.set()
             try:
                 async for channel, words in notices:
-                    self._hear[channel](words)
+                    self._tell(channel, words)
             finally:
                 self.listens.clear()
+
+    def _tell(self, channel: str, words: str) -> None:
+        """One notice that cannot be used costs no other: the connection goes on."""
+        try:
+            self._hear[channel](words)
+        except Exception:
+            log.exception("a notice on %s failed: %.200r", channel, words)

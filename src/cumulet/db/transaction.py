@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVarTuple, overload
 
 import msgspec
@@ -12,6 +13,8 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import CursorResult
 
 from cumulet.db.prepared import Prepared, Statements
+
+log = logging.getLogger(__name__)
 
 Row: TypeAlias = sa.Row[*tuple[object, ...]]
 """A row of any columns; they are its attributes."""
@@ -173,7 +176,8 @@ class Tx:
         driver.execute("RELEASE block")
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, after this transaction is durable, on the thread that committed. It must not block."""
+        """Call `callback` once, after this transaction is durable, on the thread that committed. It must not block. If
+        it fails, that is logged: what was committed is, and its caller is told so."""
         self._after_commit.append(callback)
 
     @property
@@ -202,8 +206,20 @@ class Tx:
 
     def committed(self) -> None:
         for callback in self._after_commit:
-            callback()
-        names = {table.name for table in self._written}
-        for tables, callback in self._watches:
-            if not tables.isdisjoint(names):
-                callback()
+            _call_safely(callback)
+        call_watches(self._watches, {table.name for table in self._written})
+
+
+def call_watches(watches: Iterable[Watch], written: Collection[str]) -> None:
+    """Call who watches one of the tables `written`."""
+    for tables, callback in watches:
+        if not tables.isdisjoint(written):
+            _call_safely(callback)
+
+
+def _call_safely(callback: Callable[[], None]) -> None:
+    """The thread that committed goes on to other callbacks and other transactions, whatever becomes of this one."""
+    try:
+        callback()
+    except Exception:
+        log.exception("after a commit: %r failed", callback)

@@ -89,7 +89,12 @@ class AgentProcesses:
     async def _keep(self, place: AgentPlace) -> None:
         """Run the agent, and start it again whenever it ends."""
         while True:
-            process = await asyncio.create_subprocess_exec(*place.command(), stdin=asyncio.subprocess.PIPE)
+            try:
+                process = await asyncio.create_subprocess_exec(*place.command(), stdin=asyncio.subprocess.PIPE)
+            except OSError:  # As long as the machine is out of memory or descriptors, for example.
+                log.exception("agent of %s could not be started, will retry", place.name)
+                await asyncio.sleep(RESTART_PAUSE_SECONDS)
+                continue
             try:
                 code = await process.wait()
             except asyncio.CancelledError:

@@ -86,7 +86,8 @@ class RemoteHosts:
 
     def _wake(self) -> None:
         """From any thread."""
-        self._loop.call_soon_threadsafe(self._changed.set)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     async def start(self, images: tuple[Find, Receive] | None) -> None:
         """Start. When this returns, members may use the bus, if there is one. Without `images` no door is opened."""
