@@ -383,7 +383,7 @@ def test_extensions_that_are_offered_are_listed_and_others_answer_404(member: Cl
     assert call(member, "GET", "/extensions/router").status == 200
     assert call(member, "GET", "/extensions/nothing").status == 404
     # Clients ask for what an extension brings to know whether it is there.
-    for missing in ("/trunks", "/nothing"):
+    for missing in ("/log/logs", "/nothing"):
         assert call(member, "GET", missing).status == 404
         assert call(member, "POST", missing, {}).status == 404
     assert call(member, "POST", f"/agents/{UNKNOWN}/l3-routers", {}).status == 501

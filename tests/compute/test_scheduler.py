@@ -55,6 +55,7 @@ CASES: list[tuple[Reason, Mapping[str, object], Mapping[str, object], str]] = [
     (Reason.CPU_INCOMPATIBLE, {"cpu_models": frozenset({"Skylake"})}, {}, ""),
     (Reason.MACHINE_TYPE_MISSING, {"machine_types": frozenset({"pc"})}, {}, ""),
     (Reason.NETWORK_NOT_OFFERED, {"features": frozenset({"post-copy"})}, {}, ""),
+    (Reason.SUBPORTS_NOT_CARRIED, {}, {"trunks": True}, ""),
     (Reason.QOS_NOT_KEPT, {}, {"qos": frozenset({"dscp-marks"})}, ""),
     (Reason.GUEST_AGENT_NOT_OFFERED, {}, {"guest_agent": True}, ""),
     (Reason.INSUFFICIENT_VCPU, {"free_vcpus": 3.5}, {}, ""),

@@ -39,6 +39,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "segment_id": lambda t: t.network,
     "network_segment_range_id": lambda t: t.segment_range,
     "flavor_id": lambda t: t.flavor,
+    "trunk_id": lambda t: t.trunk,
     "service_profile_id": lambda t: t.service_profile,
     "metering_label_id": lambda t: t.metering_label,
     "metering_label_rule_id": lambda t: t.metering_rule,
@@ -125,6 +126,7 @@ SEGMENT_RANGE = "/network_segment_ranges/{network_segment_range_id}"
 SEEN_RANGE = ("get_network_segment_range",)
 FLAVOR, SEEN_FLAVOR = "/flavors/{flavor_id}", ("get_flavor",)
 PROFILE, SEEN_PROFILE = "/service_profiles/{service_profile_id}", ("get_service_profile",)
+TRUNK, SEEN_TRUNK = "/trunks/{trunk_id}", ("get_trunk",)
 SEEN_FLOATING = ("get_floatingip",)
 SEEN_FORWARDING = ("get_floatingip", "get_floatingip_port_forwarding")
 ONLY_SERVICES = frozenset({"service"})
@@ -178,6 +180,25 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=ADMIN, sees=ADMIN, body={"network_segment_range": {"maximum": 4012}}, rules=SEEN_RANGE
     ),
     f"DELETE {SEGMENT_RANGE}": Example(may=ADMIN, sees=ADMIN, rules=SEEN_RANGE),
+    **crud("/trunks", "trunk", {}),
+    "POST /trunks": Example(
+        may=MEMBER,
+        sees=PROJECT,
+        rules=("get_port", "get_network"),
+        body={"trunk": {"port_id": lambda t: t.port_for_trunk}},
+    ),
+    f"GET {TRUNK}/get_subports": Example(may=READER, sees=READER, rules=SEEN_TRUNK),
+    f"PUT {TRUNK}/add_subports": Example(
+        may=MEMBER,
+        sees=READER,
+        rules=(*SEEN_TRUNK, "get_port", "get_network"),
+        body={
+            "sub_ports": [{"port_id": lambda t: t.port_for_trunk, "segmentation_type": "vlan", "segmentation_id": 9}]
+        },
+    ),
+    f"PUT {TRUNK}/remove_subports": Example(
+        may=MEMBER, sees=READER, rules=SEEN_TRUNK, body={"sub_ports": [{"port_id": lambda t: t.subport}]}
+    ),
     "GET /flavors": Example(may=ANYONE),
     "POST /flavors": Example(may=ADMIN, body={"flavor": {"service_type": "L3_ROUTER_NAT"}}),
     f"GET {FLAVOR}": Example(may=ANY_READER, sees=ANY_READER, rules=SEEN_FLAVOR),
@@ -356,4 +377,5 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
     **tags("/floatingips", "floatingip"),
     **tags("/security-groups", "security_group"),
     **tags("/policies", "policy", changes=MANAGER),
+    **tags("/trunks", "trunk"),
 }

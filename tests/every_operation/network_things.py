@@ -155,6 +155,23 @@ class Things:
         return str(made["network_segment_range"]["id"])
 
     @cached_property
+    def port_for_trunk(self) -> str:
+        return self.made("port", network_id=self.network)
+
+    @cached_property
+    def subport(self) -> str:
+        return self.made("port", network_id=self.network)
+
+    @cached_property
+    def trunk(self) -> str:
+        """With one subport."""
+        parent = self.made("port", network_id=self.network)
+        member = {"port_id": self.subport, "segmentation_type": "vlan", "segmentation_id": 7}
+        identifier = self.made("trunk", port_id=parent, sub_ports=[member])
+        self.ask(self.owner, "PUT", f"/trunks/{identifier}/tags/blue")
+        return identifier
+
+    @cached_property
     def flavor(self) -> str:
         return self.made("flavor", self.admin, service_type="L3_ROUTER_NAT")
 

@@ -44,7 +44,7 @@ ANY_NAME_WILL_DO = (
     }
     | {
         (f"network PUT /{kind}s/{{{kind.replace('-', '_')}_id}}/tags/{{tag}}", "tag"): NEW
-        for kind in ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security-group")
+        for kind in ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security-group", "trunk")
     }
     | {("network PUT /policies/{policy_id}/tags/{tag}", "tag"): NEW}
 )

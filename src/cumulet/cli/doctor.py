@@ -149,7 +149,9 @@ def _network() -> Finding:
         Tracking.BR_NETFILTER: "connections tracked through br_netfilter",
         Tracking.BRIDGE: "connections tracked in bridges",
     }
-    return Finding(subject="networks", good=True, found=f"packets can be wired and filtered; {ways[answer.tracking]}")
+    trunks = "trunks too" if answer.no_subports is None else f"no trunks: {answer.no_subports}"
+    found = f"packets can be wired and filtered; {ways[answer.tracking]}; {trunks}"
+    return Finding(subject="networks", good=True, found=found)
 
 
 def _own_network(problem: str | None, users: bool) -> Finding:

@@ -28,8 +28,8 @@ from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
 from cumulet.image import store as image_store
+from cumulet.network import carried, port_status, qos
 from cumulet.network import for_compute as network
-from cumulet.network import port_status, qos
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
 
@@ -95,6 +95,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         unfit=promises.unfit_hosts(tx, promised, server.id),
         networks=network.has_ports(tx, server.id),
         qos=qos.features_needed(tx, server.id),
+        trunks=carried.has_subports(tx, server.id),
         **narrower,
     )
 
@@ -152,10 +153,10 @@ async def create_described(context: Context, state: B, *, image_id: str | None =
 
     guest: Guest = await context.read(described)
     assert state.host is not None
-    has_ports = await require_wired(context, state.host, state.server_id)
+    port_ids = await require_wired(context, state.host, state.server_id)
     frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest))
-    linked = (await context.hosts.in_force(state.host)).linked if has_ports else ()
-    plugged = tuple(nic.port_id for nic in guest.nics if nic.port_id in linked)
+    linked = (await context.hosts.in_force(state.host)).linked if port_ids else ()
+    plugged = tuple(port_id for port_id in linked if port_id in port_ids)
     return msgspec.structs.replace(state, guest=frozen, plugged=plugged)
 
 

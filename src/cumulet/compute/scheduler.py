@@ -10,6 +10,7 @@ import msgspec
 
 from cumulet.compute import guest_agent
 from cumulet.host import reach
+from cumulet.host.wiring import TRUNKS
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
 
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     ANTI_AFFINITY = "ANTI_AFFINITY"
     NETWORK_NOT_OFFERED = "NETWORK_NOT_OFFERED"
     QOS_NOT_KEPT = "QOS_NOT_KEPT"
+    SUBPORTS_NOT_CARRIED = "SUBPORTS_NOT_CARRIED"
     GUEST_AGENT_NOT_OFFERED = "GUEST_AGENT_NOT_OFFERED"
     TRIED_BEFORE = "TRIED_BEFORE"
     EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
@@ -97,6 +99,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     networks: bool = False
     qos: frozenset[str] = frozenset()
     """What a host must offer to keep the QoS policies of its ports."""
+    trunks: bool = False
+    """Whether its ports carry subports of trunks."""
     guest_agent: bool = False
     """Its guest has a channel to QEMU's guest agent, and moves with it."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -150,6 +154,8 @@ def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
         return Reason.NETWORK_NOT_OFFERED
     if not need.qos <= host.features:
         return Reason.QOS_NOT_KEPT
+    if need.trunks and TRUNKS not in host.features:
+        return Reason.SUBPORTS_NOT_CARRIED
     if need.guest_agent and guest_agent.FEATURE not in host.features:
         return Reason.GUEST_AGENT_NOT_OFFERED
     return None

@@ -30,6 +30,7 @@ from cumulet.host.wiring import (
     GATEWAY_LIMITS,
     METERING,
     PORT_NAMES,
+    TRUNKS,
     FloatingIp,
     InForce,
     NotDone,
@@ -37,8 +38,8 @@ from cumulet.host.wiring import (
     Router,
     Wiring,
 )
+from cumulet.network import carried, port_status
 from cumulet.network import for_compute as ports_of
-from cumulet.network import port_status
 from cumulet.network import wiring as network
 from cumulet.periodic import Periodic
 
@@ -83,6 +84,8 @@ def described(tx: Tx, host: str) -> Wiring:
         made = replace(made, routers=tuple(replace(one, meters=()) for one in made.routers))
     if GATEWAY_LIMITS not in kept:
         made = replace(made, routers=tuple(map(_unlimited, made.routers)))
+    if TRUNKS not in kept:
+        made = replace(made, ports=tuple(port for port in made.ports if port.carried is None))
     if PORT_NAMES not in kept:
         made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
     return made
@@ -117,23 +120,23 @@ def require_wiring_hosts(tx: Tx) -> None:
 # -- what sagas wait for
 
 
-async def require_wired(context: Context, host: str, server_id: str) -> bool:
+async def require_wired(context: Context, host: str, server_id: str) -> frozenset[str]:
     """Put the rules of a server's ports in force on a host, before its guest is there. StepFailed if that fails.
 
-    False if the server has no ports.
+    Returns their ids; none if the server has no ports.
     """
-    port_ids = await context.read(lambda tx: network.ports_of_server(tx, server_id))
+    port_ids = frozenset(await context.read(lambda tx: network.ports_of_server(tx, server_id)))
     if not port_ids:
-        return False
+        return port_ids
     in_force = await wire(context.hosts, context.read, context.clock, host)
-    missing = sorted(set(port_ids) - set(in_force.ports))
+    missing = sorted(port_ids - set(in_force.ports))
     if missing:
         reasons = "; ".join(f"{entry.subject}: {entry.reason}" for entry in in_force.not_done)
         raise StepFailed(
             "NOT_WIRED", "The server's network could not be set up on its host.",
             f"{host} has no rules for {', '.join(missing)} ({reasons or 'it does not say why'})",
         )  # fmt: skip
-    return True
+    return port_ids
 
 
 async def learn_links(context: Context, host: str, server_id: str) -> None:
@@ -183,6 +186,12 @@ async def _tell(context: Context, hosts: Sequence[str]) -> None:
 # -- what is told on event and on timer
 
 
+def _told(tx: Tx) -> list[str]:
+    """Hosts that are told of every change: those with packets, and those that carry subports, which come and go while
+    their guest runs."""
+    return sorted({*hosts_in_memory.with_packets(tx), *host_records.heard_of(tx, carried.hosts(tx))})
+
+
 class Wirings(Periodic):
     """Tells each host with packets its wiring: when the records change, and on a timer.
 
@@ -225,7 +234,7 @@ class Wirings(Periodic):
     async def round(self) -> None:
         """Tell all hosts. A slow one (up to `WIRING_SECONDS`) delays no other host and no further round."""
         began = self._clock.monotonic()
-        names = await self._db.look_up(hosts_in_memory.with_packets)
+        names = await self._db.look_up(_told)
         for known in (self._heard, self._undone):
             for gone in known.keys() - names:
                 del known[gone]

@@ -1,4 +1,4 @@
--- 0036
+-- 0037
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE address_scopes ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ip_version INTEGER NOT NULL, CONSTRAINT pk_address_scopes PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
@@ -98,6 +98,8 @@ CREATE TABLE servers ( number INTEGER NOT NULL, id VARCHAR(36) NOT NULL, project
 CREATE TABLE subnet_pools ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ip_version INTEGER NOT NULL, prefixes JSON NOT NULL, min_prefixlen INTEGER NOT NULL, max_prefixlen INTEGER NOT NULL, default_prefixlen INTEGER NOT NULL, default_quota INTEGER, shared BOOLEAN NOT NULL, is_default BOOLEAN NOT NULL, address_scope_id VARCHAR(36), CONSTRAINT pk_subnet_pools PRIMARY KEY (id), CONSTRAINT fk_subnet_pools_address_scope_id_address_scopes FOREIGN KEY(address_scope_id) REFERENCES address_scopes (id) );
 CREATE TABLE subnets ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, network_id VARCHAR(36) NOT NULL, subnetpool_id VARCHAR(36), ip_version INTEGER NOT NULL, cidr VARCHAR(64) NOT NULL, gateway_ip VARCHAR(64), enable_dhcp BOOLEAN NOT NULL, ipv6_ra_mode VARCHAR(16), ipv6_address_mode VARCHAR(16), dns_publish_fixed_ip BOOLEAN NOT NULL, allocation_pools JSON NOT NULL, dns_nameservers JSON NOT NULL, host_routes JSON NOT NULL, service_types JSON NOT NULL, CONSTRAINT pk_subnets PRIMARY KEY (id), CONSTRAINT fk_subnets_network_id_networks FOREIGN KEY(network_id) REFERENCES networks (id), CONSTRAINT fk_subnets_subnetpool_id_subnet_pools FOREIGN KEY(subnetpool_id) REFERENCES subnet_pools (id) );
 CREATE TABLE traits ( name VARCHAR(255) NOT NULL, CONSTRAINT pk_traits PRIMARY KEY (name) );
+CREATE TABLE trunk_subports ( port_id VARCHAR(36) NOT NULL, trunk_id VARCHAR(36) NOT NULL, segmentation_id INTEGER NOT NULL, CONSTRAINT pk_trunk_subports PRIMARY KEY (port_id), CONSTRAINT uq_trunk_subports_trunk_id UNIQUE (trunk_id, segmentation_id), CONSTRAINT fk_trunk_subports_port_id_ports FOREIGN KEY(port_id) REFERENCES ports (id), CONSTRAINT fk_trunk_subports_trunk_id_trunks FOREIGN KEY(trunk_id) REFERENCES trunks (id) );
+CREATE TABLE trunks ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, admin_state_up BOOLEAN NOT NULL, port_id VARCHAR(36) NOT NULL, CONSTRAINT pk_trunks PRIMARY KEY (id), CONSTRAINT uq_trunks_port_id UNIQUE (port_id), CONSTRAINT fk_trunks_port_id_ports FOREIGN KEY(port_id) REFERENCES ports (id) );
 CREATE INDEX ix_address_groups_project_id ON address_groups (project_id);
 CREATE INDEX ix_address_scopes_project_id ON address_scopes (project_id);
 CREATE INDEX ix_allocations_provider ON allocations (provider_id);
@@ -191,6 +193,7 @@ CREATE INDEX ix_subnet_pools_project_id ON subnet_pools (project_id);
 CREATE INDEX ix_subnets_network_id ON subnets (network_id);
 CREATE INDEX ix_subnets_project_id ON subnets (project_id);
 CREATE INDEX ix_subnets_subnetpool_id ON subnets (subnetpool_id);
+CREATE INDEX ix_trunks_project_id ON trunks (project_id);
 CREATE UNIQUE INDEX uq_identity_assignments ON identity_assignments (coalesce(user_id, ''), coalesce(group_id, ''), scope, scope_id, role_id, inherited);
 CREATE UNIQUE INDEX uq_identity_limits ON identity_limits (registered_limit_id, coalesce(project_id, ''), coalesce(domain_id, ''));
 CREATE UNIQUE INDEX uq_identity_registered_limits ON identity_registered_limits (service_id, coalesce(region_id, ''), resource_name);

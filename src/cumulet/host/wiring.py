@@ -20,6 +20,8 @@ DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
 """Of `HostFacts.features`: the host marks what guests send, and keeps the limits of routers' gateways."""
 METERING = "metering"
 """Of `HostFacts.features`: the host counts what its routers pass, by metering label."""
+TRUNKS = "trunks"
+"""Of `HostFacts.features`: the host carries the subports of trunks."""
 PORT_NAMES = "port-names"
 """Of `HostFacts.features`: the host answers its guests' questions for the names of their network's ports."""
 NO_PACKETS = "no-packets"
@@ -121,6 +123,14 @@ class Limit(Record, frozen=True):
     burst_kbit: int = 0
 
 
+class Carried(Record, frozen=True):
+    """How a subport leads to its guest: its frames have this tag (IEEE 802.1Q) on the parent's NIC."""
+
+    parent: str
+    """The id of a port that the guest has a NIC for."""
+    tag: int
+
+
 class Port(Record, frozen=True):
     """A port that is plugged in here, or will be. Its rules are in force before its link goes up."""
 
@@ -144,6 +154,8 @@ class Port(Record, frozen=True):
     """What its guest may be sent."""
     dscp_mark: int | None = None
     """The six bits (RFC 2474) that all IP packets of its guest get. Only told to hosts that offer `DSCP_MARKS`."""
+    carried: Carried | None = None
+    """Of a subport of a trunk: it has no NIC of its own. Only told to hosts that offer `TRUNKS`."""
 
 
 class Rule(Record, frozen=True):

@@ -19,6 +19,7 @@ from cumulet.db.engine import Tx, metadata
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import bodies, filtering, hosts, paging, policy, resource
 from cumulet.network.bodies import text
+from cumulet.network.carried import WAYS, Way
 from cumulet.network.hosts import Host
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import View
@@ -187,15 +188,15 @@ def delete_agent(call: Call[Agent, None]) -> None:
 )
 def list_dhcp_agents(call: Call[Network, None]) -> View:
     """List the agents that answer DHCP on a network: those of the hosts that have servers' ports of it."""
-    names = {row.host for row in call.tx.all(_hosts_of(call.target.id))}
+    names = {row.host for way in WAYS for row in call.tx.all(_hosts_of(call.target.id, way))}
     return _listed(call, [agent for agent in _agents(call.tx) if agent.task is Task.DHCP and agent.host.name in names])
 
 
-def _hosts_of(network_id: str) -> sa.Select[tuple[str]]:
+def _hosts_of(network_id: str, way: Way) -> sa.Select[tuple[str]]:
     return (
         sa.select(port_bindings.c.host)
-        .join(ports, ports.c.id == port_bindings.c.port_id)
-        .where(ports.c.network_id == network_id, ports.c.server_id.is_not(None))
+        .select_from(way.joined)
+        .where(ports.c.network_id == network_id, way.server_id.is_not(None))
         .distinct()
     )
 
@@ -203,12 +204,15 @@ def _hosts_of(network_id: str) -> sa.Select[tuple[str]]:
 @NETWORK.operation("GET", f"{PATH}/dhcp-networks", rules=(Rule(DHCP_NETWORKS),), target=_of_task(Task.DHCP))
 def list_dhcp_networks(call: Call[Agent, None]) -> View:
     """List the networks on which an agent answers DHCP."""
-    of_host = (
-        sa.select(ports.c.network_id)
-        .join(port_bindings, port_bindings.c.port_id == ports.c.id)
-        .where(port_bindings.c.host == call.target.host.name, ports.c.server_id.is_not(None))
-    )
-    found = find(call.tx, Network, networks.c.id.in_(of_host))[: call.cloud.settings.largest_page]
+    of_host = [
+        networks.c.id.in_(
+            sa.select(ports.c.network_id)
+            .select_from(way.joined)
+            .where(port_bindings.c.host == call.target.host.name, way.server_id.is_not(None))
+        )
+        for way in WAYS
+    ]
+    found = find(call.tx, Network, sa.or_(*of_host))[: call.cloud.settings.largest_page]
     return resource.shown_many(call, NETWORKS, found)
 
 

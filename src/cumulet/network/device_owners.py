@@ -6,6 +6,7 @@ OF_NETWORK, OF_COMPUTE = "network:", "compute:"
 """Prefixes: devices of Network itself, and servers."""
 ROUTER_INTERFACE, ROUTER_GATEWAY = "network:router_interface", "network:router_gateway"
 FLOATING_IP = "network:floatingip"
+OF_TRUNKS = "trunk:subport"
 OF_ROUTERS = (ROUTER_INTERFACE, ROUTER_GATEWAY)
 ON_EXTERNAL = (ROUTER_GATEWAY, FLOATING_IP)
 """The ports that are on a network because it is an external one."""

@@ -97,6 +97,8 @@ EXTENSIONS = {
     "subnet-service-types": ("Subnet service types", "Provides ability to set the subnet service_types field"),
     "tag-creation": ("Tag creation extension", "Add the tags creation methods."),
     "tag-ports-during-bulk-creation": ("Tag Ports During Bulk Creation", "Allow to tag ports during bulk creation"),
+    "trunk": ("Trunk Extension", "Provides support for trunk ports"),
+    "trunk-details": ("Trunk port details", "Expose trunk port details"),
 }
 
 

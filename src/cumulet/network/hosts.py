@@ -11,7 +11,7 @@ from cumulet.errors import NotYet
 
 NETWORKS, BANDWIDTH_LIMITS, FLOATING_IP_LIMITS = "networks", "bandwidth-limits", "floating-ip-limits"
 DSCP_MARKS, GATEWAY_LIMITS = "dscp-marks", "gateway-limits"
-METERING = "metering"
+METERING, TRUNKS = "metering", "trunks"
 MINIMUM_BANDWIDTHS, MINIMUM_PACKET_RATES = "minimum-bandwidths", "minimum-packet-rates"
 """Features that hosts say they have, as `host.wiring` has them: this service imports nothing of hosts.
 
@@ -21,6 +21,7 @@ _WITHOUT = {
     BANDWIDTH_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of ports"),
     FLOATING_IP_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of floating IPs"),
     GATEWAY_LIMITS: ("HOST_LIMITS_NO_BANDWIDTH", "limit the bandwidth of routers' gateways"),
+    TRUNKS: ("HOST_CARRIES_NO_SUBPORTS", "carry the subports of trunks"),
     METERING: ("HOST_METERS_NOTHING", "meter what passes routers"),
     MINIMUM_BANDWIDTHS: ("HOST_PROMISES_NO_BANDWIDTH", "promise bandwidth to ports"),
     MINIMUM_PACKET_RATES: ("HOST_PROMISES_NO_PACKETS", "promise packets a second to ports"),
@@ -61,7 +62,7 @@ def wiring(tx: Tx) -> list[Host]:
 
 
 def require(tx: Tx, feature: str, only: str | None = None) -> None:
-    """501 unless every host that has networks keeps QoS rules of this kind: a guest may come to any of them.
+    """501 unless every host that has networks offers this feature: a guest may come to any of them.
 
     only: the host of a guest that is there.
     """

@@ -14,6 +14,7 @@ from cumulet.network.rbac_records import rbac_policies
 from cumulet.network.resource_columns import LONGEST_PROJECT_ID
 from cumulet.network.store import floating_ips, networks, ports, routers, subnets
 from cumulet.network.subnet_pool_records import subnet_pools
+from cumulet.network.trunk_records import trunks
 
 UNLIMITED = -1
 
@@ -35,6 +36,7 @@ DEFAULT_LIMITS = {
     "security_group": 10,
     "security_group_rule": 100,
     "rbac_policy": 10,
+    "trunk": UNLIMITED,
 }
 """Upstream's defaults, by resource. A project can have limits of its own instead."""
 FIXED_LIMITS = {"address_group": 100, "address_scope": 100, "metering_label": 10, "qos_policy": 100}
@@ -54,6 +56,7 @@ _COUNTED = {
     "security_group": security_groups,
     "security_group_rule": security_group_rules,
     "rbac_policy": rbac_policies,
+    "trunk": trunks,
 }
 
 

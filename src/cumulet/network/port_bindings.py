@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import bindings, bodies, policy, resource
+from cumulet.network import bindings, bodies, carried, policy, resource, trunk_details
 from cumulet.network.bindings import Which
 from cumulet.network.port_bodies import VnicType
 from cumulet.network.ports import PORTS
@@ -40,7 +40,7 @@ def _view(port: Port, binding: Binding) -> View:
 
 
 def _bound(call: Call[Port, object]) -> list[Binding]:
-    found = bindings.of_ports(call.tx, [call.target.id])[call.target.id]
+    found = carried.bindings_of(call.tx, [call.target.id])[call.target.id]
     return [binding for binding in found if binding.host != bindings.UNBOUND]
 
 
@@ -85,6 +85,7 @@ def list_port_bindings(call: Call[Port, None]) -> View:
 def create_port_binding(call: Call[Port, NewBinding]) -> View:
     """Bind a port to a further host. The binding is inactive if the port has an active one."""
     tx, port, body = call.tx, call.target, call.body
+    trunk_details.refuse_rebinding(tx, port)
     present = _bound(call)
     if any(binding.host == body.host for binding in present):
         raise Conflict(
@@ -135,6 +136,7 @@ def show_port_binding(call: Call[Port, None]) -> View:
 def update_port_binding(call: Call[Port, UpdateBinding]) -> View:
     """Change a binding's kind of nic or profile."""
     body, binding = call.body, _named(call)
+    trunk_details.refuse_rebinding(call.tx, call.target)
     if isinstance(body.host, str) and body.host != binding.host:
         raise Conflict("A binding's host cannot be changed: make another binding and activate it.")
     _set(call, binding.host, {"vnic_type": body.vnic_type, "profile": body.profile})
@@ -145,6 +147,7 @@ def update_port_binding(call: Call[Port, UpdateBinding]) -> View:
 def delete_port_binding(call: Call[Port, None]) -> None:
     """Remove a binding. Without its active binding a port is not bound."""
     binding = _named(call)
+    trunk_details.refuse_rebinding(call.tx, call.target)
     if not binding.active:
         bindings.remove_inactive(call.tx, Which.PORT, call.target.id, binding.host)
         return
@@ -157,6 +160,7 @@ def delete_port_binding(call: Call[Port, None]) -> None:
 def activate_port_binding(call: Call[Port, Empty]) -> View:
     """Make a binding the active one. The former active one becomes inactive."""
     tx, port, binding = call.tx, must_get(call.tx, Port, call.target.id), _named(call)
+    trunk_details.refuse_rebinding(tx, port)
     if binding.active:
         raise Conflict(
             f"Binding for port {port.id} on host {binding.host} is already active.", reason="PortBindingAlreadyActive"

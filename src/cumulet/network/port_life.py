@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, bindings, default_security_group
+from cumulet.network import addresses, bindings, carried, default_security_group
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.forwarding_records import port_forwardings
@@ -127,11 +127,19 @@ def _add_to_groups(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
 
 
 def release(tx: Tx, port: Port) -> None:
-    """Take a port from its server: a port that compute made is removed, a user's is unplugged."""
-    if port.created_by_compute:
+    """Take a port from its server: a port that compute made is removed, a user's is unplugged.
+
+    A trunk's parent is the user's, whoever made it.
+    """
+    in_trunk = carried.trunk_of_parent(tx, port.id) is not None
+    if port.created_by_compute and not in_trunk:
         end(tx, port.id)
-    else:
-        unplug(tx, port.id)
+        return
+    unplug(tx, port.id)
+    if in_trunk:
+        change(tx, Port, port.id, None, created_by_compute=False)
+        for subport_id in carried.subports_of(tx, [port.id]):
+            change(tx, Port, subport_id, None, status="DOWN")
 
 
 def unplug(tx: Tx, port_id: str) -> None:

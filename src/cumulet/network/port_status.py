@@ -1,10 +1,11 @@
-"""The status of servers' ports: ACTIVE where the host says that a guest is plugged in, else DOWN.
+"""The status of servers' ports and their subports: ACTIVE where the host says that a guest is plugged in, else DOWN.
 
 As in Neutron, a port that is administratively down is always DOWN: its host lets no packet pass.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -12,17 +13,19 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany, in_parts
+from cumulet.network.carried import WAYS
 from cumulet.network.store import port_bindings, ports
 
-_BOUND_TO_HOST = (
+_BOUND_TO_HOST = [
     sa.select(ports.c.id, ports.c.status, ports.c.admin_state_up)
-    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
+    .select_from(way.joined)
     .where(
         port_bindings.c.host == sa.bindparam("of_host"),
         port_bindings.c.active,
-        ports.c.server_id.in_(sa.bindparam("of_servers", expanding=True)),
+        way.server_id.in_(sa.bindparam("of_servers", expanding=True)),
     )
-)
+    for way in WAYS
+]
 _SET_STATUS = sa.update(ports).where(ports.c.id.in_(sa.bindparam("of_ports", expanding=True)))
 _SET_STATUS_IF_UP = _SET_STATUS.where(ports.c.admin_state_up)
 
@@ -36,18 +39,23 @@ class BoundPort(NamedTuple):
     admin_state_up: bool
 
 
-_BOUND_TO_THESE = OfMany(
-    sa.select(port_bindings.c.host, ports.c.server_id, ports.c.id, ports.c.status, ports.c.admin_state_up)
-    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
-    .where(port_bindings.c.active, ports.c.server_id.is_not(None)),
-    port_bindings.c.host,
-)
+_BOUND_TO_THESE = [
+    OfMany(
+        sa.select(
+            port_bindings.c.host, way.server_id.label("server_id"), ports.c.id, ports.c.status, ports.c.admin_state_up
+        )
+        .select_from(way.joined)
+        .where(port_bindings.c.active, way.server_id.is_not(None)),
+        port_bindings.c.host,
+    )
+    for way in WAYS
+]
 
 
 def bound_to(tx: Tx, hosts: Sequence[str]) -> dict[str, list[BoundPort]]:
     """The ports whose active binding is to each of these hosts."""
     found: dict[str, list[BoundPort]] = {}
-    for row in _BOUND_TO_THESE.rows(tx, hosts):
+    for row in itertools.chain.from_iterable(bound.rows(tx, hosts) for bound in _BOUND_TO_THESE):
         port = BoundPort(row.server_id or "", row.id, row.status, row.admin_state_up)
         found.setdefault(row.host, []).append(port)
     return found
@@ -59,8 +67,8 @@ def changed_links(tx: Tx, host: str, linked: Collection[str], server_ids: Sequen
     linked: the ports that the host says are plugged.
     """
     changed: dict[str, list[str]] = {}
-    for part in in_parts(server_ids):
-        for row in tx.all(_BOUND_TO_HOST, {"of_host": host, "of_servers": list(part)}):
+    for part, bound in itertools.product(in_parts(server_ids), _BOUND_TO_HOST):
+        for row in tx.all(bound, {"of_host": host, "of_servers": list(part)}):
             status = "ACTIVE" if row.admin_state_up and row.id in linked else "DOWN"
             if row.status != status:
                 changed.setdefault(status, []).append(row.id)

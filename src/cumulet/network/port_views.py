@@ -8,7 +8,17 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
-from cumulet.network import addresses, bindings, dhcp_options, dns, filtering, refusals, resource
+from cumulet.network import (
+    addresses,
+    bindings,
+    carried,
+    dhcp_options,
+    dns,
+    filtering,
+    refusals,
+    resource,
+    trunk_details,
+)
 from cumulet.network.addresses import FixedIp
 from cumulet.network.group_records import port_security_groups
 from cumulet.network.many import find_many
@@ -19,7 +29,7 @@ from cumulet.network.store import Binding, Network, Port, port_addresses, port_b
 def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
     """Ports as the API shows them."""
     ids = [port.id for port in records]
-    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), bindings.of_ports(tx, ids)
+    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), carried.bindings_of(tx, ids)
     groups: dict[str, list[str]] = {}
     table = port_security_groups.c
     for part in in_parts(ids):
@@ -27,11 +37,13 @@ def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
         for port_id, group_id in map(tuple, tx.all(statement.order_by(table.security_group_id))):
             groups.setdefault(port_id, []).append(group_id)
     options = dhcp_options.of_ports(tx, ids)
+    trunks = trunk_details.details(tx, records)
     networks = {network.id: network for network in find_many(tx, Network, "id", {port.network_id for port in records})}
     return [
         _view(port, tags.get(port.id, []), held.get(port.id, []), bound[port.id][0], groups.get(port.id, []))
         | _by_network(port, networks[port.network_id], held.get(port.id, []))
         | {"extra_dhcp_opts": options.get(port.id, [])}
+        | ({"trunk_details": trunks[port.id]} if port.id in trunks else {})
         for port in records
     ]
 
@@ -94,7 +106,9 @@ def in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
 
 
 def of_active_binding(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-    return sa.exists().where(port_bindings.c.port_id == ports.c.id, port_bindings.c.active, column.in_(list(values)))
+    return sa.exists().where(
+        port_bindings.c.port_id == carried.BOUND_BY, port_bindings.c.active, column.in_(list(values))
+    )
 
 
 IP_ALLOCATION = sa.case(

@@ -12,6 +12,7 @@ from cumulet.network import (
     address_changes,
     addresses,
     bindings,
+    carried,
     devices,
     dhcp_options,
     dns,
@@ -26,6 +27,7 @@ from cumulet.network import (
     refusals,
     resource,
     sharing,
+    trunk_details,
 )
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import FLOATING_IP, OF_NETWORK, OF_ROUTERS
@@ -319,7 +321,7 @@ def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> Non
 
 
 def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
-    binding = bindings.of_ports(tx, [port.id])[port.id][0]
+    binding = carried.bindings_of(tx, [port.id])[port.id][0]
     if binding.host != bindings.UNBOUND:
         raise Conflict(
             f"Unable to complete operation on port {port.id}, port is already bound, port type: "
@@ -345,6 +347,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
     if values:
         tx.execute(sa.update(port_bindings).where(active).values(**values))
     if "binding:host_id" in given:
+        trunk_details.refuse_rebinding(tx, port)
         bindings.bind(tx, bindings.Which.PORT, port.id, text(given["binding:host_id"]))
     return bindings.of_ports(tx, [port.id])[port.id][0] != before
 
@@ -365,4 +368,5 @@ def delete_port(call: Call[Port, None]) -> None:
             f"Port {port.id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
             reason="ServicePortInUse",
         )
+    trunk_details.refuse_end(call.tx, port)
     port_life.end(call.tx, port.id)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, NotFound
-from cumulet.network import hosts
+from cumulet.network import carried, hosts
 from cumulet.network.hosts import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, GATEWAY_LIMITS
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, qos_policies
@@ -124,6 +124,9 @@ def features_of_port(tx: Tx, port_id: str) -> frozenset[str]:
 
 
 def _of_ports(tx: Tx, its_ports: Sequence[Port]) -> frozenset[str]:
+    """`its_ports`, and the subports that they carry."""
+    subports = carried.subports_of(tx, [port.id for port in its_ports])
+    its_ports = [*its_ports, *find_many(tx, Port, "id", subports)]
     found = {port.qos_policy_id for port in its_ports} | set(of_networks(tx, its_ports).values())
     policies = {policy for policy in found if policy is not None}
     return _features(tx, policies)

@@ -45,6 +45,7 @@ class UpdateQuota(Body):
     security_group: bodies.Number | Unset = UNSET
     security_group_rule: bodies.Number | Unset = UNSET
     rbac_policy: bodies.Number | Unset = UNSET
+    trunk: bodies.Number | Unset = UNSET
     check_limit: bodies.Truth | Unset = UNSET
     """Accepted for older clients and ignored: a limit below what is used is refused unless `force` is true."""
     force: bodies.Truth | Unset = UNSET

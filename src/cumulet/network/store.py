@@ -30,6 +30,7 @@ from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
 from cumulet.network.segment_range_records import SegmentRange, network_segment_ranges
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
+from cumulet.network.trunk_records import TRUNK_TABLES
 
 RecordT = TypeVar("RecordT")
 
@@ -270,9 +271,8 @@ TABLES: Mapping[type[Any], sa.Table] = {
     SegmentRange: network_segment_ranges,
     **QOS_TABLES,
     **FLAVOR_TABLES,
+    **TRUNK_TABLES,
 }
-
-
 COLUMNS: Mapping[type[Any], tuple[str, ...]] = {record: record.__struct_fields__ for record in TABLES}
 
 

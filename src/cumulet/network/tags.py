@@ -1,4 +1,5 @@
-"""Tags of networks, subnets, ports, routers, floating IPs, security groups, QoS policies: ``/{collection}/{id}/tags``.
+"""Tags of networks, subnets, ports, routers, floating IPs, security groups, QoS policies, trunks:
+``/{collection}/{id}/tags``.
 
 The target is loaded like the resource itself, so a resource out of sight is 404 here too.
 """
@@ -24,6 +25,7 @@ from cumulet.network.service import NETWORK
 from cumulet.network.store import network_tags, revise, tags_of
 from cumulet.network.subnet_pools import SUBNET_POOLS
 from cumulet.network.subnets import SUBNETS
+from cumulet.network.trunks import TRUNKS
 from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import Anything, Body
@@ -40,6 +42,7 @@ KINDS: tuple[Kind[Resource], ...] = (
     FLOATING_IPS,
     GROUPS,
     QOS_POLICIES,
+    TRUNKS,
 )
 
 

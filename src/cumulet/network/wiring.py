@@ -12,8 +12,9 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.db.transaction import announced
 from cumulet.host import wiring as w
-from cumulet.network import addresses, dhcp_options, dns, qos, router_wiring
+from cumulet.network import addresses, carried, dhcp_options, dns, qos, router_wiring
 from cumulet.network.bindings import UNBOUND
+from cumulet.network.carried import WAYS, Carrier
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.group_records import (
@@ -43,6 +44,7 @@ from cumulet.network.store import (
     routers,
     subnets,
 )
+from cumulet.network.trunk_records import trunk_subports, trunks
 
 TABLES = announced(
     (
@@ -63,45 +65,59 @@ TABLES = announced(
         metering_labels,
         metering_label_rules,
         dscp_marks,
+        trunks,
+        trunk_subports,
     )
 )
 """What a wiring is read from. Other processes are told of each commit there."""
 
-_HERE = (
-    sa.select(port_bindings.c.port_id, port_bindings.c.active, ports.c.network_id)
-    .join(ports, ports.c.id == port_bindings.c.port_id)
-    .where(port_bindings.c.host == sa.bindparam("of_host"), ports.c.server_id.is_not(None))
-)
-"""The ports on a host that are plugged into a server, or will be. A binding without a server plugs nothing."""
-_BESIDE = ports.alias("beside")
-_OF_SERVER = ports.c.server_id == sa.bindparam("of_server")
-_NETWORKS_OF = sa.select(ports.c.network_id).where(_OF_SERVER)
-_HOSTS_OF_NETWORKS_OF = (
-    sa.select(port_bindings.c.host)
-    .join(_BESIDE, _BESIDE.c.id == port_bindings.c.port_id)
-    .join(ports, ports.c.network_id == _BESIDE.c.network_id)
-    .where(_OF_SERVER, _BESIDE.c.server_id.is_not(None), port_bindings.c.host != UNBOUND)
+_HERE = [
+    sa.select(ports.c.id, port_bindings.c.active, ports.c.network_id)
+    .select_from(way.joined)
+    .where(port_bindings.c.host == sa.bindparam("of_host"), way.server_id.is_not(None))
+    for way in WAYS
+]
+"""The ports on a host that lead to a server's guest, or will. A binding without a server plugs nothing."""
+_PORTS_OF_SERVER = [
+    sa.select(ports.c.id, ports.c.network_id)
+    .select_from(way.joined)
+    .where(way.server_id == sa.bindparam("of_server"))
     .distinct()
-)
-_HOST_OF = (
+    for way in WAYS
+]
+_HOSTS_OF_NETWORKS = [
+    OfMany(
+        sa.select(port_bindings.c.host)
+        .select_from(way.joined)
+        .where(way.server_id.is_not(None), port_bindings.c.host != UNBOUND)
+        .distinct(),
+        ports.c.network_id,
+    )
+    for way in WAYS
+]
+_HOST_OF = [
     sa.select(port_bindings.c.host)
-    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .select_from(way.joined)
     .where(
         ports.c.id == sa.bindparam("of_port"),
-        ports.c.server_id.is_not(None),
+        way.server_id.is_not(None),
         port_bindings.c.active,
         port_bindings.c.host != UNBOUND,
     )
-)
+    for way in WAYS
+]
 _GROUPS_OF_PORTS = OfMany(
     sa.select(port_security_groups.c.port_id, port_security_groups.c.security_group_id), port_security_groups.c.port_id
 )
-_PORTS_ELSEWHERE = OfMany(
-    sa.select(ports.c.network_id, ports.c.mac_address, port_bindings.c.host, port_bindings.c.active)
-    .join(port_bindings, port_bindings.c.port_id == ports.c.id)
-    .where(port_bindings.c.host != sa.bindparam("of_host"), ports.c.server_id.is_not(None)),
-    ports.c.network_id,
-)
+_PORTS_ELSEWHERE = [
+    OfMany(
+        sa.select(ports.c.network_id, ports.c.mac_address, port_bindings.c.host, port_bindings.c.active)
+        .select_from(way.joined)
+        .where(port_bindings.c.host != sa.bindparam("of_host"), way.server_id.is_not(None)),
+        ports.c.network_id,
+    )
+    for way in WAYS
+]
 _MEMBERS = OfMany(
     sa.select(port_security_groups.c.security_group_id, port_addresses.c.address).join(
         port_addresses, port_addresses.c.port_id == port_security_groups.c.port_id
@@ -132,7 +148,7 @@ def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHos
 
     Equal records give equal wirings, also in their order: two wirings are compared to see whether anything changed.
     """
-    here = {row.port_id: row for row in tx.all(_HERE, {"of_host": host})}
+    here = {row.id: row for way in _HERE for row in tx.all(way, {"of_host": host})}
     routers_here = router_wiring.routers_at(tx, host, router_hosts)
     of_routers = {port.network_id for router in routers_here for port in router.ports}
     network_ids = sorted({row.network_id for row in here.values()} | of_routers)
@@ -149,7 +165,7 @@ def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHos
 
 def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
     """The part of a wiring that is about one port, on the host that has it; None where no host has it."""
-    row = tx.first(_HOST_OF, {"of_port": port_id})
+    row = next((row for way in _HOST_OF if (row := tx.first(way, {"of_port": port_id})) is not None), None)
     if row is None:
         return None
     plugged, groups = _plugged(tx, {port_id: True})
@@ -163,6 +179,7 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
     held = addresses.held_by(tx, list(here))
     options = _dhcp_options(tx, list(here))
     policies = _policies(tx, plugged)
+    carriers = carried.carriers(tx, here)
     limits, marks = qos.limits(tx, set(policies.values())), qos.marks(tx, set(policies.values()))
     made = tuple(
         w.Port(
@@ -180,10 +197,15 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
             egress_limit=router_wiring.limit(limits, policies.get(port.id), w.Direction.OUT),
             ingress_limit=router_wiring.limit(limits, policies.get(port.id), w.Direction.IN),
             dscp_mark=marks.get(policies.get(port.id, "")),
+            carried=_carried(carriers.get(port.id)),
         )
         for port in plugged
     )
     return made, _groups(tx, {group for port in plugged for group in groups_of.get(port.id, ())})
+
+
+def _carried(carrier: Carrier | None) -> w.Carried | None:
+    return None if carrier is None else w.Carried(parent=carrier.parent_id, tag=carrier.segmentation_id)
 
 
 def _policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
@@ -194,23 +216,21 @@ def _policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
 
 
 def wires(tx: Tx, host: str) -> bool:
-    """Whether a host has a server's port, or will have one."""
-    return tx.first(_HERE, {"of_host": host}) is not None
-
-
-_PORTS_OF_SERVER = sa.select(ports.c.id).where(ports.c.server_id == sa.bindparam("of_server"))
+    """Whether a host has a server's port, or will have one. A subport is nowhere without its parent."""
+    return tx.first(_HERE[0], {"of_host": host}) is not None
 
 
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:
-    """Ids of the ports that are plugged into a server."""
-    return [row[0] for row in tx.all(_PORTS_OF_SERVER, {"of_server": server_id})]
+    """Ids of the ports that lead to a server's guest, subports too."""
+    return [row.id for way in _PORTS_OF_SERVER for row in tx.all(way, {"of_server": server_id})]
 
 
 def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple) -> list[str]:
     """The hosts that have ports, of servers or routers, on a network that this server has a port on."""
-    network_ids = [row[0] for row in tx.all(_NETWORKS_OF, {"of_server": server_id})]
+    found = {row.network_id for way in _PORTS_OF_SERVER for row in tx.all(way, {"of_server": server_id})}
+    network_ids = sorted(found)
     with_routers = router_wiring.ports_elsewhere(tx, "", network_ids, router_hosts)
-    hosts = {row[0] for row in tx.all(_HOSTS_OF_NETWORKS_OF, {"of_server": server_id})}
+    hosts = {row.host for way in _HOSTS_OF_NETWORKS for row in way.rows(tx, network_ids)}
     return sorted(hosts | {place for _, _, place in with_routers})
 
 
@@ -226,7 +246,7 @@ def _elsewhere(
 ) -> dict[str, list[tuple[str, str, bool]]]:
     """By network, the ports of servers and routers on other hosts: MAC address, the host's address, and whether the
     binding is the active one."""
-    rows = _PORTS_ELSEWHERE.rows(tx, network_ids, of_host=host)
+    rows = [row for way in _PORTS_ELSEWHERE for row in way.rows(tx, network_ids, of_host=host)]
     there = [(row.network_id, row.mac_address, row.host, row.active) for row in rows]
     for network_id, mac, place in router_wiring.ports_elsewhere(tx, host, network_ids, router_hosts):
         there.append((network_id, mac, place, True))

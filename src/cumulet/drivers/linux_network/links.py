@@ -38,6 +38,8 @@ class Link:
 
     index: int
     name: str
+    kind: str
+    """`tun` for a tap, `ifb` for a subport's device, `bridge`, `vxlan`, `veth`."""
     mtu: int
     master: int | None
     up: bool
@@ -207,7 +209,7 @@ class Links:
         silence(name)
         (index,) = self._route.link_lookup(ifname=name)
         self._route.link("set", index=index, mtu=mtu, state="up")
-        return Link(index=index, name=name, mtu=mtu, master=None, up=True, vni=None, local=None)
+        return Link(index=index, name=name, kind="bridge", mtu=mtu, master=None, up=True, vni=None, local=None)
 
     def _answer(self, bridge: Link) -> None:
         """Give the host's own end of a bridge the addresses of the metadata service, and no other.
@@ -234,7 +236,14 @@ class Links:
         self._route.brport("set", index=index, learning=0)
         self._route.link("set", index=index, state="up")
         return Link(
-            index=index, name=name, mtu=network.mtu, master=bridge.index, up=True, vni=network.vni, local=self._local
+            index=index,
+            name=name,
+            kind="vxlan",
+            mtu=network.mtu,
+            master=bridge.index,
+            up=True,
+            vni=network.vni,
+            local=self._local,
         )
 
     # -- forwarding entries
@@ -304,6 +313,7 @@ def _link(message: Any) -> Link:
     return Link(
         index=message["index"],
         name=str(message.get("ifname")),
+        kind=str(kind),
         mtu=int(message.get("mtu") or 0),
         master=message.get("master"),
         up=message.get("state") == "up",

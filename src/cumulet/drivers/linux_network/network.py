@@ -17,6 +17,7 @@ from typing import TypeVar
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network.carrying import Carrying
 from cumulet.drivers.linux_network.connections import forget_connections
 from cumulet.drivers.linux_network.links import Links, NoDevice
 from cumulet.drivers.linux_network.nft import Nft, NftFailed
@@ -27,7 +28,7 @@ from cumulet.drivers.linux_network.skeleton import Tracking
 from cumulet.drivers.linux_network.taps import open_tap
 from cumulet.host.driver import DriverError
 from cumulet.host.traffic import Traffic
-from cumulet.host.wiring import InForce, NotDone, Wiring
+from cumulet.host.wiring import InForce, NotDone, Port, Wiring
 
 T = TypeVar("T")
 
@@ -44,6 +45,13 @@ class LinuxNetwork:
         self._numbers = Numbers(ports=nft.ports(), zones=nft.zones())
         self._responding = Responding()
         self._routers = Routers(links)
+        self._carrying = Carrying(links)
+        self.carries_not = self._carrying.problem()
+        """Why this host cannot carry subports of trunks; None where it can."""
+        self._told: dict[str, dict[str, bytes]] = {}
+        """What guests are told about themselves, by tap."""
+        self._told_by_parent: dict[str, dict[str, bytes]] = {}
+        """The same, by the device of a subport: as its guest is told on the parent."""
         self._wiring: Wiring | None = None
         self._not_done: tuple[NotDone, ...] = ()
 
@@ -80,6 +88,7 @@ class LinuxNetwork:
         """End the thread and the responder. The rules and links stay in force."""
         await self._run(self._responding.close)
         await self._run(self._links.close)
+        await self._run(self._carrying.close)
         self._executor.shutdown()
 
     async def apply(self, wiring: Wiring) -> InForce:
@@ -98,9 +107,15 @@ class LinuxNetwork:
         """Set what the metadata service tells the guest on a port of this host; None: nothing."""
 
         def tell() -> None:
-            number = self._numbers.ports.get(names.tap(port_id))
-            if number is not None:
-                self._responding.tell({number: files})
+            tap = names.tap(port_id)
+            if tap in self._numbers.ports:
+                if files is None:
+                    self._told.pop(tap, None)
+                else:
+                    self._told[tap] = files
+                self._responding.tell({self._numbers.ports[tap]: files})
+                if self._wiring is not None:
+                    self._tell_subports(self._wiring)
 
         await self._run(tell)
 
@@ -149,16 +164,38 @@ class LinuxNetwork:
         former, self._numbers = self._numbers, numbers
         # Documents and connections of ports that are gone go before anything that may fail: a later try does not know
         # these ports any more, and the next port may get the number of one of them.
-        self._responding.tell({number: None for tap, number in former.ports.items() if tap not in numbers.ports})
+        gone = {tap: number for tap, number in former.ports.items() if tap not in numbers.ports}
+        self._responding.tell(dict.fromkeys(gone.values()))
+        for tap in gone:
+            self._told.pop(tap, None)
         forget_connections(before, wiring, former.zones, zones)
         self._wiring = wiring
         unconnected = self._links.apply(wiring)
+        uncarried = self._carrying.apply(wiring, but={entry.subject for entry in unconnected})
+        self._tell_subports(wiring)
         unrouted = self._routers.apply(wiring, but={entry.subject for entry in unconnected})
-        self._not_done = (*unconnected, *unrouted)
+        self._not_done = (*unconnected, *uncarried, *unrouted)
         # On a flat network there are machines that are not guests of this cloud: hosts do not answer there.
         silent = {network.id for network in wiring.networks if network.kind == "flat"}
         self._responding.apply(wiring, but=silent | {entry.subject for entry in unconnected})
         return self._in_force()
+
+    def _subports_on(self, port_id: str) -> list[Port]:
+        ports = self._wiring.ports if self._wiring is not None else ()
+        return [port for port in ports if port.carried is not None and port.carried.parent == port_id]
+
+    def _tell_subports(self, wiring: Wiring) -> None:
+        """A guest is told the same about itself on its subports as on their parent."""
+        subports = {names.tap(port.id): port.carried for port in wiring.ports if port.carried is not None}
+        for tap in {*self._told_by_parent, *subports}:
+            carried = subports.get(tap)
+            files = None if carried is None else self._told.get(names.tap(carried.parent))
+            if self._told_by_parent.get(tap) != files and tap in self._numbers.ports:
+                self._responding.tell({self._numbers.ports[tap]: files})
+            if files is None:
+                self._told_by_parent.pop(tap, None)
+            else:
+                self._told_by_parent[tap] = files
 
     def _dropped(self) -> dict[str, int]:
         return self._nft.counters() | self._routers.dropped()
@@ -168,12 +205,16 @@ class LinuxNetwork:
             return InForce(revision=0)
         present = self._links.present()
         undone = {entry.subject for entry in self._not_done}
-        ports = [port for port in self._wiring.ports if port.network_id not in undone]
+        ports = [port for port in self._wiring.ports if undone.isdisjoint((port.id, port.network_id))]
         up = {name for name, link in present.items() if link.up and link.master is not None}
         return InForce(
             revision=self._wiring.revision,
             ports=tuple(port.id for port in ports),
-            linked=tuple(port.id for port in ports if names.tap(port.id) in up),
+            linked=tuple(
+                port.id
+                for port in ports
+                if names.tap(port.id) in up and (port.carried is None or names.tap(port.carried.parent) in up)
+            ),
             not_done=self._not_done,
         )
 
@@ -198,6 +239,10 @@ class LinuxNetwork:
         except BaseException:
             os.close(fd)  # Otherwise the tap stays, and looks as if a guest had it.
             raise
+        subports = {port.id for port in self._subports_on(port_id)}
+        others = [entry for entry in self._not_done if entry.subject not in subports]
+        unconnected = {entry.subject for entry in others}
+        self._not_done = (*others, *self._carrying.apply(wiring, but=unconnected, parent=port_id))
         return fd
 
 

@@ -9,8 +9,10 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cumulet.drivers.linux_network import namespaces, nft, taps
@@ -28,6 +30,8 @@ class Answer:
 
     tracking: Tracking | None
     problem: str = ""
+    no_subports: str | None = None
+    """Why subports of trunks cannot be carried here; None where they can."""
 
 
 def probe() -> Answer:
@@ -43,14 +47,14 @@ def probe() -> Answer:
         if tracking is Tracking.BR_NETFILTER and not _BR_NETFILTER.exists():
             problems.append("bridged packets do not reach the firewall (load the br_netfilter module)")
             continue
-        problem = _in_own_namespace(tracking)
+        problem = _in_own_namespace(partial(_drops, tracking), f"what wiring needs ({tracking})")
         if problem is None:
-            return Answer(tracking=tracking)
+            return Answer(tracking=tracking, no_subports=_in_own_namespace(_carries_not, "subports"))
         problems.append(problem)
     return Answer(tracking=None, problem="; ".join(problems))
 
 
-def _in_own_namespace(tracking: Tracking) -> str | None:
+def _in_own_namespace(trial: Callable[[], str | None], needed: str) -> str | None:
     """Why it does not work this way; None where it does. In a thread: a thread can have its own namespace."""
     found: list[str | None] = []
 
@@ -61,10 +65,10 @@ def _in_own_namespace(tracking: Tracking) -> str | None:
             found.append(f"no network namespace can be made: {refused.strerror}")
             return
         try:
-            found.append(_drops(tracking))
+            found.append(trial())
         except Exception as refused:
             words = (str(refused).splitlines() or [type(refused).__name__])[0]  # nft shows the rule in further lines.
-            found.append(f"the kernel refuses what wiring needs ({tracking}): {words[:200]}")
+            found.append(f"the kernel refuses {needed}: {words[:200]}")
 
     thread = threading.Thread(target=work, name="network-probe")
     thread.start()
@@ -106,6 +110,18 @@ def _drops(tracking: Tracking) -> str | None:
         os.write(opened[0], bytes(taps.HEADER_BYTES) + _datagram(ports[0], ports[1]))
         denied = tables.counters()["denied_in"]
     return None if denied == 1 else f"a packet that no rule lets pass was not dropped ({tracking})"
+
+
+def _carries_not() -> str | None:
+    from cumulet.drivers.linux_network.carrying import Carrying
+    from cumulet.drivers.linux_network.links import Links
+
+    with ExitStack() as cleanup:
+        links = Links("127.0.0.1")
+        cleanup.callback(links.close)
+        carrying = Carrying(links)
+        cleanup.callback(carrying.close)
+        return carrying.problem()
 
 
 def _port(number: int) -> w.Port:

@@ -71,11 +71,15 @@ def numbered(before: Mapping[str, int], wanted: Iterable[str]) -> dict[str, int]
     return kept
 
 
+_OF_SPOOFING = ("ports", "open", "trunks", "macs", "ipv4", "ipv6", "targets", "egress", "ingress", "marks")
+
+
 def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     """The content of the skeleton's tables for this wiring. A port that is not up is left out: nothing passes it."""
     groups = {group.id: group for group in wiring.groups}
     spoofing: dict[str, set[Element]] = {
-        name: set() for name in ("ports", "open", "macs", "ipv4", "ipv6", "targets", "egress", "ingress", "marks")
+        name: set()
+        for name in ("ports", "open", "trunks", "macs", "ipv4", "ipv6", "targets", "egress", "ingress", "marks")
     }
     state: dict[str, set[Element]] = {"zones": set(), "from": set(), "to": set()}
     chains: dict[str, tuple[Element, ...]] = {}
@@ -85,6 +89,8 @@ def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     for bridge, zone in numbers.zones.items():
         state["zones"].add(_text([bridge, zone]))
     for port in wiring.ports:
+        if port.carried is not None:
+            spoofing["trunks"].add(_text(names.tap(port.carried.parent)))
         if not port.up:
             continue
         tap = names.tap(port.id)

@@ -17,7 +17,7 @@ from ipaddress import IPv6Address
 from cumulet.drivers.linux_network.names import BRIDGE, ROUTER, TABLE, TAP, VXLAN
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6
 
-VERSION = "version_8"
+VERSION = "version_9"
 """The name of a chain in each table. Tables without it are of another version, and are replaced."""
 
 
@@ -76,6 +76,7 @@ table bridge {TABLE} {{
 {_counters(SPOOF_COUNTERS)}
   map ports {{ type ifname : mark; }}
   set open {{ type ifname; }}
+  set trunks {{ type ifname; }}
   set macs {{ type ifname . ether_addr; }}
   set ipv4 {{ type ifname . ether_addr . ipv4_addr; flags interval; }}
   set ipv6 {{ type ifname . ether_addr . ipv6_addr; flags interval; }}
@@ -125,6 +126,7 @@ table bridge {TABLE} {{
     iifname != "{TAP}*" accept
     meta mark set iifname map @ports
     meta mark 0 counter name not_wired drop
+    iifname @trunks ether type {{ 8021q, 8021ad }} counter name ethertype drop
     iifname @open accept
     ether type != {_LINK_LOCAL_ETHERTYPES} counter name ethertype drop
     iifname . ether saddr != @macs counter name spoofed_mac drop

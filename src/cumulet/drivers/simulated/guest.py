@@ -16,6 +16,7 @@ from cumulet.host.wiring import (
     METERING,
     NO_PACKETS,
     PORT_NAMES,
+    TRUNKS,
 )
 
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
@@ -35,6 +36,7 @@ FEATURES = (
     DSCP_MARKS,
     PORT_NAMES,
     METERING,
+    TRUNKS,
     "post-copy",
     "further-disks",
     "guest-agent",

@@ -20,11 +20,17 @@ class SimulatedNetwork:
             self.wiring = wiring
 
     def in_force(self, plugged: Collection[str]) -> InForce:
-        """`plugged`: the ports of guests that have a process. Without rules a port is not linked."""
+        """`plugged`: the ports of guests that have a process. Without rules a port is not linked. A subport is
+        plugged with its parent.
+        """
         if self.wiring is None:
             return InForce(revision=0)
         ports = tuple(port.id for port in self.wiring.ports)
-        linked = tuple(port for port in ports if port in plugged)
+        linked = tuple(
+            port.id
+            for port in self.wiring.ports
+            if (port.id if port.carried is None else port.carried.parent) in plugged
+        )
         return InForce(revision=self.wiring.revision, ports=ports, linked=linked)
 
 
