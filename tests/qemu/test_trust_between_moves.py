@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from cumulet.ca import CertificateAuthority
-from cumulet.drivers.qemu import guest_files, move_authority
+from cumulet.drivers.qemu import guest_files, live_migration_destination, move_authority
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.record import Authority, GuestFolder
 from cumulet.host.driver import Guest, GuestState, MigrationPhase
@@ -79,6 +79,30 @@ def test_code_with_a_guest_s_rights_reaches_no_other_guest_s_move(rig: Rig, lent
         await destination.close()
 
     asyncio.run(story())
+
+
+def test_new_credentials_cost_a_destination_next_to_no_time(rig: Rig) -> None:
+    """By the processor's time of its QEMU, which does nothing else. A group of numbers of its own would take seconds."""
+
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        await prepared(source, destination, rig.guest, PARAMETERS)
+        host = destination._host
+        record, hypervisor = host.record(rig.id), host.running_hypervisor(rig.id)
+        assert record.incoming is not None
+        before = processor_seconds(hypervisor.process.pid)
+        for _ in range(8):
+            await live_migration_destination._lend(host, hypervisor, record, record.incoming, move_authority.LENT)
+        assert processor_seconds(hypervisor.process.pid) - before < 0.4
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def from_within(process: int, port: int) -> str:
