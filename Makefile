@@ -119,6 +119,9 @@ conformance: setup-python ## the same requests to Cumulet and real Nova, side by
 tempest: setup-python ## Tempest against a cloud of simulated hosts (TEMPEST_RUN=path of its runner, SUITE=names)
 	@scripts/tempest.sh "$(TEMPEST_RUN)" $(SUITE)
 
+tempest-real: setup-qemu ## Tempest's moves, snapshots, rescue, shelving, rebuilding and consoles on QEMU guests of Debian (root; TEMPEST_RUN; IMAGE=file)
+	@.venv/bin/python -m benchmarks.suites.real "$(TEMPEST_RUN)" $(if $(IMAGE),--image $(IMAGE))
+
 placement-stories: setup-python ## Placement's own stories (of the package openstack-placement, from PyPI) against our service
 	@scripts/suites_venv.sh openstack-placement==16.0.0 gabbi==4.2.3 oslotest wsgi-intercept
 	@nice .build/suites-venv/bin/python -m benchmarks.suites.placement

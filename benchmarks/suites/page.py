@@ -23,12 +23,14 @@ HEAD = """# Suites that others wrote
 
 <!-- Written by `make suites-page` from docs/suites.json; do not edit it by hand. -->
 
-What suites that nobody here wrote say of Cumulet, unchanged, with simulated hosts. Each make target leaves what its run
-said; `make suites-page` puts it here, with the day and the commit ("+": files differed from it; "-": it was not noted).
+What suites that nobody here wrote say of Cumulet, unchanged, with simulated hosts; `compute-real` with QEMU guests of
+Debian, into which Tempest logs in. Each make target leaves what its run said; `make suites-page` puts it here, with the
+day and the commit ("+": files differed from it; "-": it was not noted).
 
     make placement-stories
     make client-suites RUNNER=path SUITE="openstacksdk openstackclient"
     make tempest TEMPEST_RUN=path SUITE="compute-admin compute-api"
+    make tempest-real TEMPEST_RUN=path
     make suites-page
 
 The first needs nothing else: it gets the package from PyPI. The others are given the script that sets a suite up and

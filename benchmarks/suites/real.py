@@ -1,0 +1,126 @@
+"""Tempest's tests of moves, snapshots, rescue, shelving, rebuilding and consoles, on QEMU guests that are logged in to.
+
+    python -m benchmarks.suites.real RUNNER [--image FILE] [--only REGEX]
+
+As root. The cloud, its guests and Tempest are in a network namespace of their own, so that floating IPs are reached and
+nothing on the machine is in their way. Guests run the image that `cumulet image build debian` makes. Results go to
+.build/tempest/compute-real.json, where `make suites-page` finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+
+from benchmarks.suites.results import ROOT, commit
+from cumulet.drivers.linux_network import namespaces
+from cumulet.drivers.linux_network.probe import probe
+from cumulet.image import debian
+
+SUITE = "compute-real"
+LEFT = ROOT / ".build" / "tempest" / f"{SUITE}.json"
+IMAGE = ROOT / ".build" / "debian.qcow2"
+TESTS = (
+    r"^tempest\.(serial_tests\.)?(api\.compute|scenario)\."
+    r"(?!.*([Vv]olume|cinder|qos_placement)).*"
+    r"(live_migrat|cold_migrat|rescue|snapshot|shelve|rebuild|console|novnc|create_backup|compute\.images\.)"
+)
+"""By the names of tests. What is about volumes or bandwidth in Placement needs services that this cloud has not."""
+SETTINGS = {
+    "validation.ssh_timeout": "900",
+    "validation.ping_timeout": "600",
+    "validation.connect_timeout": "60",
+    "compute-feature-enabled.stable_rescue": "true",
+    "compute-feature-enabled.serial_console": "true",
+    "compute-feature-enabled.change_password": "false",
+    "scenario.dhcp_client": "dhclient",
+}
+"""An emulated guest takes a minute or two until one can log in. Debian's image has no guest agent to set passwords."""
+START_SECONDS = 120.0
+BUILD_SECONDS, RUN_SECONDS = 900, 14_400
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runner", type=Path, help="the script that sets Tempest up and runs it")
+    parser.add_argument("--image", type=Path, default=IMAGE, help="made if it is not there")
+    parser.add_argument("--only", default=TESTS, help="tests whose names match this")
+    given = parser.parse_args()
+    problem = "it takes root" if os.geteuid() != 0 else probe().problem
+    if problem or not given.runner.is_file():
+        print(problem or f"there is no runner {given.runner}: make tempest-real TEMPEST_RUN=path", file=sys.stderr)
+        return 2
+    runner = [sys.executable, str(given.runner.resolve())]
+    environment = {name: of for name, of in os.environ.items() if not name.startswith("OS_") and "_CA_" not in name}
+    # It makes its environment from PyPI, which the namespace does not reach.
+    subprocess.run([*runner, "--list-only", "--regex", given.only], env=environment, check=True)
+    if not given.image.is_file():
+        given.image.parent.mkdir(parents=True, exist_ok=True)
+        debian.build(given.image, progress=print)
+    with tempfile.TemporaryDirectory(prefix="cumulet-real-") as folder, _cloud(Path(folder), environment) as clouds:
+        settings = _furnished(clouds, given.image)
+        line = [*runner, "--clouds", str(clouds), "--cloud", "cumulet", "--regex", given.only, "--json", str(LEFT)]
+        line += ["--ssh", "--ssh-user", "debian", "--image", "debian", "--flavor", "real.a", "--flavor-alt", "real.b"]
+        line += ["--build-timeout", str(BUILD_SECONDS), "--http-timeout", "120", "--timeout", str(RUN_SECONDS)]
+        line += ["--concurrency", "2"]
+        for name, value in settings.items():
+            line += ["--set", f"{name}={value}"]
+        LEFT.parent.mkdir(parents=True, exist_ok=True)
+        ended = subprocess.run(line, env=environment, check=False).returncode
+    if ended != 2:
+        said = json.loads(LEFT.read_text())
+        LEFT.write_text(json.dumps(said | {"suites": [SUITE]}, indent=1))
+        LEFT.with_suffix(".commit").write_text(commit())
+    return ended
+
+
+@contextlib.contextmanager
+def _cloud(folder: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """A cloud with two hosts of QEMU guests; its clouds.yaml. The calling thread is in a new namespace afterwards."""
+    namespaces.enter_new()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    ready, log = folder / "ready", ROOT / ".build" / f"{SUITE}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    line = [sys.executable, "-m", "cumulet", "up", "--state", str(folder / "state"), "--listen", "127.0.0.1:0"]
+    line += ["--driver", "qemu", "--ready-file", str(ready)]
+    with open(log, "w") as said, subprocess.Popen(line, env=environment, stdout=said, stderr=said) as cloud:
+        try:
+            until = time.monotonic() + START_SECONDS
+            while not ready.exists():
+                if cloud.poll() is not None or time.monotonic() > until:
+                    raise SystemExit(log.read_text())
+                time.sleep(0.1)
+            yield folder / "state" / "clouds.yaml"
+        finally:
+            cloud.terminate()
+
+
+def _furnished(clouds: Path, image: Path) -> dict[str, str]:
+    """Give the cloud the image, twice, and two flavors; Tempest's settings."""
+    named = OpenStackConfig(config_files=[str(clouds)], load_envvars=False).get_one("cumulet")
+    cloud = Connection(config=named)
+    with contextlib.closing(cloud):
+        for name, mib in (("real.a", 512), ("real.b", 640)):
+            cloud.create_flavor(name, ram=mib, vcpus=1, disk=debian.SIZE_GIB + 1)
+        for name in ("debian", "debian-alt"):
+            cloud.create_image(
+                name, filename=str(image), disk_format="qcow2", container_format="bare", visibility="public", wait=True,
+                min_disk=debian.SIZE_GIB, timeout=600,
+            )  # fmt: skip
+        found = cloud.get_image_id("debian-alt")
+    return SETTINGS | {"compute.image_ref_alt": str(found)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
