@@ -82,7 +82,7 @@ def test_code_with_a_guest_s_rights_reaches_no_other_guest_s_move(rig: Rig, lent
 
 
 def test_new_credentials_cost_a_destination_next_to_no_time(rig: Rig) -> None:
-    """By the processor's time of its QEMU, which does nothing else. A group of numbers of its own would take seconds."""
+    """By the processor's time of its QEMU, which does nothing else. Numbers of its own would take it seconds."""
 
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
