@@ -175,7 +175,7 @@ def lets_in(port: int, files: Files, scratch: Path) -> bool:
     """Whether what listens at `port` talks to whoever shows this key. An NBD server is asked what it has."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    certificate, key = sorted(name for name in files if not name.startswith("ca-"))
+    certificate, key = sorted(name for name in files if not name.startswith(("ca-", "dh-")))
     for name in (certificate, key):
         (scratch / name).write_bytes(files[name])
     context.load_cert_chain(scratch / certificate, scratch / key)
