@@ -69,9 +69,9 @@ def page(points: Sequence[Point]) -> str:
     boot, move = last.boot_ms / first.boot_ms, last.move_ms / first.move_ms
     return f"""# What a cloud costs as it grows
 
-`make scale` measures it (`HOSTS="10 100"` for some of it): `cumulet up` with simulated hosts, whose control plane is
-the same code, and a PostgreSQL server, on one machine of {last.cores} cores. `docs/scale.json` has the numbers, and
-this page is made from them.
+`make scale` measures it (`HOSTS="10 100"` for some of it) on one machine of {last.cores} cores: `cumulet up` with
+simulated hosts and a PostgreSQL server. The control plane is the same code as with real hosts. `docs/scale.json` has
+the numbers, and this page is made from them.
 
 {head}
 {rule}
@@ -83,30 +83,30 @@ Measured: {when}.
 
 ## How to read it
 
-- A boot and a move should cost at most twice what they cost among 10 hosts; a page the same however many servers there
-  are.
-- Simulated hosts live in the control plane's process: its memory and CPU have theirs in them. Real hosts' agents are
-  elsewhere, and each asks and answers over the bus.
-- Servers are ten a host, at most 1,000: what more of them cost is not measured here.
-- The load of the machine, {min(loads):g} to {max(loads):g} where there are {last.cores} cores, is in all of these
-  numbers. What differs by less than half means nothing, and what is less with more hosts is the load.
+- The goals: a boot and a move cost at most twice what they cost among 10 hosts, and a page costs the same however many
+  servers there are.
+- Simulated hosts live in the control plane's process, so its memory and CPU include theirs. The agents of real hosts run
+  elsewhere, and are asked over the bus.
+- There are ten servers for each host, and at most 1,000. What more servers cost is not measured here.
+- The machine had a load of {min(loads):g} to {max(loads):g} on {last.cores} cores, and that is in all of these numbers.
+  Differences of less than half mean nothing. If a number is lower with more hosts, the load was lower.
 
 ## What is not as it should be
 
-Among {last.hosts:,} hosts a boot costs {boot:.1f} times what it costs among {first.hosts}, a move {move:.1f} times;
-twice is the goal. A control plane that starts again is at work after {last.restart_s:g} s, where 10 s are the goal: it
-asks each host first. A boot on PostgreSQL reads all hosts to find those with routers, if one of them has changed since
-they were read last; on SQLite it reads none. To make many servers takes longer than the boots of single ones let one
-expect: PostgreSQL has transactions that meet tried again. Of the heartbeats the CPU is the control plane's;
-PostgreSQL's is not in it.
+Among {last.hosts:,} hosts a boot costs {boot:.1f} times what it costs among {first.hosts}, and a move {move:.1f} times;
+the goal is twice. A control plane that starts again is at work after {last.restart_s:g} s, because it asks each host
+first; the goal is 10 s. On PostgreSQL, a boot reads all hosts to find those with routers, if one of them has changed
+since they were read last; on SQLite it reads none. Many servers at once take longer than as many single boots, because
+PostgreSQL lets transactions that touch the same rows be tried again. The CPU of heartbeats is the control plane's alone,
+without PostgreSQL's.
 
-What was measured before 20:40 on 2026-11-28 is of a program that read all hosts at each boot and each second, and that
-recorded an idle host with three times as many statements when it started again.
+Numbers from before 20:40 on 2026-11-28 are of an older program: it read all hosts at each boot and each second, and at
+a restart it wrote three times as many statements for an idle host.
 
 ## What would be next
 
-Each host is asked every quarter of `host_silent_seconds`: what they say that is new could come from them instead. One
-conductor watches all hosts; the lease could be one for each part of them.
+Each host is asked every quarter of `host_silent_seconds`. Instead, hosts could tell what is new by themselves. One
+conductor watches all hosts; instead, several could each hold the lease on a part of them.
 """
 
 
