@@ -129,7 +129,7 @@ def test_an_administrators_image_of_anothers_server_is_shared_with_its_project(
 
 @pytest.fixture
 def slow_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They do not end while one looks."""
+    """Copies that do not end while a test looks."""
     monkeypatch.setattr(snapshots, "COPY_MIB_S", 0.01)
 
 

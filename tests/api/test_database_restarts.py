@@ -91,7 +91,7 @@ def shut_down(server: PostgresqlServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_connections(server: PostgresqlServer) -> Iterator[None]:
-    """Somebody else has them all."""
+    """Somebody else has all connections of PostgreSQL."""
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(psycopg.connect(server.url, autocommit=True))
         taken = 1
@@ -106,7 +106,7 @@ def without_connections(server: PostgresqlServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def taking_no_changes(server: PostgresqlServer) -> Iterator[None]:
-    """As a standby, or a server that its operator has set so; connections that were there are closed."""
+    """PostgreSQL takes no changes, as a standby does, or as its operator has set it. Open connections are closed."""
 
     def all_read_only(state: str) -> None:
         with psycopg.connect(server.url, autocommit=True) as mine:
@@ -132,7 +132,7 @@ def _others_are(server: PostgresqlServer) -> str:
 
 @contextlib.contextmanager
 def frozen(server: PostgresqlServer) -> Iterator[None]:
-    """It neither answers nor refuses."""
+    """PostgreSQL neither answers nor refuses."""
     main = server.main_process
     children = [int(pid) for pid in Path(f"/proc/{main}/task/{main}/children").read_text().split()]
     for pid in (main, *children):
@@ -148,7 +148,7 @@ Way = Callable[[PostgresqlServer], contextlib.AbstractContextManager[None]]
 
 
 def words_of(service: str, answer: Answer) -> str:
-    """In the service's own form of an error."""
+    """The words of an error, which has its service's own form."""
     body = answer.json
     match service:
         case "compute":

@@ -16,7 +16,7 @@ from .test_live_migration import AUTO, force, host_of, last_migration, leftovers
 
 
 class FailsAtTheSwitch(Way):
-    """To a source whose copy fails as soon as it is told to let go. `silent_after`: nor does it answer then."""
+    """The way to a source whose copy fails once it is told to let go. `silent_after`: it does not answer afterwards."""
 
     def __init__(self, link: Link, driver: SimulatedDriver, *, silent_after: bool) -> None:
         super().__init__(link)
@@ -36,7 +36,7 @@ class FailsAtTheSwitch(Way):
 
 
 class Watched(Way):
-    """To the destination; notes what the source has of the guest whenever it is to be booted here."""
+    """The way to the destination. Notes what the source has of the guest whenever the guest is to be booted here."""
 
     def __init__(self, link: Link, source: SimulatedDriver) -> None:
         super().__init__(link)

@@ -22,7 +22,7 @@ VLAN = {"provider:network_type": "vlan", "provider:physical_network": "public", 
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[TestCloud]:
-    """Its hosts say that they make drives, and that packets pass."""
+    """Hosts say that they make config drives, and that packets pass."""
     said = SimulatedDriver.facts
 
     async def facts(driver: SimulatedDriver) -> HostFacts:

@@ -36,7 +36,7 @@ def test_a_host_that_does_not_answer(fenced: bool, name: str, done: str) -> None
             cloud.reconcile()
             (one,) = found(admin, name)
         assert (one["reconciler"], one["host"], one["server_id"]) == ("hosts", "host2", None)
-        assert (one["done"], one["times"]) == (done, 1), "that it is still down is no news"
+        assert (one["done"], one["times"]) == (done, 1), "it is still down: nothing new"
         assert not found(admin, "lease-run-out" if name == "host-silent" else "host-silent")
 
 
@@ -59,7 +59,7 @@ class WrongClock(AdvanceableClock):
 
 
 def second_conductor(cloud: TestCloud, wrong_seconds: float) -> Runner:
-    """As of another process, beside the one that carries operations here."""
+    """A conductor as another process has it, beside the one that carries operations here."""
     running = cloud.embedded
     return Runner(
         db=running.db, clock=WrongClock(running.clock, wrong_seconds), settings=running.settings, hosts=running.hosts,
@@ -69,7 +69,7 @@ def second_conductor(cloud: TestCloud, wrong_seconds: float) -> Runner:
 
 @pytest.mark.parametrize("wrong_seconds", [0.0, 3600.0, -3600.0], ids=["right", "ahead", "behind"])
 def test_an_operation_whose_conductor_died_and_who_took_it_over(wrong_seconds: float) -> None:
-    """Wall clocks play no part: what is held is not taken by who is an hour ahead, what is free is by who is behind."""
+    """Wall clocks play no part: one that is an hour ahead takes nothing that is held, one behind takes what is free."""
     with cumulet.testing.cloud() as cloud:
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = slow_server(admin, member)

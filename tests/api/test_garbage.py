@@ -18,7 +18,7 @@ TIMES = 5
 
 
 def left_behind() -> Counter[str]:
-    """What of a request only the collector would free, of all that has become unreachable since it was disabled."""
+    """Objects of requests that only the collector would free, of all that became unreachable since it was disabled."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()

@@ -16,7 +16,7 @@ from .test_live_migration import AUTO, create_pair, host_of, last_migration, lef
 
 
 class GoneAt(Way):
-    """Its host goes, for good, when the first message of this kind would have arrived."""
+    """Its host is gone for good when the first message of this kind should arrive."""
 
     def __init__(self, link: Link, kind: type[m.Message[object]]) -> None:
         super().__init__(link)
@@ -31,7 +31,7 @@ class GoneAt(Way):
 
 
 class LosesItsProcess(Way):
-    """A guest's process ends there just before it is let run for the first time."""
+    """A guest's process ends on this host just before the guest is let run for the first time."""
 
     def __init__(self, link: Link, driver: SimulatedDriver) -> None:
         super().__init__(link)

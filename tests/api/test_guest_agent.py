@@ -1,4 +1,4 @@
-"""What needs an agent in the guest: another password, and rest for an image. Which guests have one their images say."""
+"""What needs an agent in the guest: a new password, and rest while an image is made. The guest's image says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .test_live_migration import create_pair, event_details, host_of, image_and_
 
 
 def say(admin: Client, **properties: str) -> None:
-    """Of the image that servers are made from."""
+    """Give the image that servers are made from these properties."""
     image = image_and_flavor(admin)["imageRef"]
     patch = [{"op": "add", "path": f"/{key}", "value": value} for key, value in properties.items()]
     headers = {"content-type": "application/openstack-images-v2.1-json-patch"}
@@ -161,7 +161,7 @@ def test_a_guest_rests_for_an_image_of_it(cloud: TestCloud, member: Client, serv
     assert member.action(server, {"os-stop": None}).status == 202
     member.wait_for_status(server, "SHUTOFF")
     assert made(member, server)["status"] == "active"
-    assert on_host(cloud, server).freezes == 1, "one that does not run rests anyway"
+    assert on_host(cloud, server).freezes == 1, "a guest that does not run is at rest anyway"
 
 
 def test_one_that_has_to_rest_and_has_no_agent_gives_no_image(cloud: TestCloud, admin: Client, member: Client) -> None:

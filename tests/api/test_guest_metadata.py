@@ -222,7 +222,7 @@ def test_a_port_that_was_on_the_drive_and_is_attached_again_without_its_tag_has_
 def test_a_host_of_the_version_before_is_told_no_tag(
     cloud: TestCloud, admin: Client, member: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would refuse the description."""
+    """Its agent would refuse a description with that field."""
     server = create(member, config_drive=True, networks="none")["id"]
     mac = attached(member, server)
     cloud.idle()

@@ -66,7 +66,7 @@ def test_what_is_too_old_is_forgotten_and_what_is_not_over_is_kept(
 
 
 def _begin(tx: Tx, server: str) -> int:
-    """Something that was asked long ago and is still being done."""
+    """Begin an operation that was asked for long ago and is still being done."""
     operation = {
         "id": "runs", "saga": "power", "kind": "server", "subject": server, "status": "queued", "position": 0,
         "state": {}, "abort_requested": False, "force_requested": False, "attempts": 0, "lease_beat": 0, "revision": 0,

@@ -13,7 +13,7 @@ from .test_live_migration import AUTO, create_pair, event_details, host_of, last
 
 
 class OnTheWire(Way):
-    """Its agent says that it is where `cumulet up` puts the hosts that it makes."""
+    """The agent says the address of the wire between the hosts that `cumulet up` makes."""
 
     async def send(self, message: m.Message[object]) -> object:
         answer = await super().send(message)

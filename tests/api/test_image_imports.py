@@ -60,7 +60,7 @@ def tasks_of(client: Client, image_id: str) -> list[JsonObject]:
 
 
 def left(cloud: TestCloud, image_id: str) -> list[str]:
-    """Files that have to do with the image, or with no image yet."""
+    """Files that belong to the image, or to no image yet."""
     folder = image_folder(cloud.embedded.settings.state_dir)
     files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     return [name for name in files if image_id in name or name.startswith(".uploads")]
@@ -202,7 +202,7 @@ def test_a_project_has_so_many_imports_at_once(member: Client, monkeypatch: pyte
 
 @pytest.fixture
 def open_cloud() -> Iterator[TestCloud]:
-    """One that imports from hosts of the Internet below example.org."""
+    """A cloud that imports from hosts of the Internet below example.org."""
     with cumulet.testing.cloud(web_download_hosts="*.example.org, images.example.net") as made:
         yield made
 
@@ -249,7 +249,7 @@ def test_a_download_that_breaks_leaves_the_image_queued(open_cloud: TestCloud, m
 
 
 def test_what_is_refused_is_fetched_no_further(open_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is closed by whoever opened it, not some time by somebody else."""
+    """Whoever opened the connection closes it, and the garbage collector does not have to."""
     monkeypatch.setattr(uploads, "BLOCK_BYTES", 1 << 16)
     sent: list[int] = []
     closed: list[bool] = []

@@ -129,7 +129,7 @@ def test_a_server_has_a_bounded_number_of_ports(member: Client, network: str) ->
 
 
 def test_an_evacuated_server_keeps_what_was_plugged_in(cloud: TestCloud, member: Client, network: str) -> None:
-    """Its guest is described anew then, from its ports."""
+    """An evacuation describes the guest anew, from its ports."""
     admin = cloud.persona("admin")
     server = create(member, networks="none")["id"]
     attach(member, server, net_id=network)

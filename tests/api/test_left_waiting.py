@@ -111,7 +111,7 @@ ASK: dict[str, Callable[[Client, str], Answer]] = {
 def test_what_else_cannot_be_done_ends_and_it_runs_as_it_was(
     cloud: TestCloud, admin: Client, member: Client, leave: Any, ask: Callable[[Client, str], Answer]
 ) -> None:
-    """It was tried for ever, while the reconciler waited for its end."""
+    """Such an operation was once tried for ever, while the reconciler waited for its end."""
     server_id = create_pair(member, networks="auto")[0]
     source = host_of(admin, server_id)
     world = cloud.embedded.world

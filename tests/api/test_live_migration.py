@@ -381,7 +381,7 @@ def test_a_move_that_takes_too_long_is_aborted_or_forced_as_the_operator_chose(a
 
 
 class SaysItIsDone(Way):
-    """To a source that takes every copy for completed, and sends nothing."""
+    """The way to a source that says that every copy is completed, and sends nothing."""
 
     async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.StartCopy):

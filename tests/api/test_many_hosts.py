@@ -44,7 +44,7 @@ def rows_of_a_boot_and_a_move(hosts: int, monkeypatch: pytest.MonkeyPatch) -> tu
     with cumulet.testing.cloud(hosts=hosts, **NOBODY_ASKS) as cloud, monkeypatch.context() as patched:
         member, admin = cloud.persona("member"), cloud.persona("admin")
         cloud.idle()
-        cloud.embedded.db.read(hosts_in_memory.for_routers)  # On PostgreSQL they are read after each change of one.
+        cloud.embedded.db.read(hosts_in_memory.for_routers)  # On PostgreSQL all are read after a change.
         rows = Rows(patched)
         server_id = ask_for(member, networks="auto")["server"]["id"]
         cloud.idle()

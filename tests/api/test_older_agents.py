@@ -14,7 +14,7 @@ from .test_live_migration import host_of
 
 
 class Older(Way):
-    """An agent that knows no last word, on a host that stops no guest."""
+    """An agent of the version before, which does not know the verb `look`, on a host that fails to stop guests."""
 
     async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, Look):

@@ -88,7 +88,7 @@ PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1ZL0tXcWfSJ8sQ5VRhEvM1YVXn6F
 
 
 def _many_rows(tx: Tx, server_id: str, member: Client, count: int) -> None:
-    """What only long use makes many of."""
+    """Rows of which only long use makes many."""
     action: dict[str, object] = {
         "server_id": server_id, "user_id": member.user_id, "project_id": member.project_id, "action": "reboot",
         "started_at_us": 1, "updated_at_us": 1,
@@ -155,7 +155,7 @@ UNASKED = {path for paths in NO_PAGES.values() for path in paths}
 
 
 def lists() -> Iterator[Operation]:
-    """Whatever may answer a list."""
+    """All requests that may answer a list."""
     for service in load_services():
         for operation in service.operations:
             about_one = operation.path.endswith("}") or operation.public or operation.raw_body

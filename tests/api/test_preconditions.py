@@ -30,7 +30,7 @@ ASK: dict[Verb, Callable[[Client, str], Answer]] = {
 
 
 def applies(name: str) -> list[Verb]:
-    """The verbs that are held to it."""
+    """The verbs to which it applies."""
     (one,) = (one for one in PRECONDITIONS if one.name == name)
     return [verb for verb in Verb if verb not in one.spared]
 

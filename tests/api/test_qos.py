@@ -148,7 +148,7 @@ def test_a_routers_gateway_has_limits_of_its_own_and_loses_them_with_it(
 def test_a_host_whose_agent_is_of_the_version_before_is_told_no_limits(
     cloud: TestCloud, manager: Client, member: Client
 ) -> None:
-    """It would refuse all of its wiring."""
+    """An agent of that version would refuse all of its wiring."""
     slow = qos_policy(manager, ("egress", 1000, 0))
     network, subnet = network_with_subnet(member)
     call(member, "PUT", f"/networks/{network}", {"network": {"qos_policy_id": slow}})
@@ -199,7 +199,7 @@ def test_only_a_policy_in_sight_can_be_used(cloud: TestCloud, manager: Client, m
 
 
 def test_only_an_administrator_shares_a_policy_with_everybody(cloud: TestCloud, manager: Client) -> None:
-    """Upstream a manager does that by the policy itself, whom RBAC policies refuse it."""
+    """Upstream lets a manager share a policy by its attribute, and refuses an RBAC policy that does the same."""
     everybodys = {"policy": {"name": "q", "shared": True}}
     assert call(manager, "POST", "/qos/policies", everybodys).status == 403
     path = f"/qos/policies/{qos_policy(manager, shared=False)}"
@@ -218,7 +218,7 @@ def test_new_networks_have_the_projects_default_policy(manager: Client, member: 
 
 @contextmanager
 def keeping(*features: str, on: Iterable[str]) -> Iterator[None]:
-    """The cloud's hosts are these, which offer these features alone."""
+    """From now on the cloud's hosts are these, and they offer these features alone."""
     lacking = [
         hosts.Host(
             name=name, id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset(features),
@@ -255,7 +255,7 @@ def test_no_port_with_limits_is_attached_where_the_host_does_not_keep_them(
 def test_a_port_without_limits_is_attached_though_another_of_the_server_has_some(
     cloud: TestCloud, manager: Client, member: Client
 ) -> None:
-    """As after an agent of the version before has taken the place of the host's."""
+    """As if an agent of the version before had replaced the host's."""
     slow = qos_policy(manager, ("egress", 1000, 0))
     network, _ = network_with_subnet(member)
     limited = make(member, "port", network_id=network, qos_policy_id=slow)["id"]

@@ -124,7 +124,7 @@ def test_one_that_fails_is_in_error_and_can_be_rebuilt_again(
 def test_one_whose_host_goes_down_says_what_its_guest_there_can_only_be_made_from(
     cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """Before its old guest is seen to go that is the old image, afterwards the new one."""
+    """Until its old guest is seen to go, that is the old image; afterwards it is the new one."""
     host, old = host_of(admin, server), image_of(member, server)
     new = made(member, server)["id"]
 
@@ -173,7 +173,7 @@ def test_a_guest_that_was_kept_is_not_destroyed_by_what_comes_late(
 
 
 class Lost(Late):
-    """And nothing else arrives either."""
+    """As `Late`, and nothing else arrives either."""
 
     async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, m.Destroy):
@@ -183,7 +183,7 @@ class Lost(Late):
 
 @pytest.fixture
 def lost(cloud: TestCloud, admin: Client, member: Client, server: str) -> m.Destroy:
-    """What comes late of a rebuild that has failed, for its host was down; the host is back."""
+    """A rebuild has failed because its host was down. The host is back, and a late message is still on its way."""
     host = host_of(admin, server)
     with instead(cloud, host, Lost) as way:
         force_down(admin, host)
@@ -197,7 +197,7 @@ def lost(cloud: TestCloud, admin: Client, member: Client, server: str) -> m.Dest
 def test_a_guest_that_is_found_again_is_not_destroyed_by_what_comes_late(
     cloud: TestCloud, admin: Client, member: Client, server: str, lost: m.Destroy
 ) -> None:
-    """While its host was down, nobody could say there that the rebuild is over."""
+    """While its host was down, nobody could tell it that the rebuild is over."""
     cloud.reconcile()
     assert member.server(server)["status"] == "ACTIVE"
     with pytest.raises(m.StaleGeneration):
@@ -207,7 +207,7 @@ def test_a_guest_that_is_found_again_is_not_destroyed_by_what_comes_late(
 
 
 class Overtaken(Way):
-    """What comes late arrives just before the host looks."""
+    """As `Late`, but the late message arrives just before the host looks."""
 
     late: m.Destroy
 

@@ -67,7 +67,7 @@ def test_it_is_rescued_with_another_image(cloud: TestCloud, admin: Client, membe
 
 
 class Described(Way):
-    """Listens to what a guest is described as while it is rescued."""
+    """Notes how a guest is described to its host while it is rescued."""
 
     guest: Guest
 
@@ -133,7 +133,7 @@ def test_what_a_rescued_server_does_not_do(member: Client, server: str) -> None:
 
 
 class Unheard(Way):
-    """What it is told, its host does; then nothing comes back, and nothing else arrives."""
+    """The host does the first thing that it is told. Its answer is lost, and nothing else arrives."""
 
     async def send(self, message: m.Message[object]) -> object:
         if isinstance(message, disk.Unrescue):

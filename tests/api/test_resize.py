@@ -344,7 +344,7 @@ def impatient() -> Iterator[TestCloud]:
 
 
 def look_later(cloud: TestCloud, seconds: float) -> None:
-    """As the timer would; one that is at work just when time is moved sleeps its whole time from then on."""
+    """Look as the timer would. A timer that is at work while time is moved sleeps its whole time from then on."""
     cloud.clock.advance(seconds)
     cloud.reconcile()  # a host that was not heard for so long would be taken for silent
     cloud.await_(cloud.embedded.conductor.reconciler(AutomaticConfirmation).round())

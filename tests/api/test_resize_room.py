@@ -1,4 +1,4 @@
-"""A guest that gets less memory arrives as it was and is remade: until then the room is held that the larger takes."""
+"""A guest that gets less memory arrives as it was and is made anew: until then room for the larger size is held."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def new_flavor(admin: Client, name: str, memory_mib: int) -> str:
 
 
 class Looking(Way):
-    """To a destination. Of messages about the guest: the kind; after it, MiB of the guest and MiB its server holds."""
+    """The way to a destination. Notes messages about the guest, and after each the MiB of the guest and of its share."""
 
     def __init__(self, link: Link, cloud: TestCloud) -> None:
         super().__init__(link)

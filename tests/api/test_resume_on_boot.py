@@ -19,13 +19,13 @@ def host_of(cloud: TestCloud, server_id: str) -> str:
 
 
 def power_cut(cloud: TestCloud, server_id: str) -> None:
-    """Its guest stands still, and nobody has said so to the records: as after `cumulet up` was stopped."""
+    """The server's guest does not run, and the records do not say so: as after `cumulet up` was stopped."""
     assert cloud.embedded.world is not None
     cloud.await_(cloud.embedded.world.drivers[host_of(cloud, server_id)].stop(server_id, grace_seconds=0))
 
 
 def nobody_looks(cloud: TestCloud) -> None:
-    """From now until it ends. Else a slow end leaves time to see, and record, that a guest stands still."""
+    """Nobody looks from now until the cloud ends. A slow end would leave time to record that a guest does not run."""
     cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())
 
 
@@ -62,7 +62,7 @@ def test_servers_that_ran_run_again_or_are_shut_off_and_their_actions_say_so(tmp
         assert event["result"] == "Success"
         assert event["event"] == f"compute_{'start' if resume else 'stop'}_instance"
         assert set(actions(admin, off["id"])) == {"create", "stop"}
-        assert admin.compute("GET", "/cumulet/findings")["findings"] == [], "a plain stop is nothing amiss"
+        assert admin.compute("GET", "/cumulet/findings")["findings"] == [], "a stop alone is no finding"
 
 
 @pytest.mark.parametrize("resume", [True, False])

@@ -55,7 +55,7 @@ def text_of(picture: Picture) -> list[str]:
 
 
 async def seen(viewer: Viewer, words: str) -> list[str]:
-    """The screen, once it says so."""
+    """The lines of the screen, once these words are on it."""
     lines = text_of(await viewer.picture())
     while not any(words in line for line in lines):
         lines = text_of(await viewer.picture(whole=False))

@@ -34,7 +34,7 @@ def cloud(resting: TestCloud) -> Iterator[TestCloud]:
 
 @pytest.fixture
 def server(cloud: TestCloud, member: Client) -> str:
-    """One that rests."""
+    """A shelved server that rests on its host."""
     made = create_pair(member, networks="auto")[0]
     acted(member, made, "shelve", "SHELVED")
     return made
@@ -42,7 +42,7 @@ def server(cloud: TestCloud, member: Client) -> str:
 
 @pytest.fixture
 def suspended(cloud: TestCloud, member: Client) -> str:
-    """One that rests, and was suspended before."""
+    """A shelved server that rests on its host, and was suspended before."""
     made = create_pair(member, networks="auto")[0]
     cloud.clock.advance(5.0)
     acted(member, made, "suspend", "SUSPENDED")
@@ -68,7 +68,7 @@ def at(host: str, state: GuestState) -> dict[str, object]:
 
 
 def passed(cloud: TestCloud, seconds: float) -> None:
-    """It is later, and the conductor has looked."""
+    """Let time pass, and the conductor look."""
     cloud.clock.advance(seconds)
     cloud.await_(cloud.embedded.conductor.reconciler(AutomaticOffload).round())
     cloud.idle()
@@ -131,7 +131,7 @@ def test_one_that_was_suspended_boots_anew(cloud: TestCloud, admin: Client, memb
 def test_what_cannot_be_started_rests_on(
     cloud: TestCloud, admin: Client, member: Client, which: str, request: pytest.FixtureRequest
 ) -> None:
-    """As where the host's agent is of the version before, and does not know how to boot a suspended one."""
+    """As with an agent of the version before, which does not know how to boot a suspended guest."""
     server: str = request.getfixturevalue(which)
 
     async def fails(self: m.Start, host: m.OnHost) -> None:
@@ -148,7 +148,7 @@ def test_what_cannot_be_started_rests_on(
 
 
 class Late(Way):
-    """What lets the guest run is on its way for longer than anybody waits; that it shall stop is lost."""
+    """The message that lets the guest run comes after everybody has stopped waiting. The one that stops it is lost."""
 
     on_its_way: m.Start | None = None
 

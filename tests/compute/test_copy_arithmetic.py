@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def allowed_seconds(self) -> float:
-        """For all of it."""
+        """How long the whole copy may take."""
         return self.seconds_per_gib * max(1.0, (self.memory_bytes + self.disk_bytes) / GIB)
 
     def outcome(self) -> tuple[str, bool]:

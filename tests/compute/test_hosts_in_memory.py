@@ -1,4 +1,4 @@
-"""Hosts are chosen from memory, and no choice is other than it would be if all were read anew each time."""
+"""Hosts are chosen from memory, and every choice is the one that reading all of them anew would make."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def facts_of(name: str, features: Iterable[str], **more: object) -> HostFacts:
 
 @contextmanager
 def of_hosts(folder: Path, features: dict[str, tuple[str, ...]]) -> Iterator[Database]:
-    """A database of hosts that offer these."""
+    """A database of hosts with these features."""
     load_services()
     clock = AdvanceableClock()
     settings = Settings(state_dir=folder, database_url=f"sqlite:///{folder / 'db'}", host_names=tuple(features))
@@ -73,7 +73,7 @@ def load(database: Database) -> list[str]:
 
 
 def claim(tx: Tx, consumer: str, host: str | None = None) -> str:
-    """As a boot does: choose, then claim."""
+    """Choose, then claim, as a boot does."""
     chosen = host or hosts_in_memory.pick(tx, NEED).host
     assert chosen is not None
     placement.claim(
@@ -120,7 +120,7 @@ def test_choices_of_one_transaction_see_each_other(database: Database) -> None:
 
 
 def test_choices_of_one_group_commit_see_each_other(database: Database) -> None:
-    """None is committed when the next chooses, so memory knows of none."""
+    """No claim is committed when the next one chooses, so memory does not know of any."""
 
     go_on = threading.Event()
 
@@ -152,7 +152,7 @@ def test_what_is_committed_while_all_is_read_is_not_forgotten(
 
 
 def test_what_others_wrote_is_seen_by_the_choice(database: Database) -> None:
-    """As with PostgreSQL: what memory does not know of a host is found before it is chosen."""
+    """As with PostgreSQL, where others write: what memory does not know of a host is read before the host is taken."""
     keeper, database.keeper = database.keeper, None
     for n in range(2):
         database.write(lambda tx, n=n: claim(tx, f"server {n}", "host1"))  # type: ignore[misc]
@@ -211,7 +211,7 @@ def test_a_silent_host_without_a_watchdog_keeps_its_routers_until_an_administrat
 
 
 def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_path: Path) -> None:
-    """One that holds none would keep them when it is silent, and another host would have them too."""
+    """If it holds none and falls silent, it would keep its routers while another host has them, too."""
     offered: dict[str, tuple[str, ...]] = {"host1": ("networks",), "host2": ("networks",)}
     with of_hosts(tmp_path, offered) as database:
         database.keeper = HostsInMemory()
@@ -228,7 +228,7 @@ def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_pa
 
 
 def test_a_host_that_answers_is_told_of_its_networks_whatever_an_administrator_says_of_it(tmp_path: Path) -> None:
-    """Its guests may run: they are to have the rules of today."""
+    """Its guests may run, so they must have the rules of today."""
     with of_hosts(tmp_path, {"host1": ("networks",), "host2": ("networks",), "host3": ()}) as database:
         database.keeper = HostsInMemory()
         load(database)

@@ -1,4 +1,4 @@
-"""Filters' patterns mean what regular expressions mean, and take no longer than the text is long."""
+"""Patterns of filters mean what regular expressions mean, and their time grows only with the length of the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a change of power writes down is what a look at the guest would say: no reconciler has to correct it."""
+"""A change of power records what a look at the guest would say, so no reconciler has to correct it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each coded reason against a host, alone: one thing differs from a host that will do."""
+"""Each coded reason against a host by itself: the host differs in one thing from a host that is suitable."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_one_thing_that_is_wrong_is_the_reason(
 
 
 def test_what_is_not_asked_for_is_not_lacking() -> None:
-    """A host that has less than nothing left of it will do."""
+    """A host is suitable even if less than nothing is left there of what is not asked for."""
     full = msgspec.structs.replace(HOST, free_vcpus=-1.0, free_memory_mib=-1.0, free_disk_gib=-1.0, **units(VCPU))
     assert pick([full], msgspec.structs.replace(NEED, vcpus=0, memory_mib=0, disk_gib=0)).host == "host1"
     for asked in ({"vcpus": 1}, {"memory_mib": 1}, {"disk_gib": 1}):

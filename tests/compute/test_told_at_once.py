@@ -205,7 +205,7 @@ def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
 
 
 def test_a_heartbeat_of_a_host_begins_no_round(fleet: Fleet) -> None:
-    """It writes the host's row, every few seconds for each host with guests."""
+    """A heartbeat writes the host's row, every few seconds for each host with guests."""
     db = fleet.cloud.embedded.db
     woken: list[str] = []
     watch = db.watch(wiring.WATCHED, lambda: woken.append("a commit"))

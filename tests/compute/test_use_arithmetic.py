@@ -146,7 +146,7 @@ class Books:
             assert {name: found[name]["in_use"] for name in expected} == expected, user
 
     def check_limits(self) -> None:
-        """Room for just what is asked is enough; one less of any is too little; whoever's limit it is."""
+        """Room for just what is asked is enough, and one less of any resource is too little, whoever's limit it is."""
         user, flavor = self.random.choice(list(self.users)), self.random.choice(["thin", "wide", "tall"])
         more = Owned(user=user, flavor=flavor).amounts
         for whose in (None, user):
@@ -207,7 +207,7 @@ _TOTALS = ("total_hours", "total_vcpus_usage", "total_memory_mb_usage", "total_l
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
-    """How much of two spans is in both: what is in all of them, less what is in only one."""
+    """How much of two spans is in both: from the second to the third of their four ends."""
     apart = one[1] <= other[0] or other[1] <= one[0]
     ordered = sorted((*one, *other))
     return 0 if apart else ordered[2] - ordered[1]

@@ -52,7 +52,7 @@ def moving(stage: Stage) -> str:
 
 
 def host_down(stage: Stage) -> str:
-    """Where it runs, an administrator has said."""
+    """An administrator has said that the host where it runs is down."""
     server_id = stage.created()
     stage.force_down(stage.record(server_id).host, True)
     return server_id
@@ -102,7 +102,7 @@ def test_a_verb_tells_hosts_what_the_table_says(stage: Stage, state: str, verb: 
 
 
 def what_is_said(stage: Stage, state: str, verb: str) -> list[str]:
-    """In a cloud that is empty before and after."""
+    """What a verb makes the control plane say, in a cloud that is empty before and after."""
     world = stage.cloud.embedded.world
     assert world is not None
     server_id = STATES[state](stage)

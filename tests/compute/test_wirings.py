@@ -1,4 +1,4 @@
-"""Hosts are told what their networks must be when that has changed, and when they have something else in force."""
+"""Hosts are told what their networks must be when that has changed, or when something else is in force there."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Cloud:
         self.wirings = Wirings(db=database, clock=self.clock, hosts=self.hosts)
 
     def reached(self) -> Hosts:
-        """As another process reaches the host."""
+        """A way to the host as another process has one."""
         hosts = Hosts()
         hosts.add("host1", self.way)
         return hosts
@@ -61,7 +61,7 @@ async def nothing(cloud: Cloud) -> None:
 
 
 async def another_process_tells_it(cloud: Cloud) -> None:
-    """Which may have read the records earlier, and be heard later. The watch asks what is in force."""
+    """The other process may have read the records earlier, and be heard later. The watch asks what is in force."""
     await wire(cloud.reached(), cloud.database.read_async, cloud.clock, "host1")
     await cloud.hosts.in_force("host1")
 
@@ -203,7 +203,7 @@ def test_a_host_that_does_not_answer_holds_up_no_other(tmp_path: Path, monkeypat
 def test_a_host_of_which_there_is_always_news_is_told_after_a_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a cloud with a commit every moment: each comes while hosts are told of the one before."""
+    """As in a cloud with very frequent commits: each comes while hosts are told of the one before."""
     takes = [0.25, 3.0, 0.0]
     rests: list[float] = []
 

@@ -72,7 +72,7 @@ class Lab:
         )
 
     def refused(self, request: NetworkRequest, count: int = 1) -> int:
-        """The status with which both the check in advance and the making refuse."""
+        """The status with which both refuse: the check in advance, and the allocation itself."""
         with pytest.raises(ApiError) as in_advance:
             self.validate(request, count)
         if count == 1:

@@ -33,7 +33,7 @@ def add(tx: Tx, project_id: str, number: int | None = None) -> Network:
 
 
 def allowed(project_id: str, free: set[int]) -> set[int]:
-    """The numbers one of which a new network of this project gets."""
+    """The numbers from which a new network of this project may get one."""
     outside = set(range(1, HIGHEST + 1)).difference(*RANGES.values())
     choices = (set(RANGES.get(project_id, [])) & free, set(RANGES[""]) & free, outside & free)
     return next((numbers for numbers in choices if numbers), set())

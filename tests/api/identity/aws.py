@@ -21,7 +21,7 @@ class Signer:
     secret: str
 
     def version_2(self, *, without: Collection[str] = (), signed_at: str | None = None, **changes: Any) -> JsonObject:
-        """`signed_at`: what it says of when, by default now."""
+        """`signed_at`: when it says that it was signed; by default now."""
         params = {
             "AWSAccessKeyId": self.access,
             "Action": "DescribeInstances",

@@ -24,7 +24,7 @@ def authorization(
     **more: str,
 ) -> dict[str, str]:
     """The header of a POST. consumer, token: id and secret. signed_for: another URL than the request is sent to.
-    without: a parameter that is left out. A `signature` of one's own takes the place of the right one."""
+    without: a parameter that is left out. A `signature` that is given replaces the right one."""
     own = more.pop("signature", None)
     params = {
         "oauth_consumer_key": consumer["id"],

@@ -163,7 +163,7 @@ class Place:
         return self.nobody.post("/auth/tokens", {"auth": auth})
 
     def login(self, user: Mapping[str, Any] | str, password: str | None = None, scope: object = None) -> Session:
-        """A session that must come about. `user`: a name in Default, or a user reference."""
+        """Log in, which must succeed. `user`: a name in Default, or a user reference."""
         answer = self.authenticate(password_auth(user, password or self.passwords.by_user[str(user)], scope))
         assert answer.status_code == 201, answer.text
         return Session(self, answer.headers["x-subject-token"], answer.json()["token"])

@@ -42,7 +42,7 @@ CASES["DELETE /endpoints/{endpoint_id}"] = lambda w, p: Request(f"/endpoints/{w.
 
 
 def kept(path: str, body: Callable[[World], object] = lambda w: None, *, given: bool = False) -> Build:
-    """`path` names fresh things by their kinds; given: with everything that is between them."""
+    """`path` has kinds of fresh things in the place of their ids. `given`: what ties them together is made, too."""
 
     def build(world: World, persona: Persona) -> Request:
         return Request(path.format_map(Kept(world, given=given)), {}, body(world))

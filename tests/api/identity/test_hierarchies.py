@@ -157,7 +157,7 @@ def test_the_nearest_policy_is_an_endpoint_s(place: Place) -> None:
         assert admin.get(asked).json()["policy"]["id"] == policy
     listed = admin.get(f"/policies/{made[2]}/OS-ENDPOINT-POLICY/endpoints").json()["endpoints"]
     assert [one["id"] for one in listed] == [endpoint["id"]]
-    # One policy at most is for one place.
+    # There is at most one policy for a place.
     assert admin.put(f"/policies/{made[0]}/OS-ENDPOINT-POLICY/{places[2]}").status_code == 204
     assert admin.get(f"/policies/{made[2]}/OS-ENDPOINT-POLICY/{places[2]}").status_code == 404
 

@@ -45,7 +45,7 @@ class Story:
         return self.place.nobody.request("POST", path, body, headers)
 
     def ask(self, **more: str) -> httpx.Response:
-        """For a request token."""
+        """Ask for a request token."""
         asked = {"callback": "oob", **more}
         headers = {"Requested-Project-Id": asked.pop("project", self.project)}
         signed = self.signed("/OS-OAUTH1/request_token", None, **asked)
@@ -123,7 +123,7 @@ def test_each_signed_request_is_taken_once(story: Story) -> None:
     assert story.log_in(access, nonce="same").status_code == 401
     assert story.ask(nonce="again").status_code == 201
     assert story.ask(nonce="again").status_code == 401
-    # One whose time is as far ahead as it may be, until it is as far behind.
+    # If its time is as far ahead as it may be, it is remembered until that time is as far behind.
     ahead = str(story.place.clock.now_us() // 1_000_000 + 600)
     assert story.log_in(access, nonce="ahead", seconds=ahead).status_code == 201
     story.place.clock.advance(1200)
@@ -268,7 +268,7 @@ def test_they_end_by_themselves(story: Story) -> None:
     assert story.exchange(waiting, "abcdefgh").status_code == 401
     story.place.clock.advance(oauth1_tokens.ACCESS_TOKEN_SECONDS - oauth1_tokens.REQUEST_TOKEN_SECONDS - 600)
     session = story.session(access)
-    # It lives as long as what it was made from at most.
+    # It lives at most as long as what it was made from.
     story.place.clock.advance(600)
     assert not session.still_counts()
     answer = story.log_in(access)

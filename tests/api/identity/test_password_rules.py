@@ -199,7 +199,7 @@ def test_too_many_wrong_passwords_lock_a_user_for_a_while(tmp_path: Path) -> Non
     assert user.log_in().status_code == 401
     user.set(enabled=True)
     assert user.log_in().status_code == 201
-    # An end of a lock is a beginning: it takes as many again.
+    # After a lock has ended, the next one takes as many failures again.
     for _ in range(3):
         user.log_in("wrong password")
     place.clock.advance(601)

@@ -124,7 +124,7 @@ def test_every_persona_gets_what_keystone_would_give(
     method, route = name.split(" (")[0].split(" ")
     [operation] = [o for o in IDENTITY.operations if (o.method, o.path) == (method, route)]
     seen: set[bool] = set()
-    # Lists and "(own)" are about the caller; all else is about things that serve until somebody may change them.
+    # Lists and "(own)" are about the caller. Others are about a thing, which is used until somebody may change it.
     of_caller = "(own)" in name or "{" not in route
     request: Request | None = None
     for persona in personas:

@@ -216,7 +216,7 @@ def test_a_role_of_one_domain_stays_in_it_and_never_shows_in_a_token(place: Plac
     elsewhere = admin.made("project", "projects", name="p", domain_id=domain)["id"]
     assert admin.put(f"/projects/{elsewhere}/users/{demo}/roles/{local}").status_code == 403
     assert admin.put(f"/system/users/{demo}/roles/{local}").status_code == 403
-    # As upstream, another domain may have it: it gives what it implies there, too, and is held no more than at home.
+    # As upstream, it may be given on another domain. There, too, the token has the roles that it implies.
     assert admin.put(f"/domains/{domain}/users/{demo}/roles/{local}").status_code == 204
     token = place.login("demo", scope={"domain": {"id": domain}}).body
     assert [role["name"] for role in token["roles"]] == ["operator"]

@@ -68,7 +68,7 @@ def test_tokens_do_not_come_back_with_the_user_the_project_or_the_domain(place: 
         for enabled in (False, True):
             assert admin.patch(path, {kind: {"enabled": enabled}}).status_code == 200
             assert not token.still_counts()
-    # The clock stood still all the while, and a new token counts nevertheless.
+    # The clock has not moved, and a new token counts nevertheless.
     assert place.login({"id": user}, "guests-own", {"project": {"id": home}}).still_counts()
 
 
