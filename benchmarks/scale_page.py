@@ -85,7 +85,7 @@ Measured: {when}.
 
 - The goals: a boot and a move cost at most twice what they cost among 10 hosts, and a page costs the same however many
   servers there are.
-- Simulated hosts live in the control plane's process, so its memory and CPU include theirs. The agents of real hosts run
+- Simulated hosts live in the control plane's process, so its memory and CPU include theirs. Agents of real hosts run
   elsewhere, and are asked over the bus.
 - There are ten servers for each host, and at most 1,000. What more servers cost is not measured here.
 - The machine had a load of {min(loads):g} to {max(loads):g} on {last.cores} cores, and that is in all of these numbers.
@@ -97,7 +97,7 @@ Among {last.hosts:,} hosts a boot costs {boot:.1f} times what it costs among {fi
 the goal is twice. A control plane that starts again is at work after {last.restart_s:g} s, because it asks each host
 first; the goal is 10 s. On PostgreSQL, a boot reads all hosts to find those with routers, if one of them has changed
 since they were read last; on SQLite it reads none. Many servers at once take longer than as many single boots, because
-PostgreSQL lets transactions that touch the same rows be tried again. The CPU of heartbeats is the control plane's alone,
+PostgreSQL lets transactions that touch the same rows be tried again. The CPU of heartbeats is the control plane's,
 without PostgreSQL's.
 
 Numbers from before 20:40 on 2026-11-28 are of an older program: it read all hosts at each boot and each second, and at

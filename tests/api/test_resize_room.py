@@ -36,7 +36,7 @@ def new_flavor(admin: Client, name: str, memory_mib: int) -> str:
 
 
 class Looking(Way):
-    """The way to a destination. Notes messages about the guest, and after each the MiB of the guest and of its share."""
+    """The way to a destination. Notes each message about the guest, then the MiB of the guest and of its share."""
 
     def __init__(self, link: Link, cloud: TestCloud) -> None:
         super().__init__(link)
