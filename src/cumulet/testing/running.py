@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import ssl
 import tempfile
 import threading
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.saga import Status, operations, request_abort
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Tx
 from cumulet.host.driver import GuestState
 from cumulet.identity.bootstrap import CLOUDS
 from cumulet.image.files import image_folder, stored
@@ -30,6 +32,7 @@ from cumulet.testing.clock import AdvanceableClock
 from cumulet.testing.databases import own_database
 from cumulet.testing.faults import Faults, one_of
 from cumulet.testing.personas import make_user, project_and_role
+from cumulet.testing.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FAST_ARGON2_MEMORY_KIB = 64
 """A test's passwords are random and live for seconds: their hashes need not be slow."""
+MEMORY = Path("/dev/shm")  # noqa: S108  # as in shm_overview(7)
+ROOM_IN_MEMORY_MIB = 2048
 MOST_HOSTS = 1000
 """Simulated hosts of one cloud."""
 
@@ -228,8 +233,7 @@ class TestCloud:
         self.idle()
         if wrong := self._read_hosts():
             raise AssertionError(f"what was known of hosts was not what had been committed: {', '.join(wrong)}")
-        snapshot = self._snapshot
-        self.embedded.db.write(lambda tx: _restore(tx, snapshot))
+        self.embedded.db.write(self._snapshot.restore)
         self.clock.return_to_now()
         self._read_hosts()
         self.embedded.identity._ended.clear()  # Tokens that ended since are valid again.
@@ -272,7 +276,7 @@ class TestCloud:
         self._remember()
 
     def _remember(self) -> None:
-        self._snapshot = self.embedded.db.read(_all_rows)
+        self._snapshot = self.embedded.db.read(Snapshot)
         folder = image_folder(self.embedded.settings.state_dir)
         self._image_files = {name: (folder / name).read_bytes() for name in stored(folder)}
 
@@ -296,6 +300,13 @@ class TestCloud:
         self._http.close()
 
 
+def _in_memory() -> Path | None:
+    """A folder in memory, if there is room: a commit waits milliseconds for a disk, for records that live seconds."""
+    if not os.access(MEMORY, os.W_OK | os.X_OK) or shutil.disk_usage(MEMORY).free < ROOM_IN_MEMORY_MIB << 20:
+        return None
+    return MEMORY
+
+
 def _host_names(count: int) -> tuple[str, ...]:
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"hosts is a whole number, not {count!r}")
@@ -312,18 +323,6 @@ def _checked(given: Settings) -> Settings:
     return given
 
 
-def _all_rows(tx: Tx) -> dict[str, list[JsonObject]]:
-    return {table.name: [dict(row._mapping) for row in tx.all(sa.select(table))] for table in metadata.sorted_tables}
-
-
-def _restore(tx: Tx, snapshot: dict[str, list[JsonObject]]) -> None:
-    for table in reversed(metadata.sorted_tables):
-        tx.execute(sa.delete(table))
-    for table in metadata.sorted_tables:
-        if snapshot[table.name]:
-            tx.execute(sa.insert(table), snapshot[table.name])
-
-
 @contextlib.contextmanager
 def cloud(
     *, hosts: int = 2, state: Path | None = None, more_parts: Sequence[Part] = (), **settings: Any
@@ -331,7 +330,7 @@ def cloud(
     """A whole cloud with simulated hosts on a thread of this process, until the block ends.
 
     hosts: how many (1 to `MOST_HOSTS`), called host1, host2, ...
-    state: its folder, to start again on what it left (default: temporary);
+    state: its folder, to start again on what it left (default: temporary, in memory if there is room);
     more_parts: services beside Cumulet's own (`cumulet.part`);
     settings: fields of `cumulet.settings.Settings`, e.g. ``simulated_speed=10.0``.
 
@@ -344,7 +343,7 @@ def cloud(
     if wrong := [part for part in more_parts if not isinstance(part, Part)]:
         raise TypeError(f"more_parts are of cumulet.part.Part, not {wrong[0]!r}")
     with contextlib.ExitStack() as stack:
-        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-")))
+        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-", dir=_in_memory())))
         url = settings.get("database_url") or stack.enter_context(own_database(folder, temporary=state is None))
         chosen: JsonObject = {
             "state_dir": folder,
