@@ -1,6 +1,9 @@
-"""What every run of the tests does beside them: with ``--refusals`` it notes which refusals were seen."""
+"""Of every run of the tests: where logs go is minded; with ``--refusals`` it is noted which refusals were seen."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,6 +12,20 @@ from tests.refusals.unseen import UNSEEN
 
 SEEN: set[Place] = set()
 """Also of other processes of this run."""
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went() -> Iterator[None]:
+    """A command that runs in a test logs to the stream that pytest has put in place of standard error. If it does not
+    end that log, each line of a later test fails, because the stream is closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    left = [handler for handler in root.handlers if handler not in handlers]
+    for handler in left:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    assert left == [], f"logs still go to {left}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

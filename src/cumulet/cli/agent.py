@@ -148,9 +148,9 @@ def _refuse_what_is_not_here(address: str | None, device: str | None) -> None:
 
 def _run_joined(**given: Any) -> None:
     from cumulet.processes.joined_agent import JoinedPlace, NoHost, run_joined_agent
-    from cumulet.web.log import log_to
+    from cumulet.web.log import end_log, log_to
 
-    log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
+    log = log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
     try:
         asyncio.run(run_joined_agent(JoinedPlace(**given)))
     except NoHost as problem:
@@ -158,6 +158,8 @@ def _run_joined(**given: Any) -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         raise click.ClickException(f"{place}{error.strerror or error}") from None
+    finally:
+        end_log(log)
 
 
 def _run_beside_cloud(**given: Any) -> None:
