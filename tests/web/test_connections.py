@@ -162,6 +162,26 @@ def test_the_silent_go_first_then_those_who_rest_and_nobody_who_is_served() -> N
     newcomer(place, "192.0.2.2", log, "elsewhere")
 
 
+def test_among_many_that_rest_a_newcomer_is_not_cut_off_in_its_handshake() -> None:
+    log: list[str] = []
+    place = Connections(most=100, most_of_one=10)
+    for n in range(10):
+        place.rest(newcomer(place, "192.0.2.1", log, f"resting {n}"))
+    greeted = [newcomer(place, "192.0.2.1", log, f"greeted {n}") for n in range(3)]
+    assert log == ["resting 0", "resting 1", "resting 2"]
+    assert all(connection.place is not None for connection in greeted)
+
+
+def test_a_flood_of_silent_connections_leaves_half_of_those_that_rest() -> None:
+    log: list[str] = []
+    place = Connections(most=100, most_of_one=10)
+    for n in range(10):
+        place.rest(newcomer(place, "192.0.2.1", log, f"resting {n}"))
+    for _ in range(100):
+        newcomer(place, "192.0.2.1", log, "silent")
+    assert [name for name in log if name != "silent"] == [f"resting {n}" for n in range(5)]
+
+
 def test_where_all_together_are_too_many_the_address_with_most_gives_way() -> None:
     log: list[str] = []
     place = Connections(most=5, most_of_one=4)

@@ -1,7 +1,10 @@
 """Connections and the memory for requests without a token: both are bounded, in all and for each address.
 
 Connections that ask for nothing never keep a newcomer out. When there are too many, one idle connection is dropped: of
-the newcomer's address if that has its full share, else of the address that has most. Used on the event loop only.
+the newcomer's address if that has its full share, else of the address that has most. Of that address's connections it
+is one of the larger group: of those that never asked for anything, or of those that were answered. So a client whose
+address has many answered connections is not cut off in its handshake, and a flood of silent ones drops its own. Used
+on the event loop only.
 """
 
 from __future__ import annotations
@@ -58,7 +61,13 @@ class _Share(msgspec.Struct, eq=False):
     def __len__(self) -> int:
         return len(self.silent) + len(self.resting) + len(self.served)
 
-    def droppable(self) -> Connection | None:
+    def idle(self) -> Connection | None:
+        """The oldest of the larger group of idle connections."""
+        larger = self.resting if len(self.resting) > len(self.silent) else self.silent
+        return next(iter(larger), None)
+
+    def unfinished(self) -> Connection | None:
+        """The oldest one whose request is not whole; where there is none, the oldest that rests."""
         return next(iter(self.silent), None) or next(iter(self.resting), None)
 
 
@@ -75,9 +84,9 @@ class Connections:
     def admit(self, peer: str, drop: Callable[[], object]) -> Connection | None:
         """Take in a new connection. None: there is no room, and no other connection that may be dropped."""
         share = self._shares.get(peer) or _Share(peer)
-        if len(share) >= self._most_of_one and not self._drop_one(share, "connections of one address"):
+        if len(share) >= self._most_of_one and not self._drop(share.idle(), "connections of one address"):
             return None
-        if self._count >= self._most and not self._drop_one(self._largest(len), "connections"):
+        if self._count >= self._most and not self._drop(self._largest(len, _Share.idle), "connections"):
             return None
         connection = Connection(share, drop)
         self._shares[peer] = share
@@ -94,9 +103,9 @@ class Connections:
         connection.held += size
         share.held += size
         self._held += size
-        while share.held > UNKNOWN_BYTES_OF_ONE and self._drop_one(share, "bytes of one address"):
+        while share.held > UNKNOWN_BYTES_OF_ONE and self._drop(share.unfinished(), "bytes of one address"):
             pass
-        while self._held > UNKNOWN_BYTES and self._drop_one(self._largest(lambda s: s.held), "bytes"):
+        while self._held > UNKNOWN_BYTES and self._drop(self._largest(lambda s: s.held, _Share.unfinished), "bytes"):
             pass
 
     def serve(self, connection: Connection, *, known: bool) -> None:
@@ -136,15 +145,18 @@ class Connections:
             self._held -= connection.held
             connection.held = 0
 
-    def _largest(self, size: Callable[[_Share], int]) -> _Share | None:
+    def _largest(
+        self, size: Callable[[_Share], int], which: Callable[[_Share], Connection | None]
+    ) -> Connection | None:
         some = (share for share in self._shares.values() if share.silent or share.resting)
-        return max(some, key=size, default=None)
+        share = max(some, key=size, default=None)
+        return None if share is None else which(share)
 
-    def _drop_one(self, share: _Share | None, why: str) -> bool:
-        connection = share.droppable() if share is not None else None
-        if connection is None or share is None:
+    def _drop(self, connection: Connection | None, why: str) -> bool:
+        if connection is None:
             return False
-        log.warning("dropped a connection that asked for nothing: too many %s", why, extra={"client": share.peer})
+        peer = connection.share.peer
+        log.warning("dropped a connection that asked for nothing: too many %s", why, extra={"client": peer})
         drop = connection.drop
         self.gone(connection)
         drop()
