@@ -1,9 +1,10 @@
-"""Segments: the one that each network has."""
+"""Segments: the one that each network has, and further ones."""
 
 from __future__ import annotations
 
 import pytest
 
+from cumulet.network import segments
 from cumulet.testing import Client
 from tests.api.test_network_stories import call, make
 
@@ -34,19 +35,87 @@ def test_each_network_has_one_segment_which_administrators_see(member: Client, a
     assert (gone.status, gone["NeutronError"]["type"]) == (404, "SegmentNotFound")
 
 
-def test_a_network_gets_no_second_segment_and_missing_resources_answer_501_or_404(
+def test_a_network_has_further_segments_which_hold_their_numbers_and_carry_nothing(
     member: Client, admin: Client
 ) -> None:
+    network = make(member, "network")
+    wanted = {"network_id": network["id"], "network_type": "vxlan", "segmentation_id": 7_700_077}
+    assert call(member, "POST", "/segments", {"segment": wanted}).status == 403
+    first = call(admin, "GET", f"/segments/{network['id']}")["segment"]
+    second = call(admin, "POST", "/segments", {"segment": wanted | {"name": "second", "description": "for later"}})[
+        "segment"
+    ]
+    third = make(admin, "segment", network_id=network["id"], network_type="vxlan")
+    assert (second["name"], second["description"]) == ("second", "for later")
+    assert (third["name"], third["description"]) == (None, "")
+    numbers = [first["segmentation_id"], 7_700_077, third["segmentation_id"]]
+    assert len(set(numbers)) == 3
+    listed = call(admin, "GET", f"/segments?network_id={network['id']}&sort_key=name&sort_dir=asc")["segments"]
+    assert sorted(each["segmentation_id"] for each in listed) == sorted(numbers)
+    assert [each["id"] for each in call(admin, "GET", "/segments?name=second")["segments"]] == [second["id"]]
+    shown = call(admin, "GET", f"/networks/{network['id']}")["network"]
+    assert [each["provider:segmentation_id"] for each in shown["segments"]] == numbers
+    assert "provider:segmentation_id" not in shown
+    assert "segments" not in call(member, "GET", f"/networks/{network['id']}")["network"]
+    taken = {"provider:network_type": "vxlan", "provider:segmentation_id": 7_700_077}
+    assert call(admin, "POST", "/networks", {"network": taken}).status == 409
+    assert call(admin, "POST", "/segments", {"segment": wanted}).status == 409
+    ranges = make(
+        admin,
+        "network_segment_range",
+        "/network_segment_ranges",
+        network_type="vxlan",
+        minimum=7_700_077,
+        maximum=7_700_078,
+    )
+    assert ranges["used"] == {str(number): network["project_id"] for number in numbers[1:]}
+    assert call(admin, "DELETE", f"/network_segment_ranges/{ranges['id']}").status == 409
+    assert call(member, "DELETE", f"/segments/{second['id']}").status == 404
+    assert call(admin, "DELETE", f"/segments/{second['id']}").status == 204
+    assert call(admin, "POST", "/networks", {"network": taken}).status == 201
+    assert call(member, "DELETE", f"/networks/{network['id']}").status == 204
+    assert call(admin, "GET", f"/segments/{third['id']}").status == 404
+
+
+def test_a_segment_is_named_and_described(member: Client, admin: Client) -> None:
+    network = make(member, "network", name="of the segment")["id"]
+    further = make(admin, "segment", network_id=network, network_type="vxlan")["id"]
+    for segment in (network, further):
+        before = call(admin, "GET", f"/segments/{segment}")["segment"]
+        wanted = {"name": "n", "description": "d"}
+        assert call(member, "PUT", f"/segments/{segment}", {"segment": wanted}).status == 404
+        changed = call(admin, "PUT", f"/segments/{segment}", {"segment": wanted})["segment"]
+        assert changed == before | wanted | {name: changed[name] for name in ("revision_number", "updated_at")}
+        assert changed["revision_number"] > before["revision_number"]
+        cleared = call(admin, "PUT", f"/segments/{segment}", {"segment": {"name": None}})["segment"]
+        assert (cleared["name"], cleared["description"]) == (None, "d")
+    assert call(admin, "GET", f"/networks/{network}")["network"]["name"] == "of the segment"
+
+
+def test_what_is_no_segment_of_a_network_is_refused_in_words(member: Client, admin: Client) -> None:
     network = make(member, "network")["id"]
-    body = {"segment": {"network_id": network, "network_type": "vxlan", "segmentation_id": 77}}
-    assert call(admin, "POST", "/segments", body).status == 501
-    assert call(admin, "PUT", f"/segments/{network}", {"segment": {"name": "n"}}).status == 501
-    assert call(admin, "DELETE", f"/segments/{network}").status == 501
-    assert call(member, "POST", "/segments", body).status == 403
-    assert call(member, "PUT", f"/segments/{network}", {"segment": {"name": "n"}}).status == 403
-    assert call(member, "DELETE", f"/segments/{network}").status == 403
-    assert len(call(admin, "GET", f"/segments?network_id={network}")["segments"]) == 1
+    first = call(admin, "DELETE", f"/segments/{network}")
+    assert (first.status, "delete network" in first.text) == (501, True)
+    unknown = {"network_id": "00000000-0000-4000-8000-000000000009", "network_type": "vxlan"}
+    assert call(admin, "POST", "/segments", {"segment": unknown}).status == 404
+    for wrong in (
+        {"network_type": "token-ring"},
+        {"network_type": "vlan"},
+        {"network_type": "local", "segmentation_id": 1},
+    ):
+        assert call(admin, "POST", "/segments", {"segment": {"network_id": network} | wrong}).status == 400, wrong
+    of_segment = {"network_id": network, "ip_version": 4, "cidr": "10.9.0.0/24", "segment_id": network}
+    assert call(admin, "POST", "/subnets", {"subnet": of_segment}).status == 501
     assert call(admin, "GET", "/extensions/segment").status == 200
+
+
+def test_a_network_has_so_many_segments_and_no_more(
+    member: Client, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "MOST", 2)
+    wanted = {"network_id": make(member, "network")["id"], "network_type": "vxlan"}
+    assert call(admin, "POST", "/segments", {"segment": wanted}).status == 201
+    assert call(admin, "POST", "/segments", {"segment": wanted}).status == 409
 
 
 @pytest.mark.parametrize("name", ["", "p\n", "p" * 65])

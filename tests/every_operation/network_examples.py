@@ -36,7 +36,7 @@ PARAMETERS: Mapping[str, str | Made] = {
     "subnetpool_id": lambda t: t.subnet_pool,
     "address_group_id": lambda t: t.address_group,
     "rbac_policy_id": lambda t: t.rbac_policy,
-    "segment_id": lambda t: t.network,
+    "segment_id": lambda t: t.further_segment,
     "network_segment_range_id": lambda t: t.segment_range,
     "flavor_id": lambda t: t.flavor,
     "trunk_id": lambda t: t.trunk,
@@ -170,7 +170,14 @@ EXAMPLES: dict[str, Example | tuple[Example, ...]] = {
         may=MEMBER, sees=READER, body={"addresses": ["10.8.0.0/16"]}, rules=("get_address_group",)
     ),
     "GET /segments": Example(may=ANYONE),
+    "POST /segments": Example(
+        may=ADMIN, body={"segment": {"network_id": lambda t: t.network, "network_type": "vxlan"}}
+    ),
     "GET /segments/{segment_id}": Example(may=ADMIN, sees=ADMIN, rules=("get_segment",)),
+    "PUT /segments/{segment_id}": Example(
+        may=ADMIN, sees=ADMIN, body={"segment": {"name": "new"}}, rules=("get_segment",)
+    ),
+    "DELETE /segments/{segment_id}": Example(may=ADMIN, sees=ADMIN, rules=("get_segment",)),
     "GET /network_segment_ranges": Example(may=ANYONE),
     "POST /network_segment_ranges": Example(
         may=ADMIN, body={"network_segment_range": SEGMENT_RANGE_OF_TEN | {"minimum": 5000, "maximum": 5009}}

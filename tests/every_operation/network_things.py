@@ -148,6 +148,10 @@ class Things:
         return identifier
 
     @cached_property
+    def further_segment(self) -> str:
+        return self.made("segment", self.admin, network_id=self.network, network_type="vxlan")
+
+    @cached_property
     def segment_range(self) -> str:
         """Of a project that has no networks, so that none has one of its numbers."""
         wanted = SEGMENT_RANGE_OF_TEN | {"shared": False, "project_id": "nobody"}

@@ -9,14 +9,23 @@ from typing import Annotated, TypedDict
 
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Tx, metadata
 from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest
 from cumulet.network.addresses import of_port
 from cumulet.network.bodies import Number, either
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded, require_option
-from cumulet.network.store import erase, inserting, port_dhcp_options
+from cumulet.network.store import erase, inserting
 from cumulet.web.schema import UNSET, Body, Json, Unset
+
+port_dhcp_options = sa.Table(
+    "port_dhcp_options",
+    metadata,
+    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("opt_name", sa.String(64), primary_key=True),
+    sa.Column("ip_version", sa.Integer, primary_key=True),
+    sa.Column("opt_value", sa.String(255), nullable=False),
+)
 
 MAX_OPTIONS = 32
 """The most options that one request may name, and that a port may have."""

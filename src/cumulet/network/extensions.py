@@ -88,6 +88,7 @@ EXTENSIONS = {
     "sorting": ("Sorting support", "Extension that indicates that sorting is enabled."),
     "standard-attr-description": ("standard-attr-description", "Adds descriptions to standard attributes"),
     "standard-attr-revisions": ("Resource revision numbers", "Adds revision_number to all resources."),
+    "standard-attr-segment": ("standard-attr-segment", "Add standard attributes to segments"),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Enables to set tags on resources."),
     "standard-attr-timestamp": ("Resource timestamps", "Adds created_at and updated_at fields to all resources."),
     "stateful-security-group": ("Stateful security group", "Indicates if the security group is stateful or not"),

@@ -94,7 +94,7 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
-def by_tags(table: sa.Table, name: str, values: Sequence[str]) -> Condition:
+def by_tags(table: sa.FromClause, name: str, values: Sequence[str]) -> Condition:
     wanted = {tag for value in values for tag in value.split(",")}
 
     def has(*tags: str) -> Condition:

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.network.segment_range_records import SegmentRange, network_segment_ranges
-from cumulet.network.store import find, networks
+from cumulet.network.store import SEGMENTS, find
 
 Column = sa.ColumnElement[str]
-HIGHEST = {"vxlan": 16_777_215, "vlan": 4094}
+HIGHEST = {"vxlan": 16_777_215, "geneve": 16_777_215, "vlan": 4094}
 """The highest number of a segment, by type of network. The lowest is 1."""
 
 
@@ -29,7 +29,7 @@ def free_segment(tx: Tx, *, project_id: str, network_type: str, physical_network
     for_all = [(one.minimum, one.maximum) for one in ranges if one.shared]
     outside = _between([(one.minimum, one.maximum) for one in ranges], HIGHEST[network_type])
     for low, high in (*own, *for_all, *outside):
-        number = _free_in(tx, like(networks, network_type, physical_network), low, high)
+        number = _free_in(tx, like(SEGMENTS, network_type, physical_network), low, high)
         if number is not None:
             return number
     raise Conflict(
@@ -37,8 +37,10 @@ def free_segment(tx: Tx, *, project_id: str, network_type: str, physical_network
     )
 
 
-def like(table: sa.Table, network_type: str | Column, physical_network: str | Column | None) -> sa.ColumnElement[bool]:
-    """Networks, or ranges, whose segments are numbers of the same kind; which kind may stand in columns."""
+def like(
+    table: sa.FromClause, network_type: str | Column, physical_network: str | Column | None
+) -> sa.ColumnElement[bool]:
+    """Segments, or ranges of them, whose numbers are of the same kind; which kind may stand in columns."""
     same_place = table.c.physical_network.is_not_distinct_from(physical_network)
     return sa.and_(table.c.network_type == network_type, same_place)
 
@@ -57,7 +59,7 @@ def _between(taken: Iterable[tuple[int, int]], highest: int) -> Iterator[tuple[i
 def _free_in(tx: Tx, of_kind: sa.ColumnElement[bool], low: int, high: int) -> int | None:
     """The number after the highest one in use, for a number that was used lately may still be in use on a host; else
     the lowest free one."""
-    number = networks.c.segmentation_id
+    number = SEGMENTS.c.segmentation_id
     here = sa.and_(of_kind, number.between(low, high))
     highest = tx.scalar(sa.select(sa.func.max(number)).where(here))
     if highest is None:

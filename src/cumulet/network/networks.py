@@ -29,7 +29,9 @@ from cumulet.network import (
 from cumulet.network.bodies import either, text
 from cumulet.network.free_segments import HIGHEST
 from cumulet.network.hosts import BANDWIDTH_LIMITS
+from cumulet.network.many import find_many
 from cumulet.network.resource import Kind, View
+from cumulet.network.segment_records import FurtherSegment
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import EVERYBODY, Action, Shareable, Sharing
 from cumulet.network.sight import networks_in_sight
@@ -76,7 +78,7 @@ UPDATE_ATTRIBUTES = policy.attribute_rules(UPDATE, _ATTRIBUTE_CHECKS)
 DELETE = rule("delete_network", policy.ADMIN_OR_PROJECT_MEMBER, description="Delete a network")
 DELETE_TAGS = rule("delete_network:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove tags of a network")
 
-NETWORK_TYPES = ("vxlan", "vlan", "flat", "local")
+NETWORK_TYPES = ("vxlan", "geneve", "vlan", "flat", "local")
 
 
 def network_views(tx: Tx, records: Sequence[Network]) -> list[View]:
@@ -88,7 +90,33 @@ def network_views(tx: Tx, records: Sequence[Network]) -> list[View]:
     for network_id, subnet_id in map(tuple, tx.all(statement.order_by(subnets.c.created_at_us, subnets.c.id))):
         contained.setdefault(network_id, []).append(subnet_id)
     in_scopes = scopes.of_networks(tx, ids)
-    return [_view(network, tags.get(network.id, []), contained.get(network.id, []), in_scopes) for network in records]
+    views = [_view(network, tags.get(network.id, []), contained.get(network.id, []), in_scopes) for network in records]
+    _show_several_segments(tx, records, views)
+    return views
+
+
+def _show_several_segments(tx: Tx, records: Sequence[Network], views: Sequence[View]) -> None:
+    """As upstream, a network with several segments shows a list of them in place of the one."""
+    further: dict[str, list[FurtherSegment]] = {}
+    for segment in sorted(find_many(tx, FurtherSegment, "network_id", [network.id for network in records]), key=_age):
+        further.setdefault(segment.network_id, []).append(segment)
+    for network, view in zip(records, views, strict=True):
+        if network.id in further:
+            view["segments"] = [_provider(network), *map(_provider, further[network.id])]
+            for attribute in _provider(network):
+                del view[attribute]
+
+
+def _age(segment: FurtherSegment) -> tuple[int, str]:
+    return segment.created_at_us, segment.id
+
+
+def _provider(of: Network | FurtherSegment) -> View:
+    return {
+        "provider:network_type": of.network_type,
+        "provider:physical_network": of.physical_network,
+        "provider:segmentation_id": of.segmentation_id,
+    }
 
 
 def _view(network: Network, tags: list[str], subnet_ids: list[str], in_scopes: scopes.Scopes) -> View:
@@ -99,9 +127,7 @@ def _view(network: Network, tags: list[str], subnet_ids: list[str], in_scopes: s
         "router:external": network.external,
         "mtu": network.mtu,
         "port_security_enabled": network.port_security_enabled,
-        "provider:network_type": network.network_type,
-        "provider:physical_network": network.physical_network,
-        "provider:segmentation_id": network.segmentation_id,
+        **_provider(network),
         "availability_zone_hints": network.availability_zone_hints,
         "availability_zones": [availability_zones.ZONE],
         "dns_domain": network.dns_domain,
@@ -189,7 +215,9 @@ def create_networks(call: Call[None, CreateNetworks]) -> View:
 def _create(call: Call[object, object], new: NewNetwork) -> Network:
     project_id = resource.may_create(call, new, CREATE, CREATE_ATTRIBUTES)
     limits.check(call.tx, project_id, "network")
-    network_type, physical_network, segmentation_id = _segment(new)
+    network_type, physical_network, segmentation_id = segment_of(
+        new.network_type, new.physical_network, new.segmentation_id
+    )
     refuse_unconnectable(call, network_type, physical_network)
     external, is_default = either(new.external, False), either(new.is_default, False)
     if is_default:
@@ -217,11 +245,13 @@ def _create(call: Call[object, object], new: NewNetwork) -> Network:
     )
 
 
-def _segment(new: NewNetwork) -> tuple[str, str | None, int | None]:
-    """Type, physical network and segment of a new network, checked against each other."""
-    kind = new.network_type if isinstance(new.network_type, str) else None
-    physical = new.physical_network if isinstance(new.physical_network, str) else None
-    segment = new.segmentation_id if isinstance(new.segmentation_id, int) else None
+def segment_of(
+    network_type: str | Unset | None, physical_network: str | Unset | None, segmentation_id: int | Unset | None
+) -> tuple[str, str | None, int | None]:
+    """Type, physical network and number of a new segment, checked against each other."""
+    kind = network_type if isinstance(network_type, str) else None
+    physical = physical_network if isinstance(physical_network, str) else None
+    segment = segmentation_id if isinstance(segmentation_id, int) else None
     if kind is None:
         if physical is not None or segment is not None:
             raise refusals.invalid("network_type required.")

@@ -13,6 +13,7 @@ from cumulet.errors import Conflict
 from cumulet.network import addresses, bindings, carried, default_security_group
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import OF_NETWORK
+from cumulet.network.dhcp_options import port_dhcp_options
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.group_records import port_security_groups
 from cumulet.network.store import (
@@ -27,7 +28,6 @@ from cumulet.network.store import (
     network_tags,
     port_addresses,
     port_bindings,
-    port_dhcp_options,
 )
 
 

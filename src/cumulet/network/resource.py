@@ -16,7 +16,7 @@ from cumulet.network.filtering import Column, Condition, Filter, Reader
 from cumulet.network.resource_columns import LONGEST_PROJECT_ID, Resource
 from cumulet.network.sharing import Sharing
 from cumulet.network.sight import SEES_ALL_ROLES
-from cumulet.network.store import TABLES, load, select
+from cumulet.network.store import SOURCES, load, select
 from cumulet.web.annotations import declared
 from cumulet.web.operation import Call, Caller
 from cumulet.web.schema import UNSET, Body, Key
@@ -57,8 +57,8 @@ class Kind(msgspec.Struct, Generic[RecordT_co], frozen=True, kw_only=True):
     """The path of its list, where it differs from `plural`."""
 
     @property
-    def table(self) -> sa.Table:
-        return TABLES[self.record]
+    def table(self) -> sa.FromClause:
+        return SOURCES[self.record]
 
 
 def resource_view(record: Resource, tags: Sequence[str] | None) -> View:

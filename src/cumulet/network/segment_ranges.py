@@ -20,7 +20,7 @@ from cumulet.network.networks import refuse_unconnectable
 from cumulet.network.resource import Kind, View
 from cumulet.network.segment_range_records import SegmentRange, network_segment_ranges
 from cumulet.network.service import NETWORK
-from cumulet.network.store import change, delete, find, insert, must_get, networks
+from cumulet.network.store import SEGMENTS, change, delete, find, insert, must_get
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Unset
@@ -42,10 +42,10 @@ _R = network_segment_ranges.c
 def _used(tx: Tx, ids: Sequence[str]) -> dict[str, dict[int, str]]:
     """For each range the numbers in use, with the project of the network."""
     statement = (
-        sa.select(_R.id, networks.c.segmentation_id, networks.c.project_id)
-        .join(networks, like(networks, _R.network_type, _R.physical_network))
-        .where(_R.id.in_(ids), networks.c.segmentation_id.between(_R.minimum, _R.maximum))
-        .order_by(networks.c.segmentation_id)
+        sa.select(_R.id, SEGMENTS.c.segmentation_id, SEGMENTS.c.project_id)
+        .join(SEGMENTS, like(SEGMENTS, _R.network_type, _R.physical_network))
+        .where(_R.id.in_(ids), SEGMENTS.c.segmentation_id.between(_R.minimum, _R.maximum))
+        .order_by(SEGMENTS.c.segmentation_id)
     )
     found: dict[str, dict[int, str]] = {range_id: {} for range_id in ids}
     for range_id, number, project_id in map(tuple, tx.all(statement)):

@@ -28,11 +28,12 @@ from cumulet.network.metering_records import MeteringLabel, MeteringRule, meteri
 from cumulet.network.qos_records import QOS_TABLES
 from cumulet.network.rbac_records import RbacPolicy, rbac_policies
 from cumulet.network.resource_columns import Resource, resource_columns
-from cumulet.network.segment_range_records import SegmentRange, network_segment_ranges
+from cumulet.network.segment_records import SEGMENT_TABLES, Segment, every_segment
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 from cumulet.network.trunk_records import TRUNK_TABLES
 
 RecordT = TypeVar("RecordT")
+Record = type[Any]
 
 networks = sa.Table(
     "networks",
@@ -48,6 +49,9 @@ networks = sa.Table(
     sa.Column("network_type", sa.String(32), nullable=False),
     sa.Column("physical_network", sa.String(64)),
     sa.Column("segmentation_id", sa.Integer),
+    # Of its first segment, whose kind and number are above. Others are in `network_segments`.
+    sa.Column("segment_name", sa.String(255)),
+    sa.Column("segment_description", sa.String(255)),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
     sa.Column("dns_domain", sa.String(255), nullable=False),
     sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),
@@ -123,15 +127,6 @@ port_bindings = sa.Table(
 unique_where(port_bindings, "ix_port_bindings_active", "port_id", where="active")
 """A partial unique index refuses a second active binding of a port."""
 
-port_dhcp_options = sa.Table(
-    "port_dhcp_options",
-    metadata,
-    sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("opt_name", sa.String(64), primary_key=True),
-    sa.Column("ip_version", sa.Integer, primary_key=True),
-    sa.Column("opt_value", sa.String(255), nullable=False),
-)
-
 routers = sa.Table(
     "routers",
     metadata,
@@ -182,6 +177,8 @@ class Network(Resource, frozen=True, kw_only=True):
     availability_zone_hints: list[str]
     dns_domain: str
     qos_policy_id: str | None = None
+    segment_name: str | None = None
+    segment_description: str | None = None
 
 
 class Subnet(Resource, frozen=True, kw_only=True):
@@ -252,7 +249,7 @@ class FloatingIp(Resource, frozen=True, kw_only=True):
     qos_policy_id: str | None = None
 
 
-TABLES: Mapping[type[Any], sa.Table] = {
+TABLES: dict[Record, sa.Table] = {
     Network: networks,
     SubnetPool: subnet_pools,
     Subnet: subnets,
@@ -268,17 +265,20 @@ TABLES: Mapping[type[Any], sa.Table] = {
     AddressScope: address_scopes,
     MeteringLabel: metering_labels,
     MeteringRule: metering_label_rules,
-    SegmentRange: network_segment_ranges,
     **QOS_TABLES,
     **FLAVOR_TABLES,
+    **SEGMENT_TABLES,
     **TRUNK_TABLES,
 }
-COLUMNS: Mapping[type[Any], tuple[str, ...]] = {record: record.__struct_fields__ for record in TABLES}
+
+SEGMENTS = every_segment(networks)
+SOURCES: Mapping[Record, sa.FromClause] = TABLES | {Segment: SEGMENTS}
+COLUMNS: Mapping[Record, tuple[str, ...]] = {record: record.__struct_fields__ for record in SOURCES}
 
 
 def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> Select:
     """A SELECT of exactly the record's columns."""
-    table = TABLES[record]
+    table = SOURCES[record]
     return sa.select(*(table.c[column] for column in COLUMNS[record])).where(*where)
 
 
@@ -292,7 +292,7 @@ def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[
 
 
 @functools.cache
-def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> Select:
+def _by(table: sa.FromClause, columns: tuple[str, ...], names: tuple[str, ...]) -> Select:
     """A SELECT by equality with parameters. Cached: building a statement costs more than running it."""
     wanted = (table.c[name] == sa.bindparam(name) for name in names)
     return sa.select(*(table.c[column] for column in columns)).where(*wanted)
@@ -300,7 +300,7 @@ def _by(table: sa.Table, columns: tuple[str, ...], names: tuple[str, ...]) -> Se
 
 def find_by(tx: Tx, record: type[RecordT], **values: object) -> list[RecordT]:
     """The records whose columns equal these values (which are not None)."""
-    rows = tx.all(_by(TABLES[record], COLUMNS[record], tuple(values)), values)
+    rows = tx.all(_by(SOURCES[record], COLUMNS[record], tuple(values)), values)
     return [record(**row._mapping) for row in rows]
 
 

@@ -294,7 +294,7 @@ def _wanted_pools(cidr: AddressRange, wanted: object) -> list[dict[str, str]]:
 def _pool(call: Call[object, object], new: NewSubnet) -> SubnetPool | None:
     """The pool to cut the subnet from; None for a subnet that is cut from no pool."""
     if new.subnetpool_id in ("prefix_delegation",) or isinstance(new.segment_id, str):
-        raise NotYet("Cumulet does not offer prefix delegation or routed network segments yet.")
+        raise NotYet("Cumulet has no prefix delegation yet, and no subnets of one segment: ports use the first.")
     if isinstance(new.subnetpool_id, str):
         return resource.find_in_sight(call, SUBNET_POOLS, new.subnetpool_id)
     if new.use_default_subnetpool is not True:

@@ -16,7 +16,7 @@ from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.free_segments import free_segment, like
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
-from cumulet.network.store import Network, Port, Subnet, find, insert, network_tags, networks, ports, revise, subnets
+from cumulet.network.store import SEGMENTS, Network, Port, Subnet, find, insert, network_tags, ports, revise, subnets
 
 TENANT_NETWORK_TYPE: Final = "vxlan"
 PUBLIC: Final = "public"
@@ -55,12 +55,13 @@ def add_network(
     """Add a network. Without `segmentation_id` it gets a free segment of its project's ranges, or another; without
     `mtu`, the largest that `wire_mtu` leaves it.
     """
-    if segmentation_id is None and network_type not in ("flat", "local"):
-        segmentation_id = free_segment(
-            tx, project_id=project_id, network_type=network_type, physical_network=physical_network
-        )
-    elif network_type != "local":
-        refuse_taken_segment(tx, network_type, physical_network, segmentation_id)
+    segmentation_id = take_segment(
+        tx,
+        project_id=project_id,
+        network_type=network_type,
+        physical_network=physical_network,
+        segmentation_id=segmentation_id,
+    )
     network = insert(
         tx,
         Network,
@@ -87,15 +88,23 @@ def add_network(
     return network
 
 
-def refuse_taken_segment(
-    tx: Tx, network_type: str, physical_network: str | None, segmentation_id: int | None, *, but: str | None = None
-) -> None:
-    """409 if a network has this segment, except the network `but`."""
-    statement = sa.select(networks.c.id).where(
-        like(networks, network_type, physical_network),
-        networks.c.segmentation_id.is_not_distinct_from(segmentation_id),
+def take_segment(
+    tx: Tx, *, project_id: str, network_type: str, physical_network: str | None, segmentation_id: int | None
+) -> int | None:
+    """The number of a new segment: the one given, or a free one; None for types without numbers. 409 if it is taken."""
+    if segmentation_id is None and network_type not in ("flat", "local"):
+        return free_segment(tx, project_id=project_id, network_type=network_type, physical_network=physical_network)
+    if network_type != "local":
+        _refuse_taken_segment(tx, network_type, physical_network, segmentation_id)
+    return segmentation_id
+
+
+def _refuse_taken_segment(tx: Tx, network_type: str, physical_network: str | None, segmentation_id: int | None) -> None:
+    statement = sa.select(SEGMENTS.c.network_id).where(
+        like(SEGMENTS, network_type, physical_network),
+        SEGMENTS.c.segmentation_id.is_not_distinct_from(segmentation_id),
     )
-    if any(row[0] != but for row in tx.all(statement)):
+    if tx.first(statement) is not None:
         segment = physical_network if segmentation_id is None else segmentation_id
         raise Conflict(f"Unable to create the {network_type} network. The segment {segment} is in use.")
 

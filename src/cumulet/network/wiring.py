@@ -16,6 +16,7 @@ from cumulet.network import addresses, carried, dhcp_options, dns, qos, router_w
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.carried import WAYS, Carrier
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
+from cumulet.network.dhcp_options import port_dhcp_options
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.group_records import (
     AddressGroup,
@@ -39,7 +40,6 @@ from cumulet.network.store import (
     networks,
     port_addresses,
     port_bindings,
-    port_dhcp_options,
     ports,
     routers,
     subnets,
