@@ -1,4 +1,4 @@
-"""The documents say what is so: excerpts are the code, links lead somewhere, tables are complete, a screen is one."""
+"""The documents say what is so: links lead somewhere, tables are complete, what is named exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from benchmarks.scale_page import FILE, Point, curves, page
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-SCREEN_LINES = 50
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 MENTIONED = re.compile(r"`((?:src|tests|docs|benchmarks|scripts|\.ci)/[\w./-]+)`")
 TESTED_BY = re.compile(r"`(tests/[\w./-]+\.py)::(\w+)`")
@@ -20,20 +19,6 @@ TESTED_BY = re.compile(r"`(tests/[\w./-]+\.py)::(\w+)`")
 
 def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def test_adding_an_operation_fits_one_screen() -> None:
-    lines = (ROOT / "docs" / "adding-an-operation.md").read_text().splitlines()
-    assert len(lines) <= SCREEN_LINES
-    assert max(map(len, lines)) <= 140
-
-
-def test_excerpts_in_adding_an_operation_are_the_code_itself() -> None:
-    text = (ROOT / "docs" / "adding-an-operation.md").read_text()
-    source = "\n".join(path.read_text() for path in (ROOT / "src" / "cumulet" / "compute").glob("*.py"))
-    excerpts = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert excerpts
-    assert [excerpt for excerpt in excerpts if excerpt not in source] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)

@@ -191,6 +191,16 @@ def test_services_ask_hosts_for_features_and_never_which_driver_there_is() -> No
     assert asking == {"compute/hosts.py: driver"}
 
 
+def test_which_database_there_is_is_asked_in_its_own_folder_alone() -> None:
+    asking = {
+        str(path.relative_to(SOURCE)): node.lineno
+        for path in modules_of(".")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "is_sqlite"
+    }
+    assert {place for place in asking if not place.startswith("db/")} <= {"testing/simulation/process.py"}
+
+
 def test_imports_of_folders_go_round_in_no_circle() -> None:
     """A part that imports another is not imported by it, directly or by way of others; a folder's own files may be."""
     after: dict[str, set[str]] = {}

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulet.image import qcow2
-from cumulet.image.inspection import OpaqueContent, inspect_file
+from cumulet.image.inspection import OpaqueContent
 from cumulet.image.qcow2 import Refused
+from tests.image.whole_file import inspect_file
 
 from .attack_images import GOOD, MIB, Qcow2
 

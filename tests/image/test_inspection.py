@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulet.image.inspection import Inspection, check_tables, inspect_file
+from cumulet.image.inspection import Inspection, check_tables
 from cumulet.image.qcow2 import Refused
+from tests.image.whole_file import inspect_file
 
 from . import attack_images
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.image.inspection import inspect_file
 from cumulet.image.qcow2 import Refused
+from tests.image.whole_file import inspect_file
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 

@@ -146,7 +146,7 @@ class Reload(Periodic):
 
     async def round(self) -> None:
         wrong = await self._keeper.load(self._db)
-        if wrong and self._db.is_sqlite:
+        if wrong and self._db.embedded:
             log.warning("memory was wrong of %d hosts: %s", len(wrong), ", ".join(wrong[:10]))
 
 

@@ -102,7 +102,7 @@ def show_control_plane(call: Call[None, None]) -> dict[str, object]:
             }
             for name, kind in host_records.kinds(call.tx)
         ],
-        "database": {"kind": "sqlite" if call.cloud.db.is_sqlite else "postgresql", "schema": schema.HEAD},
+        "database": {"kind": call.cloud.db.kind, "schema": schema.HEAD},
     }
 
 

@@ -69,7 +69,9 @@ class Database:
     def __init__(self, url: str, *, inline: bool = False) -> None:
         """`url`: ``sqlite:///FILE``, ``sqlite://`` or ``postgresql://...``. `inline`: all on the caller's thread."""
         self.url = make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.kind = self.url.get_backend_name()
+        """``sqlite`` or ``postgresql``."""
+        self.is_sqlite = self.kind == "sqlite"
         self.embedded = self.is_sqlite
         """The database is in this process, and no other process uses it. A lookup by key costs less than changing
         threads."""

@@ -56,7 +56,6 @@ _GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "search", "search_label", "li
 _SECTOR = 512
 _FIRST_SECTOR = 2048
 """Of the one partition; the boot loader is before it."""
-_MIB = 1 << 20
 _ALL_IDS = 65_535
 
 _EARLY = """\

@@ -202,17 +202,6 @@ def inspection_of(disk_format: str, container_format: str, *, virtual_size_limit
     return OpaqueContent(size_limit=virtual_size_limit)
 
 
-def inspect_file(file: IO[bytes], disk_format: str, *, virtual_size_limit: int) -> int:
-    """Inspect a whole file, e.g. a builtin image. Returns its virtual size in bytes; raises `Refused`."""
-    inspection = Inspection(disk_format, virtual_size_limit=virtual_size_limit)
-    file.seek(0)
-    while chunk := file.read(1 << 20):
-        inspection.feed(chunk)
-    virtual_size = inspection.finish()
-    check_tables(inspection, file)
-    return virtual_size
-
-
 def check_tables(inspection: Inspection | OpaqueContent, file: IO[bytes]) -> None:
     """Check a finished qcow2 upload's L1 table in the file itself; nothing to do for raw. Raises `Refused`."""
     header = inspection.qcow2

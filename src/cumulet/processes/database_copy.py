@@ -30,7 +30,7 @@ def copy(source: Database, target: Database, *, told: Callable[[Copied], None] =
 
     Either all records are copied or none. Afterwards `source` has a note of the copy, and no cloud starts on it.
     """
-    if not source.is_sqlite or target.is_sqlite:
+    if (source.kind, target.kind) != ("sqlite", "postgresql"):
         raise OtherState("a cloud is copied from SQLite to PostgreSQL")
     if not schema.is_current(source):
         raise OtherState("the state was made by another version of Cumulet: start `cumulet up` on it once, and stop it")

@@ -71,9 +71,6 @@ def numbered(before: Mapping[str, int], wanted: Iterable[str]) -> dict[str, int]
     return kept
 
 
-_OF_SPOOFING = ("ports", "open", "trunks", "macs", "ipv4", "ipv6", "targets", "egress", "ingress", "marks")
-
-
 def ruleset(wiring: w.Wiring, numbers: Numbers) -> Ruleset:
     """The content of the skeleton's tables for this wiring. A port that is not up is left out: nothing passes it."""
     groups = {group.id: group for group in wiring.groups}

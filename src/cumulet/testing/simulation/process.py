@@ -108,6 +108,7 @@ class DatabaseOfProcess(Database):
 
     def __init__(self, inner: SimulatedDatabase, process: Process, memory: Memory, *, alone: bool) -> None:
         self.embedded = self.is_sqlite = alone
+        self.kind = "sqlite" if alone else "postgresql"
         self._whole = inner
         self._name = process.name
         self._process = process
