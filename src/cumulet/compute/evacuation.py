@@ -233,14 +233,8 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
 
 
 def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> None:
-    """The server belongs to its dead host as before. The migration's record and the action have the reason."""
-    now = context.clock.now_us()
-    moves.update_record(
-        tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
-        ended_at_us=now,
-    )  # fmt: skip
-    operations.settle(tx, state.server_id, now_us=now, task_state=None)
-    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+    """The server belongs to its dead host as before."""
+    moves.record_unwound(tx, context, state, failure)
 
 
 EVACUATION = Saga(
@@ -261,5 +255,5 @@ EVACUATION = Saga(
         Final(record_done, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: moves.update_record(tx, context, state, status=status),
+    record_status=moves.record_status,
 )

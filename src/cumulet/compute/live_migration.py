@@ -293,18 +293,12 @@ def record_completed(tx: Tx, context: Context, state: LiveMigration) -> LiveMigr
 
 
 def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) -> None:
-    """The server is where it was. The migration's record and the action have the reason."""
-    now = context.clock.now_us()
-    aborted = failure.reason == "ABORTED"
-    moves.update_record(
-        tx, context, state, status="cancelled" if aborted else "error", reason=failure.reason,
-        reason_text=failure.private or failure.public, ended_at_us=now,
-    )  # fmt: skip
+    """The server is where it was."""
+    status = "cancelled" if failure.reason == "ABORTED" else "error"
     changes: dict[str, object] = {}
     if state.source_seen is not None:
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
-    operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
-    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+    moves.record_unwound(tx, context, state, failure, status=status, progress=0, **changes)
 
 
 LIVE_MIGRATION = Saga(
@@ -327,5 +321,5 @@ LIVE_MIGRATION = Saga(
         Final(record_completed, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: moves.update_record(tx, context, state, status=status),
+    record_status=moves.record_status,
 )

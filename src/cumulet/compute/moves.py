@@ -11,11 +11,11 @@ from typing import Protocol, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import boot, hosts_in_memory, promises, scheduler
+from cumulet.compute import boot, hosts_in_memory, operations, promises, scheduler
 from cumulet.compute.model import Flavor, Server
 from cumulet.compute.operations import Commanding
 from cumulet.compute.store import flavors, get_server, migrations
-from cumulet.conductor.saga import Context, StepFailed
+from cumulet.conductor.saga import Context, Failure, StepFailed
 from cumulet.db.engine import Tx
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
@@ -35,6 +35,8 @@ class Recorded(Protocol):
 class Moving(Recorded, Commanding, Protocol):
     """What a move's steps need of its saga's state."""
 
+    @property
+    def action_id(self) -> int: ...
     @property
     def migration_uuid(self) -> str: ...
     @property
@@ -79,6 +81,21 @@ def new_record(
 def update_record(tx: Tx, context: Context, state: Recorded, **values: object) -> None:
     now = context.clock.now_us()
     tx.run(_CHANGE, {**values, "updated_at_us": now, "of_id": state.migration_id})
+
+
+def record_status(tx: Tx, context: Context, state: Recorded, status: str) -> None:
+    """`Saga.record_status` of every move."""
+    update_record(tx, context, state, status=status)
+
+
+def record_unwound(
+    tx: Tx, context: Context, state: Moving, failure: Failure, *, status: str = "error", **changes: object
+) -> None:
+    """A move has been undone: its record and the action have the reason. `changes`: of the server's row."""
+    now, text = context.clock.now_us(), failure.private or failure.public
+    update_record(tx, context, state, status=status, reason=failure.reason, reason_text=text, ended_at_us=now)
+    operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
+    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 
 # -- steps in the transaction that saves them, each beside its undo

@@ -368,3 +368,8 @@ UNDECIDED = (VmState.RESIZED, VmState.RESCUED, VmState.SHELVED)
 def as_observed(seen: GuestState, stays: VmState | None = None) -> dict[str, object]:
     vm_state, power_state = OBSERVED[seen]
     return {"vm_state": stays or vm_state, "power_state": power_state}
+
+
+def if_observed(seen: GuestState | None, stays: VmState | None = None) -> dict[str, object]:
+    """The same, where the guest was seen in a state that says what the server's is; otherwise no change."""
+    return as_observed(seen, stays) if seen in OBSERVED else {}

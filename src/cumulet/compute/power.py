@@ -130,7 +130,7 @@ def record_power(tx: Tx, context: Context, state: PowerChange) -> PowerChange:
 
 def unwound(tx: Tx, context: Context, state: PowerChange, failure: Failure) -> None:
     now = context.clock.now_us()
-    observed = operations.as_observed(state.observed, state.stays) if state.observed in operations.OBSERVED else {}
+    observed = operations.if_observed(state.observed, state.stays)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **observed)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

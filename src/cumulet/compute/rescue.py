@@ -162,7 +162,7 @@ def record_rescued(tx: Tx, context: Context, state: Rescuing) -> Rescuing:
 
 def not_rescued(tx: Tx, context: Context, state: Rescuing, failure: Failure) -> None:
     now = context.clock.now_us()
-    seen = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
+    seen = operations.if_observed(state.observed)
     kept = operations.metadata_without(tx, state.server_id, RESCUE_IMAGE)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, system_metadata=kept, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)

@@ -359,17 +359,11 @@ def record_resized(tx: Tx, context: Context, state: Resizing) -> Resizing:
 
 
 def unwound(tx: Tx, context: Context, state: Resizing, failure: Failure) -> None:
-    """The server is as it was. The migration's record and the action have the reason."""
-    now = context.clock.now_us()
-    moves.update_record(
-        tx, context, state, status="error", reason=failure.reason, reason_text=failure.private or failure.public,
-        ended_at_us=now,
-    )  # fmt: skip
+    """The server is as it was."""
     changes: dict[str, object] = {}
     if state.seen is not None:
         changes = {"vm_state": VmState.STOPPED, "power_state": PowerState.CRASHED}
-    operations.settle(tx, state.server_id, now_us=now, task_state=None, progress=0, **changes)
-    operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
+    moves.record_unwound(tx, context, state, failure, status="error", progress=0, **changes)
 
 
 RESIZE = Saga(
@@ -395,5 +389,5 @@ RESIZE = Saga(
         Final(record_resized, status="post-migrating"),
     ),
     unwound=unwound,
-    record_status=lambda tx, context, state, status: moves.update_record(tx, context, state, status=status),
+    record_status=moves.record_status,
 )

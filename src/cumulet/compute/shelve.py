@@ -286,7 +286,7 @@ def record_shelved(tx: Tx, context: Context, state: Shelving) -> Shelving:
 def unwound(tx: Tx, context: Context, state: Shelving, failure: Failure) -> None:
     now = context.clock.now_us()
     snapshots.give_up(tx, state.image_id, now)
-    seen = operations.as_observed(state.observed) if state.observed in operations.OBSERVED else {}
+    seen = operations.if_observed(state.observed)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -148,7 +148,7 @@ async def remove_image(context: Context, state: Resting) -> Resting:
 
 def still_resting(tx: Tx, context: Context, state: Resting, failure: Failure) -> None:
     now = context.clock.now_us()
-    seen = operations.as_observed(state.observed, VmState.SHELVED) if state.observed in operations.OBSERVED else {}
+    seen = operations.if_observed(state.observed, VmState.SHELVED)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
