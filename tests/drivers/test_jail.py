@@ -56,7 +56,7 @@ def run(filtered: bool) -> tuple[dict[str, str], bytes, bool]:
     if not filtered:
         script = script.replace("    refuse_connections()\n", "")
     spec: dict[str, object] = dict.fromkeys(("process_file", "root", "uid"))
-    spec |= {"binds": [], "devices": [], "cgroups": [], "groups": [], "limits": {}}
+    spec |= {"binds": [], "devices": [], "cgroups": [], "groups": [], "limits": {}, "environment": {}}
     with (
         socket.create_server(("127.0.0.1", 0)) as agreed,
         socket.create_server(("127.0.0.1", 0)) as elsewhere,

@@ -167,6 +167,36 @@ def test_an_image_tool_has_no_network_and_cannot_write_elsewhere(tmp_path: Path)
     asyncio.run(story())
 
 
+THREADS = """
+import ctypes, resource, threading
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+there = threading.Barrier(65)
+def work():
+    libc.malloc(1000)
+    there.wait(60)
+for _ in range(64):
+    threading.Thread(target=work).start()
+there.wait(60)
+"""
+"""In half of the memory that it may have: with more cores the C library would make more arenas, one a thread."""
+
+
+@needs_root
+def test_an_image_tool_has_room_for_the_threads_that_it_begins_on_a_slow_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        sandbox = Sandbox("test")
+        await sandbox.probe()
+        root, vm = tmp_path / "root", tmp_path / "vm"
+        root.mkdir()
+        vm.mkdir()
+        command = ["/usr/bin/python3", "-c", THREADS]
+        await sandbox.run_tool(command, uid=UIDS[0], root=root, binds=[(vm, "/vm", "rw")], timeout_s=120.0)
+
+    asyncio.run(story())
+
+
 @needs_root
 def test_without_root_guests_run_as_the_user_itself() -> None:
     """The driver's own check as an unprivileged user: a guest comes up there, confined by QEMU's sandbox alone."""

@@ -23,6 +23,7 @@ and the newest output is there after the agent was dead for a while."""
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 DISK_NODE = "disk0"
+CONFIG_DRIVE_NODE = "config0"
 DISK_DEVICE = "virtio0"
 RESCUE_DEVICE = "rescue0"
 CONSOLE_CHARDEV = "console0"
@@ -165,13 +166,14 @@ def _disk(
 def _config_drive(machine: Machine) -> list[str]:
     storage = {
         "driver": "file",
-        "node-name": "config0-file",
+        "node-name": f"{CONFIG_DRIVE_NODE}-file",
         "filename": str(machine.folder / "config.iso"),
         "read-only": True,
         "locking": "on",
     }
-    image = {"driver": "raw", "node-name": "config0", "file": "config0-file", "read-only": True}
-    device = _device("virtio-blk-pci", "virtio1", _ADDRESS_CONFIG_DRIVE, drive="config0", serial="config0")
+    node = CONFIG_DRIVE_NODE
+    image = {"driver": "raw", "node-name": node, "file": f"{node}-file", "read-only": True}
+    device = _device("virtio-blk-pci", "virtio1", _ADDRESS_CONFIG_DRIVE, drive=node, serial=node)
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 

@@ -201,9 +201,9 @@ class Commands(ABC):
         """`nbd-server-stop`: offer nothing any more; an error where nothing is offered."""
         await self.ask("nbd-server-stop")
 
-    async def block_export_add(self, export: str, *, node: str) -> None:
-        """`block-export-add`, type `nbd`: offer a block device under its own name, for writing."""
-        offer: Arguments = {"type": "nbd", "id": export, "node-name": node, "name": node, "writable": True}
+    async def block_export_add(self, export: str, *, node: str, writable: bool) -> None:
+        """`block-export-add`, type `nbd`: offer a block device under its own name."""
+        offer: Arguments = {"type": "nbd", "id": export, "node-name": node, "name": node, "writable": writable}
         await self.ask("block-export-add", offer)
 
     async def block_exports(self) -> list[str]:

@@ -169,7 +169,7 @@ def main() -> None:
     os.umask(0o077)
     if spec["root"] is not None:
         os.chdir("/vm")
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/"}
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": "/", **spec["environment"]}
     os.execve(spec["command"][0], spec["command"], environment)  # noqa: S606 - to become it is the purpose
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, further_disks, guest_files, move_authority, sockets
-from cumulet.drivers.qemu.command_line import disk_nodes
+from cumulet.drivers.qemu.command_line import CONFIG_DRIVE_NODE, disk_nodes
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import define, frozen
@@ -100,7 +100,9 @@ async def _listen(
     incoming = Incoming(source=source, parameters=parameters, authority=authority)
     credentials = await _lend(host, hypervisor, record, incoming, move_authority.LENT)
     await hypervisor.migrate_set_capabilities(capabilities(parameters))
-    nbd_port = await _export_disks(hypervisor, disk_nodes(record.guest), host.address, credentials)
+    has_drive = guest_files.look(folder, guest_files.CONFIG_DRIVE) is not None
+    read_only = [CONFIG_DRIVE_NODE] if has_drive else []
+    nbd_port = await _export_disks(hypervisor, disk_nodes(record.guest), read_only, host.address, credentials)
     with sockets.listener(host.address) as listening:
         for name in (_MEMORY, *(_SPARE if parameters.post_copy else [])):
             await hypervisor.getfd(name, listening.fileno())
@@ -143,14 +145,22 @@ async def _renew_while_it_listens(host: QemuHost, server_id: str, *, now: bool) 
                 await _lend(host, hypervisor, record, record.incoming, move_authority.LENT)
 
 
-async def _export_disks(hypervisor: Hypervisor, nodes: Sequence[str], address: str, credentials: str) -> int:
-    """Export all disks at one port, each under its own name for its own connection; the port."""
+async def _export_disks(
+    hypervisor: Hypervisor, nodes: Sequence[str], read_only: Sequence[str], address: str, credentials: str
+) -> int:
+    """Export all disks at one port, each under its own name for its own connection; the port.
+
+    Nobody reads what is `read_only` here. An export makes QEMU use its node, and a guest that arrives paused has
+    nothing else that does: at its next move QEMU 7.2 would not survive a node that it does not use (an assertion).
+    """
     with sockets.listener(address) as listening:
         await hypervisor.getfd(_DISK, listening.fileno())
         port = sockets.port_of(listening)
     await hypervisor.nbd_server_start(_DISK, tls_creds=credentials, tls_authz=PEER, most_connections=3 + len(nodes))
     for node in nodes:
-        await hypervisor.block_export_add(f"{node}-export", node=node)
+        await hypervisor.block_export_add(f"{node}-export", node=node, writable=True)
+    for node in read_only:
+        await hypervisor.block_export_add(f"{node}-export", node=node, writable=False)
     return port
 
 
