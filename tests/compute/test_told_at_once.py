@@ -216,3 +216,43 @@ def test_a_heartbeat_of_a_host_begins_no_round(fleet: Fleet) -> None:
         assert woken
     finally:
         db.unwatch(watch)
+
+
+class Together(Way):
+    """Once it is told that a port has moved, it answers when the other host is told that, too."""
+
+    def __init__(self, link: Link, both: asyncio.Barrier, has_moved: Callable[[Wiring], bool]) -> None:
+        super().__init__(link)
+        self._both, self._has_moved = both, has_moved
+        self.together = False
+
+    async def send(self, message: m.Message[Any]) -> Any:
+        answer = await super().send(message)
+        if isinstance(message, m.ApplyWiring) and not self.together and self._has_moved(message.wiring):
+            async with asyncio.timeout(10):
+                await self._both.wait()
+            self.together = True
+        return answer
+
+
+def test_both_hosts_are_told_of_the_end_of_a_move_at_once() -> None:
+    """The guest stands still until they have answered. Simulated hosts are told by the move alone."""
+    with cumulet.testing.cloud(hosts=2) as cloud:
+        admin = cloud.persona("admin")
+        network = made(admin, "network", name="n")
+        made(admin, "subnet", network_id=network, cidr="10.8.0.0/24", ip_version=4)
+        port, *_ = (port_of(admin, network, availability_zone=f"nova:{host}") for host in ("host1", *cloud.hosts))
+        server = admin.request("GET", f"/network/v2.0/ports/{port}")["port"]["device_id"]
+        both = asyncio.Barrier(2)
+
+        def source(link: Link) -> Together:
+            return Together(link, both, lambda told: port not in {one.id for one in told.ports})
+
+        def destination(link: Link) -> Together:
+            return Together(link, both, lambda told: port in {one.id for one in told.ports if one.active})
+
+        with instead(cloud, "host1", source) as left, instead(cloud, "host2", destination) as reached:
+            assert admin.action(server, {"os-migrateLive": {"block_migration": "auto", "host": "host2"}}).status == 202
+            cloud.idle()
+            assert (left.together, reached.together) == (True, True)
+        assert admin.server(server)["OS-EXT-SRV-ATTR:host"] == "host2"

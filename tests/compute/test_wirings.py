@@ -94,6 +94,35 @@ def test_a_host_is_told_again_when_something_else_is_in_force_there(
         asyncio.run(story(database))
 
 
+def test_who_does_not_ask_for_it_again_has_a_host_told_only_what_is_new(tmp_path: Path) -> None:
+    """As the end of a move does: what `Wirings` has told since the commit is in force already."""
+
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+
+        async def told(cloud: Cloud, *, again: bool) -> int:
+            before = cloud.way.told
+            answer = await wire(cloud.hosts, database.read_async, cloud.clock, "host1", again=again)
+            assert cloud.driver.network.wiring is not None
+            assert answer.revision == cloud.driver.network.wiring.revision
+            return cloud.way.told - before
+
+        assert await told(cloud, again=False) == 1, "nobody has told it anything"
+        cloud.clock.advance(1.0)
+        assert await told(cloud, again=False) == 0
+        assert await told(cloud, again=True) == 1
+        await another_process_tells_it(cloud)
+        assert await told(cloud, again=False) == 1
+        at_once = (wire(cloud.hosts, database.read_async, cloud.clock, "host1", again=False) for _ in range(3))
+        cloud.hosts.has_started("host1")
+        before = cloud.way.told
+        await asyncio.gather(*at_once)
+        assert cloud.way.told - before == 1, "two waited while the first told it"
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
+
+
 def test_of_two_processes_that_read_at_the_same_moment_both_learn_what_is_in_force(tmp_path: Path) -> None:
     """The same microsecond is the same revision: what the earlier one told is not taken for what the later one did."""
 

@@ -13,6 +13,7 @@ post-copy needs beside it `compute.post_copy`; what hypervisors do is `drivers.q
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import msgspec
@@ -201,16 +202,26 @@ async def _require_arrived(context: Context, state: LiveMigration, *, all_of_it:
     """
     destination = state.destination or ""
     given_up_at = context.clock.monotonic() + ARRIVAL_SECONDS
-    seen = await operations.observe(context, destination, state.server_id)
+
+    async def arrival() -> MigrationPhase:
+        if not all_of_it:  # In post-copy QEMU may be slow to answer.
+            return MigrationPhase.COMPLETED
+        return await context.hosts.send(destination, m.AskArrival(server_id=state.server_id))
+
+    # Both at once: the guest stands still.
+    observing = operations.observe(context, destination, state.server_id)
+    seen, arrived = await asyncio.gather(observing, arrival(), return_exceptions=True)
+    if isinstance(seen, BaseException):
+        raise seen
     if seen is not GuestState.INCOMING:
         raise StepFailed("DESTINATION_LOST", "The destination lost the guest.", f"{destination} says {seen}")
-    while all_of_it:
-        arrived = await context.hosts.send(destination, m.AskArrival(server_id=state.server_id))
-        if arrived is MigrationPhase.COMPLETED:
-            return
+    while arrived is not MigrationPhase.COMPLETED:
+        if isinstance(arrived, BaseException):
+            raise arrived
         if arrived is not MigrationPhase.ACTIVE or context.clock.monotonic() > given_up_at:
             raise StepFailed("NOT_ARRIVED", "The guest has not arrived in full.", f"{destination} says {arrived}")
         await context.clock.sleep(0.01)
+        arrived = await arrival()
 
 
 async def cancel_copy(context: Context, state: LiveMigration) -> LiveMigration:

@@ -98,13 +98,16 @@ def _unlimited(limited: LimitedT) -> LimitedT:
     return replace(limited, egress_limit=None, ingress_limit=None)
 
 
-async def wire(hosts: Hosts, read: Read, clock: Clock, host: str) -> InForce:
-    """Tell one host its wiring; what is in force there. HostError if that fails or takes too long."""
+async def wire(hosts: Hosts, read: Read, clock: Clock, host: str, *, again: bool = True) -> InForce:
+    """Tell one host its wiring; what is in force there. HostError if that fails or takes too long.
+
+    `again`: also if it is what the host was told last.
+    """
 
     async def describe(revision: int) -> Wiring:
         return replace(await read(lambda tx: described(tx, host)), revision=revision)
 
-    return await hosts.wire(host, describe, now_us=clock.now_us())
+    return await hosts.wire(host, describe, now_us=clock.now_us(), again=again)
 
 
 def require_wiring_hosts(tx: Tx) -> None:
@@ -161,8 +164,9 @@ async def tell_again(context: Context, host: str, server_id: str) -> None:
 
 
 async def switch_peers(context: Context, host: str, server_id: str) -> None:
-    """A server belongs to another host now. Tell that host first, then all hosts with ports of its networks.
+    """A server belongs to another host now. Tell that host and all hosts with ports of its networks, all at once.
 
+    The guest stands still until they have answered. What `Wirings` has told them since the commit is not told again.
     Nothing waits for a host that cannot be told now; `Wirings` tells it later.
     """
     others = await context.read(
@@ -170,12 +174,11 @@ async def switch_peers(context: Context, host: str, server_id: str) -> None:
     )
     if not others:
         return
-    await _tell(context, [host])
-    await _tell(context, [other for other in others if other != host])
+    await _tell(context, [host, *(other for other in others if other != host)], again=False)
 
 
-async def _tell(context: Context, hosts: Sequence[str]) -> None:
-    told = (wire(context.hosts, context.read, context.clock, host) for host in hosts)
+async def _tell(context: Context, hosts: Sequence[str], *, again: bool = True) -> None:
+    told = (wire(context.hosts, context.read, context.clock, host, again=again) for host in hosts)
     for host, answer in zip(hosts, await asyncio.gather(*told, return_exceptions=True), strict=True):
         if isinstance(answer, m.HostError):
             log.warning("%s cannot be told where a server is now, will retry: %s", host, answer)
@@ -275,8 +278,10 @@ class Wirings(Periodic):
         self._again.discard(name)
         wanted = await self._db.read_async(lambda tx: described(tx, name))
         if not self._in_force(name, wanted):
+            told = self._hosts.told(name)
+            again = told is not None and replace(told[0], revision=0) == wanted
             try:
-                await wire(self._hosts, self._db.read_async, self._clock, name)
+                await wire(self._hosts, self._db.read_async, self._clock, name, again=again)
             except m.HostError as error:
                 log.debug("%s cannot be wired, will retry: %s", name, error)
                 return

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from msgspec.structs import replace
+
 from cumulet.host import messages as m
 from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.driver import GuestReport, HostFacts
@@ -67,17 +69,23 @@ class Hosts:
         except TimeoutError as error:
             raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} in {limit:g} s") from error
 
-    async def wire(self, host: str, describe: Callable[[int], Awaitable[Wiring]], *, now_us: int) -> InForce:
+    async def wire(
+        self, host: str, describe: Callable[[int], Awaitable[Wiring]], *, now_us: int, again: bool = True
+    ) -> InForce:
         """Tell a host its wiring. `describe` reads it from the records, for the revision that it is given.
 
         Each host is told one wiring at a time, so a wiring that was read later has a higher revision and stays in
-        force. Nothing is kept of a host that is removed meanwhile.
+        force. Nothing is kept of a host that is removed meanwhile. Unless `again`, a host that was told the same last,
+        perhaps while this waited, is not told it again.
         """
         async with self._wiring.setdefault(host, asyncio.Lock()):
             told_by = self._links.get(host)
             revision = max(self._revisions.get(host, 0) + 1, now_us)
             while True:
                 wiring = await describe(revision)
+                told = None if again else self.told(host)
+                if told is not None and replace(told[0], revision=revision) == wiring:
+                    return told[1]
                 self._told.pop(host, None)
                 answer = await self.send(host, m.ApplyWiring(wiring=wiring), seconds=WIRING_SECONDS)
                 known = self._links.get(host) is told_by

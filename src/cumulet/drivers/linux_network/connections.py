@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 
+from msgspec.structs import replace
+
 from cumulet.drivers.linux_network import names
 from cumulet.host.verdict import ICMP, ICMP6, Packet, Rules
 from cumulet.host.wiring import Port, Wiring, own_pairs
@@ -50,8 +52,11 @@ class Connection:
 def forget_connections(
     before: Wiring | None, wiring: Wiring, former_zones: Mapping[str, int], zones: Mapping[str, int]
 ) -> None:
-    """Forget what no longer passes. `zones` and `former_zones`: by bridge, after and before the change."""
-    if before is not None and (before.ports, before.groups) == (wiring.ports, wiring.groups):
+    """Forget what no longer passes. `zones` and `former_zones`: by bridge, after and before the change.
+
+    Whether a port is active decides nothing here, so the end of a move asks nothing of the kernel.
+    """
+    if before is not None and (_judged_by(before), before.groups) == (_judged_by(wiring), wiring.groups):
         return
     ours = {*former_zones.values(), *zones.values()}
     if not ours:
@@ -67,6 +72,10 @@ def forget(ends: Callable[[Connection], bool]) -> None:
         for connection in [one for one in _tracked(netlink) if ends(one)]:
             _ask(netlink, _DELETE, _REQUEST | _ACK, connection.family, connection.key)
             netlink.recv(_RECEIVE_BYTES)  # An error says that it has ended by itself.
+
+
+def _judged_by(wiring: Wiring) -> list[Port]:
+    return [replace(port, active=True) for port in wiring.ports]
 
 
 class _Judge:
