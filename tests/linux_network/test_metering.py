@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from cumulet.drivers.linux_network import metering, names, namespaces, nft
@@ -84,3 +85,28 @@ async def test_a_router_without_labels_has_no_trace_of_those_it_had() -> None:
         chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
         assert "metered" in chains
         assert not {chain for chain in chains if chain.startswith("meter_")}
+
+
+async def test_counters_are_those_that_nft_lists_and_no_program_is_started_to_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with site() as at:
+        a = port("10.0.0.1")
+        await at.wire({"host1": [a], "host2": []}, {"host2": [replace(ROUTES, meters=METERS)]})
+        one = await at.guest("host1", a, "10.0.0.254")
+        assert one.pings(Outside.ADDRESS, data=100)
+        (name,) = routers_of(at.place.namespaces["host2"])
+        with namespaces.inside(at.place.namespaces["host2"]), namespaces.inside(name):
+            listed = nft.run_json("list", "counters", "table", "inet", names.TABLE) or []
+            read = nft.counted("inet", names.TABLE)
+            assert nft.counted("inet", "no such table") == {}
+        found = [entry["counter"] for entry in listed if "counter" in entry]
+        assert read == {one["name"]: (one["packets"], one["bytes"]) for one in found}
+        assert (1, 128) in read.values()
+
+        def started(*_arguments: object, **_options: object) -> None:
+            raise AssertionError("a program was started")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(nft, "_nft", started)
+            assert (await packets(at))[LABEL] == 1

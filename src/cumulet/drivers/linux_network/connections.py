@@ -7,7 +7,7 @@ next packet is judged by the rules. Connections of a port that has left are forg
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -17,17 +17,13 @@ from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
 
-from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network import names, nfnetlink
 from cumulet.host.verdict import ICMP, ICMP6, Packet, Rules
 from cumulet.host.wiring import Port, Wiring, own_pairs
 
-_NETLINK_NETFILTER = 12
 _GET, _DELETE = 0x101, 0x102
 """Messages of the subsystem CTNETLINK (1): IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE."""
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_ERROR, _DONE = 2, 3
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE = 1, 2, 12, 18
-_RECEIVE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +63,9 @@ def forget_connections(
 
 def forget(ends: Callable[[Connection], bool]) -> None:
     """Forget all connections of the calling thread's namespace of which this is true."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
-        netlink.bind((0, 0))
+    with nfnetlink.opened() as netlink:
         for connection in [one for one in _tracked(netlink) if ends(one)]:
-            _ask(netlink, _DELETE, _REQUEST | _ACK, connection.family, connection.key)
-            netlink.recv(_RECEIVE_BYTES)  # An error says that it has ended by itself.
+            nfnetlink.command(netlink, _DELETE, connection.family, connection.key)  # It may have ended by itself.
 
 
 def _judged_by(wiring: Wiring) -> list[Port]:
@@ -136,52 +130,24 @@ class _Judge:
 
 def _tracked(netlink: socket.socket) -> Iterator[Connection]:
     """All connections, of IPv4 and IPv6 in one request: the kernel walks its whole table for each request."""
-    _ask(netlink, _GET, _REQUEST | _DUMP, socket.AF_UNSPEC, b"")
-    while True:
-        received = netlink.recv(_RECEIVE_BYTES)
-        while len(received) >= 16:
-            length, kind = struct.unpack_from("=IH", received)
-            if kind in (_DONE, _ERROR):
-                return
-            if received[16] in (socket.AF_INET, socket.AF_INET6):
-                connection = _parsed(received[16:length], received[16])
+    with contextlib.suppress(OSError):  # A kernel that lists none.
+        for family, content in nfnetlink.dumped(netlink, _GET, socket.AF_UNSPEC, b""):
+            if family in (socket.AF_INET, socket.AF_INET6):
+                connection = _parsed(content, family)
                 if connection is not None:
                     yield connection
-            received = received[(length + 3) & ~3 :]
 
 
-def _ask(netlink: socket.socket, message: int, flags: int, family: int, attributes: bytes) -> None:
-    body = struct.pack("=BBH", family, 0, 0) + attributes
-    header = struct.pack("=IHHII", 16 + len(body), message, flags, os.getpid() & 0xFFFF, 0)
-    netlink.send(header + body)
-
-
-def _attributes(content: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    while len(content) >= 4:
-        length, kind = struct.unpack_from("=HH", content)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = content[4:length]
-        content = content[(length + 3) & ~3 :]
-    return found
-
-
-def _attribute(kind: int, content: bytes, *, nested: bool = False) -> bytes:
-    padding = b"\0" * (-len(content) % 4)
-    return struct.pack("=HH", 4 + len(content), kind | (0x8000 if nested else 0)) + content + padding
-
-
-def _parsed(message: bytes, family: int) -> Connection | None:
+def _parsed(content: bytes, family: int) -> Connection | None:
     """See linux/netfilter/nfnetlink_conntrack.h."""
-    attributes = _attributes(message[4:])
+    attributes = nfnetlink.attributes(content)
     tuple_original = attributes.get(_TUPLE_ORIGINAL)
     if tuple_original is None:
         return None
-    parts = _attributes(tuple_original)
-    ends, transport = _ends(parts, family), _attributes(parts.get(2, b""))
-    reply = _attributes(attributes.get(_TUPLE_REPLY, b""))
-    answers = _ends(reply, family)
+    parts = nfnetlink.attributes(tuple_original)
+    ends, transport = _ends(parts, family), nfnetlink.attributes(parts.get(2, b""))
+    reply = nfnetlink.attributes(attributes.get(_TUPLE_REPLY, b""))
+    answers, answered = _ends(reply, family), nfnetlink.attributes(reply.get(2, b""))
     if ends is None or answers is None or 1 not in transport:
         return None
     zone = attributes.get(_ZONE, b"\0\0")
@@ -194,9 +160,9 @@ def _parsed(message: bytes, family: int) -> Connection | None:
         )
     else:
         ports = (_number(transport.get(2)), _number(transport.get(3)))
-    key = _attribute(_TUPLE_ORIGINAL, tuple_original, nested=True) + _attribute(_ZONE, zone)
+    key = nfnetlink.attribute(_TUPLE_ORIGINAL, tuple_original, nested=True) + nfnetlink.attribute(_ZONE, zone)
     if _ID in attributes:
-        key += _attribute(_ID, attributes[_ID])
+        key += nfnetlink.attribute(_ID, attributes[_ID])
     return Connection(
         zone=struct.unpack("!H", zone)[0],
         source=ends[0],
@@ -204,7 +170,7 @@ def _parsed(message: bytes, family: int) -> Connection | None:
         answered_by=answers[0],
         answered_to=answers[1],
         # An answer of ICMP has another type and code than its request. Those of the request stand here.
-        answered_from_port=ports[1] if protocol in (ICMP, ICMP6) else _number(_attributes(reply.get(2, b"")).get(2)),
+        answered_from_port=ports[1] if protocol in (ICMP, ICMP6) else _number(answered.get(2)),
         protocol=protocol,
         source_port=ports[0],
         destination_port=ports[1],
@@ -215,7 +181,7 @@ def _parsed(message: bytes, family: int) -> Connection | None:
 
 def _ends(parts: Mapping[int, bytes], family: int) -> tuple[str, str] | None:
     """Source and destination of one direction."""
-    addresses = _attributes(parts.get(1, b""))
+    addresses = nfnetlink.attributes(parts.get(1, b""))
     source, destination = (addresses.get(kind) for kind in ((1, 2) if family == socket.AF_INET else (3, 4)))
     if source is None or destination is None:
         return None

@@ -6,13 +6,14 @@ sent as JSON, except the skeleton: that is a text of ours, in which nothing come
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cumulet.drivers.linux_network import skeleton
+from cumulet.drivers.linux_network import nfnetlink, skeleton
 from cumulet.drivers.linux_network.limits import NamedLimit
 from cumulet.drivers.linux_network.names import TABLE
 from cumulet.drivers.linux_network.ruleset import MAPS, Element, Ruleset
@@ -172,10 +173,28 @@ def counters(family: str, table: str) -> dict[str, int]:
 
 
 def counted(family: str, table: str) -> dict[str, tuple[int, int]]:
-    """The packets and bytes that each counter of a table has counted; none where there is no such table."""
-    listed = run_json("list", "counters", "table", family, table) or []
-    found = (entry["counter"] for entry in listed if "counter" in entry)
-    return {one["name"]: (int(one["packets"]), int(one["bytes"])) for one in found}
+    """The packets and bytes that each counter of a table has counted; none where there is no such table.
+
+    They are asked of the kernel itself: a host with many routers, each in its namespace, is asked for all of them.
+    """
+    wanted = nfnetlink.attribute(_OF_TABLE, table.encode() + b"\0") + nfnetlink.attribute(_KIND, _COUNTER)
+    found = {}
+    with contextlib.suppress(FileNotFoundError), nfnetlink.opened() as netlink:
+        for _, content in nfnetlink.dumped(netlink, _GET_OBJECTS, _FAMILIES[family], wanted):
+            described = nfnetlink.attributes(content)
+            data = nfnetlink.attributes(described[_DATA])
+            name = described[_NAME].rstrip(b"\0").decode()
+            found[name] = (int.from_bytes(data[_PACKETS]), int.from_bytes(data[_BYTES_COUNTED]))
+    return found
+
+
+_FAMILIES = {"inet": 1, "bridge": 7}
+_GET_OBJECTS = 0xA13
+"""Of the subsystem NFTABLES (10): NFT_MSG_GETOBJ."""
+_OF_TABLE, _NAME, _KIND, _DATA = 1, 2, 3, 4
+_COUNTER = (1).to_bytes(4)
+"""NFT_OBJECT_COUNTER."""
+_BYTES_COUNTED, _PACKETS = 1, 2
 
 
 def limits(family: str, table: str) -> dict[str, NamedLimit]:
