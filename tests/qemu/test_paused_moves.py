@@ -15,7 +15,7 @@ from .conftest import PARAMETERS, Rig, follow, runs_on
 pytestmark = pytest.mark.qemu
 
 
-def test_a_paused_guest_moves_on_and_has_its_image_taken_there(rig: Rig) -> None:
+def test_it_moves_there_and_back_and_runs_again(rig: Rig) -> None:
     async def story() -> None:
         source, destination = await rig.resumed(), await rig.open("host2")
         await source.pause(rig.id)

@@ -167,22 +167,22 @@ async def _export_disks(
 async def end_unless_used(host: QemuHost, server_id: str) -> None:
     """End a destination that nobody uses. Disk writes and a stream are use, a connection alone is not."""
     folder = host.folder(server_id)
-    last_write = -1
+    last_write = None
     while True:
         hypervisor = host.hypervisor(server_id)
         record = folder.read()
         if hypervisor is None or record is None or record.role is not Role.INCOMING:
             return
+        if last_write is None:
+            last_write = _written_at(folder, record)
         change = hypervisor.change()
         if hypervisor.migration not in ("none", "setup"):
             return  # From the first byte of state on, the control plane decides.
         await hypervisor.wait_for_change(change, host.listen_seconds)
         if change.is_set():
             continue
-        names = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in record.guest.disks))
-        seen = [present for name in names if (present := guest_files.look(folder, name)) is not None]
-        written = max((present.st_mtime_ns for present in seen), default=0)
-        if written != last_write and last_write >= 0:
+        written = _written_at(folder, record)
+        if written != last_write:
             last_write = written
             continue
         async with host.lock(server_id):
@@ -194,6 +194,13 @@ async def end_unless_used(host: QemuHost, server_id: str) -> None:
             if status in ("none", "setup"):
                 await hypervisor.kill()
         return
+
+
+def _written_at(folder: GuestFolder, record: GuestRecord) -> int:
+    """When one of its disks was written last; ns."""
+    names = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in record.guest.disks))
+    seen = [present for name in names if (present := guest_files.look(folder, name)) is not None]
+    return max((present.st_mtime_ns for present in seen), default=0)
 
 
 _ENOUGH = ("completed", "postcopy-active", "postcopy-paused", "postcopy-recover")
