@@ -15,7 +15,7 @@ from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.store import hosts
 from cumulet.compute.wiring import wire
 from cumulet.db.engine import Database, Tx
-from cumulet.host.driver import GuestState
+from cumulet.host.driver import GuestState, HostFacts
 from cumulet.placement.store import inventories, resource_providers
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import create
@@ -33,9 +33,9 @@ def recorded(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     register = host_records.register
 
-    def noted(tx: object, **named: object) -> None:
-        seen.append(named["facts"].name)  # type: ignore[attr-defined]
-        register(tx, **named)  # type: ignore[arg-type]
+    def noted(tx: object, *said: HostFacts, **named: object) -> None:
+        seen.extend(facts.name for facts in said)
+        register(tx, *said, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(host_records, "register", noted)
     return seen
@@ -107,7 +107,7 @@ def test_whoever_leads_again_records_what_hosts_say_anew(cloud: TestCloud) -> No
     cloud.await_(watch.round("host1"))
     cloud.await_(watch.stop())
     facts = msgspec.structs.replace(cloud.await_(embedded.hosts.facts("host1")), features=("what it was",))
-    embedded.db.write(lambda tx: host_records.register(tx, facts=facts, clock=cloud.clock, settings=embedded.settings))
+    embedded.db.write(lambda tx: host_records.register(tx, facts, clock=cloud.clock, settings=embedded.settings))
     cloud.await_(watch.start())
     assert embedded.db.read(lambda tx: host_records.offers(tx, "host1", "networks"))
 
@@ -146,7 +146,7 @@ def test_that_many_were_heard_is_one_write(cloud: TestCloud, monkeypatch: pytest
 def test_a_host_that_was_removed_while_it_was_asked_is_not_known_again(cloud: TestCloud, admin: Client) -> None:
     embedded = cloud.embedded
     facts = msgspec.structs.replace(cloud.await_(embedded.hosts.facts("host1")), name="removed")
-    embedded.db.write(lambda tx: host_records.register(tx, facts=facts, clock=cloud.clock, settings=embedded.settings))
+    embedded.db.write(lambda tx: host_records.register(tx, facts, clock=cloud.clock, settings=embedded.settings))
     services = admin.compute("GET", "/os-services?binary=nova-compute")["services"]
     assert {service["host"] for service in services} == set(cloud.hosts)
 

@@ -38,7 +38,7 @@ class Two:
     def register(self, name: str, *features: str) -> None:
         self.clock.advance(1.0)
         facts = facts_of(name, features)
-        self.theirs.write(lambda tx: host_records.register(tx, facts=facts, clock=self.clock, settings=self.settings))
+        self.theirs.write(lambda tx: host_records.register(tx, facts, clock=self.clock, settings=self.settings))
 
     def for_routers(self) -> tuple[str, ...]:
         return self.ours.read(hosts_in_memory.for_routers)

@@ -53,7 +53,7 @@ def of_hosts(folder: Path, features: dict[str, tuple[str, ...]]) -> Iterator[Dat
         for name, offered in features.items():
             facts = facts_of(name, offered)
             database.write(
-                lambda tx, facts=facts: host_records.register(tx, facts=facts, clock=clock, settings=settings)  # type: ignore[misc]
+                lambda tx, facts=facts: host_records.register(tx, facts, clock=clock, settings=settings)  # type: ignore[misc]
             )
         yield database
 
@@ -220,7 +220,7 @@ def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_pa
         settings = Settings(state_dir=tmp_path, database_url="sqlite://", host_names=tuple(offered))
         for held, expected in ((False, ["host1"]), (True, ["host1", "host2"])):
             facts = facts_of("host2", ("networks",), lease_seconds=4.0, lease_held=held)
-            database.write(lambda tx, f=facts: host_records.register(tx, facts=f, clock=clock, settings=settings))  # type: ignore[misc]
+            database.write(lambda tx, f=facts: host_records.register(tx, f, clock=clock, settings=settings))  # type: ignore[misc]
             assert database.read(host_records.all_hosts).for_routers == tuple(expected)
             assert database.read(hosts_in_memory.for_routers) == tuple(expected)
         database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))

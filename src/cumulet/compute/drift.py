@@ -75,12 +75,11 @@ _COLUMNS = (
     servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
     servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
 )  # fmt: skip
-_OF_HOST = (servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None))
 _REVISIONS = OfMany(
     sa.select(servers.c.id, servers.c.revision, servers.c.host).where(servers.c.deleted_at_us.is_(None)),
     servers.c.host,
 )
-_RECORDS = sa.select(*_COLUMNS).where(*_OF_HOST)
+_RECORDS = OfMany(sa.select(*_COLUMNS).where(servers.c.deleted_at_us.is_(None)), servers.c.host)
 _THESE = servers.c.id.in_(sa.bindparam("of_ids", expanding=True))
 _THESE_RECORDS = sa.select(*_COLUMNS).where(_THESE)
 _GENERATIONS = sa.select(servers.c.id, servers.c.generation).where(_THESE)
@@ -126,14 +125,13 @@ class Agreed(msgspec.Struct, frozen=True):
 
 
 def agreed(
-    tx: Tx, host: str, reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before
+    reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before, after: Before
 ) -> Agreed | None:
     """After a `compare` without corrections: while the host and the records say the same, the next one finds nothing.
 
-    None if the next one may find something: a record has changed since the host was asked (`asked`), or the host has
-    guests of servers that are not its own.
+    `after`: what the records say after it. None if the next one may find something: a record has changed since the
+    host was asked (`asked`), or the host has guests of servers that are not its own.
     """
-    after = before(tx, [host])[host]
     foreign = any(one.state is not GuestState.ABSENT and one.server_id not in after.revisions for one in reports)
     return None if foreign or after.revisions != asked.revisions else Agreed(*_said(reports, linked), after)
 
@@ -153,12 +151,35 @@ def _said(
     return tuple(reports), None if linked is None else frozenset(linked)
 
 
-def generations(tx: Tx, reports: Sequence[GuestReport]) -> dict[str, int]:
-    """The present generations of the servers whose guests a host has reported, wherever these servers are now."""
+def generations(tx: Tx, server_ids: Sequence[str]) -> dict[str, int]:
+    """The present generations of these servers, of which hosts have reported guests, wherever they are now."""
     found: dict[str, int] = {}
-    for part in in_parts([report.server_id for report in reports]):
+    for part in in_parts(server_ids):
         found |= {row.id: row.generation for row in tx.all(_GENERATIONS, {"of_ids": list(part)})}
     return found
+
+
+class Records:
+    """What `compare` reads, for many hosts at once: many cost hardly more than one."""
+
+    def __init__(self, tx: Tx, reported: Mapping[str, Sequence[GuestReport]]) -> None:
+        """`reported`: by host, what it says."""
+        hosts = sorted(reported)
+        self._rows: dict[str, Row] = {}
+        self._own: dict[str, list[str]] = {}
+        for row in _RECORDS.rows(tx, hosts):
+            self._rows[row.id] = row
+            self._own.setdefault(row.host or "", []).append(row.id)
+        others = {report.server_id for reports in reported.values() for report in reports} - self._rows.keys()
+        for part in in_parts(sorted(others)):
+            self._rows.update({row.id: row for row in tx.all(_THESE_RECORDS, {"of_ids": list(part)})})
+        self.busy = {row.subject for row in tx.all(_AT_WORK, {})}
+        self.kept = kept_on(tx, hosts)
+        self.plugged = plugged_on(tx, hosts)
+
+    def of(self, host: str, seen: Collection[str]) -> dict[str, Row]:
+        """The host's servers, and those of these ids."""
+        return {one: self._rows[one] for one in (*self._own.get(host, ()), *seen) if one in self._rows}
 
 
 def compare(
@@ -169,19 +190,18 @@ def compare(
     linked: Collection[str] | None,
     before: Revisions,
     now_us: int,
+    recorded: Records,
 ) -> list[Correction]:
     """Correct the records of `host`'s servers by what was observed there. Returns what the host must correct.
 
-    `linked`: ids of the ports that are plugged there; None if the host did not say.
+    `linked`: ids of the ports that are plugged there; None if the host did not say. `recorded`: read in `tx`.
 
     Servers with a running operation are left to it. Records that have changed since `before` are left alone: what the
     host said may be older. Removing a guest needs no such care, because the command carries a generation.
     """
     seen = {report.server_id: report for report in reports}
-    records = _records(tx, host, list(seen))
-    busy = _busy(tx, [*records, *seen])
-    kept = kept_on(tx, host)
-    plugged = plugged_on(tx, host)
+    records, busy = recorded.of(host, seen), recorded.busy
+    kept = recorded.kept.get(host, set())
     corrections: list[Correction] = []
     settled: list[str] = []
     for server_id, report in seen.items():
@@ -201,7 +221,7 @@ def compare(
         own = seen.get(server_id)
         correction = _correct_own(tx, record, own, now_us)
         if correction is None and own is not None:
-            correction = _correct_ports(tx, record, own, plugged.get(server_id, set()), now_us)
+            correction = _correct_ports(tx, record, own, recorded.plugged.get((host, server_id), set()), now_us)
         if correction is not None:
             corrections.append(correction)
         settled.append(server_id)
@@ -212,17 +232,6 @@ def compare(
 
 def _changed(record: Row, before: Revisions) -> bool:
     return bool(before.get(record.id) != record.revision)
-
-
-def _records(tx: Tx, host: str, also: list[str]) -> dict[str, Row]:
-    found: dict[str, Row] = {row.id: row for row in tx.all(_RECORDS, {"of_host": host})}
-    for part in in_parts([server_id for server_id in also if server_id not in found]):
-        found.update({row.id: row for row in tx.all(_THESE_RECORDS, {"of_ids": list(part)})})
-    return found
-
-
-def _busy(tx: Tx, server_ids: list[str]) -> set[str]:
-    return {row.subject for row in tx.all(_AT_WORK, {})} & set(server_ids)
 
 
 def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correction:
@@ -346,7 +355,7 @@ def record_found(tx: Tx, correction: Correction, seen: GuestState, now_us: int) 
     """
     server = get_server(tx, correction.server_id, deleted=True)
     unchanged = server.generation == correction.generation and server.fault_message == NOT_REBUILT
-    if not unchanged or _busy(tx, [server.id]):
+    if not unchanged or any(row.subject == server.id for row in tx.all(_AT_WORK, {})):
         raise Conflict(f"Server {server.id} has changed.")
     found = seen in OBSERVED and seen is not GuestState.ABSENT
     if found:

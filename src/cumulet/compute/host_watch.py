@@ -15,24 +15,24 @@ from cumulet.clock import Clock
 from cumulet.compute import drift, operations, shelved, wiring
 from cumulet.compute import hosts as host_records
 from cumulet.compute.heard import Heard, Known, Recorded
+from cumulet.compute.host_recorder import WATCH, HostRecorder, Said
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
+from cumulet.conductor.leadership import LeadsNoMore
 from cumulet.db.engine import Database, Tx
+from cumulet.db.reach import is_away
 from cumulet.errors import Conflict
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.host.looking import Look
-from cumulet.network import wiring as network
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
 
-WATCH = "hosts"
 NOT_FENCED = "marked down; its servers may run, so nothing else"
 FENCED = "marked down; its servers may start elsewhere"
 NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: nothing else"
-NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
 PARTS = 25
 """Hosts are asked in this many parts, one after the other. A thousand at once would block other work for long. One by
 one they would cost several times as much, because the records of a part are read at once."""
@@ -58,7 +58,7 @@ class HostWatch:
         `require_lead`: `part.Surroundings.require_lead`.
         """
         self._db = db
-        self._boot = boot
+        self._recorder = HostRecorder(db=db, clock=clock, settings=settings, require_lead=require_lead, boot=boot)
         self._clock = clock
         self._settings = settings
         self._hosts = hosts
@@ -152,7 +152,12 @@ class HostWatch:
     async def _ask_all(self) -> None:
         names = self._hosts.names
         known = await self._db.look_up(lambda tx: self._records.known(tx, names))
-        await asyncio.gather(*(self._ask(name, records) for name, records in known.items()))
+        asked = (self._ask(name, records) for name, records in known.items())
+        for name, problem in zip(names, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(problem, LeadsNoMore) or (problem is not None and is_away(problem)):
+                raise problem
+            if problem is not None:  # Such as a hostile agent's answer, which cannot be recorded.
+                log.error("round with %s failed, will retry", name, exc_info=problem)
 
     def _watch_part(self, part: set[str], first_seconds: float) -> None:
         self._parts.append(part)
@@ -202,7 +207,7 @@ class HostWatch:
 
     async def _ask(self, name: str, known: Known) -> None:
         now = self._clock.monotonic()
-        before, was_up = known.before, known.up
+        was_up = known.up
         if name not in self._records:
             self._learn_lease(name, known.lease_seconds)
         try:
@@ -226,29 +231,11 @@ class HostWatch:
         if new:
             self._hosts.has_started(name)
 
-        def record(tx: Tx) -> Recorded:
-            self._require_lead(tx)
-            host_records.register(tx, facts=facts, clock=self._clock, settings=self._settings, totals=known.totals)
-            if new and self._settings.fence_silent_hosts and facts.lease_seconds is None:
-                now_us = self._clock.now_us()
-                findings.note(tx, WATCH, "no-watchdog", NO_WATCHDOG, now_us=now_us, host=name)
-            # Commands that wait for the welcome may start guests, and their ports need rules before.
-            wires = new and "networks" in facts.features and network.wires(tx, name)
-            if reports is None or not (reports or before.revisions):  # It does not say, or nobody knows of a server.
-                return Recorded(wires)
-            told = drift.generations(tx, reports) if new else {}
-            if new and self._boot is not None:
-                self._boot.settle(tx, name, reports, before=before.revisions)
-            now_us = self._clock.now_us()
-            # An agent that has just started does not know its wiring yet, so it cannot say which ports are plugged.
-            plugged = None if new else linked
-            found = drift.compare(tx, name, reports, linked=plugged, before=before.revisions, now_us=now_us)
-            return Recorded(wires, found, told, None if found else drift.agreed(tx, name, reports, plugged, before))
-
         cleared = reports is not None
         recorded = Recorded()
         if new or not was_up or self._records.is_news(facts, reports, linked, known):
-            recorded = await self._db.write_async(record)
+            said = Said(facts=facts, reports=reports, linked=linked, known=known, new=new)
+            recorded = await self._recorder.record(said)
             self._records.recorded(facts, recorded.agreed, now)
         else:
             self._records.again(name, now)

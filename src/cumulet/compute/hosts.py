@@ -47,7 +47,7 @@ def require_same(tx: Tx, settings: Settings) -> None:
 
 
 _OF_NAME = hosts.c.name == sa.bindparam("of_name")
-_KNOWN = sa.select(hosts.c.hypervisor_uuid).where(_OF_NAME)
+_KNOWN = OfMany(sa.select(hosts.c.name, hosts.c.hypervisor_uuid), hosts.c.name)
 _HEARD = sa.update(hosts).where(_OF_NAME)
 _OTHERWISE = sa.update(hosts).where(_OF_NAME, hosts.c.up != sa.bindparam("of_up"))
 _STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
@@ -60,32 +60,47 @@ _TOTALS = OfMany(
 
 
 def register(
-    tx: Tx, *, facts: HostFacts, clock: Clock, settings: Settings, totals: Mapping[str, int] | None = None
+    tx: Tx,
+    *said: HostFacts,
+    clock: Clock,
+    settings: Settings,
+    totals: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:
-    """A host's agent has answered: record what it reported in its row and in its inventory.
+    """Agents of hosts have answered: record what they reported in their rows and in their inventories.
 
-    A host that was removed from the cloud while it was asked is not added again. `totals`: what the inventory was a
-    moment ago. Where that is what the host reports, the inventory is not read again.
+    Many cost little more than one. A host that was removed from the cloud while it was asked is not added again.
+    `totals`: by host, what its inventory was a moment ago. Where that is what it reports, that is not read again.
     """
     now = clock.now_us()
-    tx.touch(facts.name)
-    known = tx.first(_KNOWN, {"of_name": facts.name})
-    if known is None and facts.name not in settings.host_names and row_of(tx, facts.name) is None:
-        return
-    values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
-    if known is None:
-        hypervisor_uuid = clock.uuid()
-        tx.execute(
-            sa.insert(hosts).values(
-                name=facts.name, service_uuid=clock.uuid(), hypervisor_uuid=hypervisor_uuid, zone=DEFAULT_ZONE,
-                disabled=False, forced_down=False, created_at_us=now, **values,
-            )
-        )  # fmt: skip
-    else:
-        hypervisor_uuid = known.hypervisor_uuid
-        tx.run(_HEARD, {"of_name": facts.name, **values})
-    if totals is not None and known is not None and totals_of(facts).items() <= totals.items():
-        return
+    by_name = {facts.name: facts for facts in said}
+    known = {row.name: row.hypervisor_uuid for row in _KNOWN.rows(tx, sorted(by_name))}
+    again: list[dict[str, object]] = []
+    for name, facts in sorted(by_name.items()):
+        if name not in known and name not in settings.host_names and row_of(tx, name) is None:
+            continue
+        tx.touch(name)
+        values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
+        if name in known:
+            hypervisor_uuid = known[name]
+            again.append({"of_name": name, **values})
+            if totals is not None and totals_of(facts).items() <= totals.get(name, {}).items():
+                continue
+        else:
+            hypervisor_uuid = clock.uuid()
+            tx.execute(
+                sa.insert(hosts).values(
+                    name=name, service_uuid=clock.uuid(), hypervisor_uuid=hypervisor_uuid, zone=DEFAULT_ZONE,
+                    disabled=False, forced_down=False, created_at_us=now, **values,
+                )
+            )  # fmt: skip
+        _offer(tx, facts, hypervisor_uuid, settings, now_us=now)
+    if len(again) == 1:
+        tx.run(_HEARD, again[0])
+    elif again:
+        tx.execute(_HEARD, again)
+
+
+def _offer(tx: Tx, facts: HostFacts, hypervisor_uuid: str, settings: Settings, *, now_us: int) -> None:
     ratios = {
         placement.VCPU: settings.cpu_allocation_ratio,
         placement.MEMORY_MB: settings.ram_allocation_ratio,
@@ -96,7 +111,7 @@ def register(
         name=facts.name,
         uuid=hypervisor_uuid,
         inventory={name: (total, ratios[name]) for name, total in totals_of(facts).items()},
-        now_us=now,
+        now_us=now_us,
     )
 
 
@@ -119,7 +134,7 @@ def recorded_totals(tx: Tx, names: Sequence[str]) -> dict[str, dict[str, int]]:
 
 def is_known(tx: Tx, name: str) -> bool:
     """Whether a host of this name has ever registered."""
-    return tx.first(_KNOWN, {"of_name": name}) is not None
+    return bool(_KNOWN.rows(tx, [name]))
 
 
 def require_known(tx: Tx, name: str | None) -> None:
@@ -278,36 +293,41 @@ _VERSION = sa.select(
 ).select_from(hosts)
 
 
-_PROVIDER = resource_providers.c.name == sa.bindparam("of_name")
-_USED_HERE = _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id).where(_PROVIDER)
-_ROOM_HERE = _ROOM.where(_PROVIDER)
-_HOST = _HOSTS.where(_OF_NAME)
+_USED_HERE = OfMany(
+    _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id), resource_providers.c.name
+)
+_ROOM_HERE = OfMany(_ROOM, resource_providers.c.name)
 _NAMED = OfMany(_HOSTS, hosts.c.name)
 
 
 def views(tx: Tx) -> list[HostView]:
     """All hosts as the scheduler sees them, with what is free now. `hosts_in_memory.pick` chooses one."""
-    return _views(tx, (_USED, _ROOM, _HOSTS), {})
+    return _views(tx.all(_USED, {}), tx.all(_ROOM, {}), tx.all(_HOSTS, {}))
+
+
+def views_of(tx: Tx, names: Collection[str]) -> dict[str, HostView]:
+    """Those of these hosts that there are, as this transaction sees them. Many cost hardly more than one."""
+    these = sorted(names)
+    found = _views(_USED_HERE.rows(tx, these), _ROOM_HERE.rows(tx, these), _NAMED.rows(tx, these))
+    return {view.name: view for view in found}
 
 
 def view(tx: Tx, name: str) -> HostView | None:
     """One host, as this transaction sees it."""
-    found = _views(tx, (_USED_HERE, _ROOM_HERE, _HOST), {"of_name": name})
-    return found[0] if found else None
+    return views_of(tx, [name]).get(name)
 
 
-def _views(tx: Tx, statements: tuple[sa.Executable, ...], values: dict[str, str]) -> list[HostView]:
-    of_used, of_room, of_hosts = statements
+def _views(of_used: Sequence[Row], of_room: Sequence[Row], of_hosts: Sequence[Row]) -> list[HostView]:
     used: dict[int, dict[str, int]] = {}
-    for row in tx.all(of_used, values):
+    for row in of_used:
         used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
     offered: dict[str, dict[str, Inventory]] = {}
     room: dict[str, dict[str, float]] = {}
-    for row in tx.all(of_room, values):
+    for row in of_room:
         inventory = offered.setdefault(row.name, {})[row.resource_class] = inventory_of(row)
         taken = used.get(row.provider_id, {}).get(row.resource_class, 0)
         room.setdefault(row.name, {})[row.resource_class] = inventory.room - taken
-    return [_view(row, room.get(row.name, {}), offered.get(row.name, {})) for row in tx.all(of_hosts, values)]
+    return [_view(row, room.get(row.name, {}), offered.get(row.name, {})) for row in of_hosts]
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -81,8 +81,10 @@ class HostsInMemory:
 
     def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]:
         """The function to call once `tx` is committed. `touched`: names of hosts, or ids of their providers."""
-        names = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in touched}
-        now = {name: host_records.view(tx, name) for name in names if name is not None}
+        keys = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in touched}
+        names = sorted(name for name in keys if name is not None)
+        read = host_records.views_of(tx, names)
+        now = {name: read.get(name) for name in names}
 
         def correct() -> None:
             with self._lock:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor
 from cumulet.compute.store import migrations
 from cumulet.db.engine import Tx, metadata
+from cumulet.db.parts import OfMany
 from cumulet.placement import allocations as placement
 
 resized_servers = sa.Table(
@@ -43,7 +46,7 @@ def keep(tx: Tx, kept: Kept) -> None:
 
 
 _OF_SERVER = sa.select(resized_servers).where(resized_servers.c.server_id == sa.bindparam("of_server"))
-_ON_HOST = sa.select(resized_servers.c.server_id).where(resized_servers.c.host == sa.bindparam("of_host"))
+_ON_HOSTS = OfMany(sa.select(resized_servers.c.host, resized_servers.c.server_id), resized_servers.c.host)
 
 
 def kept_of(tx: Tx, server_id: str) -> Kept | None:
@@ -51,9 +54,12 @@ def kept_of(tx: Tx, server_id: str) -> Kept | None:
     return None if row is None else Kept(**{**row._mapping, "flavor": Flavor(**row.flavor)})
 
 
-def kept_on(tx: Tx, host: str) -> set[str]:
-    """Ids of servers whose old disk `host` keeps. They live elsewhere, and their guests here are not drift."""
-    return {row.server_id for row in tx.all(_ON_HOST, {"of_host": host})}
+def kept_on(tx: Tx, names: Sequence[str]) -> dict[str, set[str]]:
+    """By host that keeps old disks: their servers' ids. These live elsewhere, and their guests there are not drift."""
+    found: dict[str, set[str]] = {}
+    for row in _ON_HOSTS.rows(tx, names):
+        found.setdefault(row.host, set()).add(row.server_id)
+    return found
 
 
 def kept_since(tx: Tx, before_us: int) -> list[str]:

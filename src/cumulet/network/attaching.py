@@ -6,11 +6,14 @@ has 400.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from msgspec.structs import replace
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
+from cumulet.db.parts import OfMany
 from cumulet.errors import ApiError, BadRequest, Conflict, NotFound
 from cumulet.network import for_compute, port_life
 from cumulet.network.for_compute import PortView, RequestedNetwork
@@ -66,18 +69,19 @@ def attach(
     return made[0]
 
 
-_PLUGGED_ON = (
-    sa.select(ports.c.server_id, ports.c.id)
+_PLUGGED_ON = OfMany(
+    sa.select(port_bindings.c.host, ports.c.server_id, ports.c.id)
     .join(port_bindings, port_bindings.c.port_id == ports.c.id)
-    .where(port_bindings.c.host == sa.bindparam("of_host"), port_bindings.c.active, ports.c.server_id.is_not(None))
+    .where(port_bindings.c.active, ports.c.server_id.is_not(None)),
+    port_bindings.c.host,
 )
 
 
-def plugged_on(tx: Tx, host: str) -> dict[str, set[str]]:
-    """The ports of each server that has some on this host."""
-    found: dict[str, set[str]] = {}
-    for row in tx.all(_PLUGGED_ON, {"of_host": host}):
-        found.setdefault(row.server_id, set()).add(row.id)
+def plugged_on(tx: Tx, hosts: Sequence[str]) -> dict[tuple[str, str], set[str]]:
+    """The ports of each server that has some on one of these hosts, by host and server."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in _PLUGGED_ON.rows(tx, hosts):
+        found.setdefault((row.host, row.server_id or ""), set()).add(row.id)
     return found
 
 

@@ -215,9 +215,18 @@ def _policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
     return {port_id: policy_id for port_id, policy_id in found.items() if policy_id is not None}
 
 
-def wires(tx: Tx, host: str) -> bool:
-    """Whether a host has a server's port, or will have one. A subport is nowhere without its parent."""
-    return tx.first(_HERE[0], {"of_host": host}) is not None
+_WIRED = OfMany(
+    sa.select(port_bindings.c.host)
+    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .where(ports.c.server_id.is_not(None))
+    .distinct(),
+    port_bindings.c.host,
+)
+
+
+def wired(tx: Tx, hosts: Sequence[str]) -> set[str]:
+    """Those of these hosts that have a server's port, or will have one. A subport is nowhere without its parent."""
+    return {row.host for row in _WIRED.rows(tx, hosts)}
 
 
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:

@@ -1,0 +1,169 @@
+"""Records what hosts have said: many in one transaction, because after a start of a conductor all are new to it.
+
+A host's answer waits until the answers before it are recorded, and is recorded with all that wait. If that fails, each
+is recorded alone: what one host says, be it hostile, does not keep others from being recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from cumulet.clock import Clock
+from cumulet.compute import drift
+from cumulet.compute import hosts as host_records
+from cumulet.compute.heard import Known, Recorded
+from cumulet.compute.resume_on_boot import ResumeOnBoot
+from cumulet.conductor import findings
+from cumulet.db.engine import Database, Tx
+from cumulet.host.driver import GuestReport, HostFacts
+from cumulet.network import wiring as network
+from cumulet.settings import Settings
+
+WATCH = "hosts"
+MOST_AT_ONCE = 100
+"""Hosts in one transaction. It holds up others for as long as some ten boots do."""
+NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its agent anew, so that it has a watchdog"
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host has answered. `known`: what the records said before it was asked. `new`: its agent has started."""
+
+    facts: HostFacts
+    reports: list[GuestReport] | None
+    linked: Collection[str] | None
+    known: Known
+    new: bool
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
+
+    @property
+    def comparable(self) -> Sequence[GuestReport] | None:
+        """The guests to compare with the records. None: it does not say, or nobody knows of a server there."""
+        return self.reports if self.reports is not None and (self.reports or self.known.before.revisions) else None
+
+
+class _Waiting:
+    """An answer that is to be recorded."""
+
+    def __init__(self, said: Said) -> None:
+        self.said = said
+        self.done: Recorded | None = None
+        self.failed: Exception | None = None
+
+
+class HostRecorder:
+    """Records the answers that come to one conductor."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        require_lead: Callable[[Tx], None],
+        boot: ResumeOnBoot | None,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._settings = settings
+        self._require_lead = require_lead
+        self._boot = boot
+        self._waiting: list[_Waiting] = []
+        self._writing = asyncio.Lock()
+
+    async def record(self, said: Said) -> Recorded:
+        """Record it; what follows from it. Raises what recording it has raised."""
+        mine = _Waiting(said)
+        self._waiting.append(mine)
+        try:
+            async with self._writing:
+                if mine.done is None and mine.failed is None:
+                    await self._record_some(mine)
+        finally:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        if mine.failed is not None:
+            raise mine.failed
+        assert mine.done is not None
+        return mine.done
+
+    async def _record_some(self, mine: _Waiting) -> None:
+        """This one, with others that wait. Who is cancelled leaves them: each then records itself and others."""
+        others = [one for one in self._waiting if one is not mine and one.done is None and one.failed is None]
+        together = [mine, *others[: MOST_AT_ONCE - 1]]
+        try:
+            recorded = await self._db.write_async(lambda tx: self._write(tx, [one.said for one in together]))
+        except Exception as error:
+            if len(together) == 1:
+                mine.failed = error
+                return
+            for one in together:
+                await self._record_alone(one)
+        else:
+            for one, done in zip(together, recorded, strict=True):
+                one.done = done
+
+    async def _record_alone(self, one: _Waiting) -> None:
+        try:
+            (one.done,) = await self._db.write_async(lambda tx: self._write(tx, [one.said]))
+        except Exception as error:
+            one.failed = error
+
+    def _write(self, tx: Tx, said: Sequence[Said]) -> list[Recorded]:
+        self._require_lead(tx)
+        totals = {one.name: one.known.totals for one in said}
+        facts = [one.facts for one in said]
+        host_records.register(tx, *facts, clock=self._clock, settings=self._settings, totals=totals)
+        now_us = self._clock.now_us()
+        for one in said:
+            if one.new and self._settings.fence_silent_hosts and one.facts.lease_seconds is None:
+                findings.note(tx, WATCH, "no-watchdog", NO_WATCHDOG, now_us=now_us, host=one.name)
+        # Commands that wait for the welcome may start guests, and their ports need rules before.
+        wired = network.wired(tx, [one.name for one in said if one.new and "networks" in one.facts.features])
+        compared = {one.name: reports for one in said if (reports := one.comparable) is not None}
+        told = {one.name for one in said if one.new}
+        reported = sorted({report.server_id for name in compared.keys() & told for report in compared[name]})
+        generations = drift.generations(tx, reported)
+        for one in said:
+            if one.new and self._boot is not None and one.name in compared:
+                self._boot.settle(tx, one.name, compared[one.name], before=one.known.before.revisions)
+        recorded = drift.Records(tx, compared) if compared else None
+        found: dict[str, list[drift.Correction]] = {}
+        for one in said:
+            if recorded is not None and one.name in compared:
+                reports, before = compared[one.name], one.known.before.revisions
+                found[one.name] = drift.compare(
+                    tx, one.name, reports, linked=_plugged(one), before=before, now_us=now_us, recorded=recorded
+                )
+        after = drift.before(tx, sorted(name for name, corrections in found.items() if not corrections))
+        return [
+            Recorded(
+                wires=one.name in wired,
+                corrections=found.get(one.name, ()),
+                generations=_of(compared.get(one.name, ()), generations) if one.new else {},
+                agreed=_agreed(one, after.get(one.name)),
+            )
+            for one in said
+        ]
+
+
+def _of(reports: Sequence[GuestReport], generations: dict[str, int]) -> dict[str, int]:
+    mine = (report.server_id for report in reports)
+    return {server_id: generations[server_id] for server_id in mine if server_id in generations}
+
+
+def _agreed(said: Said, after: drift.Before | None) -> drift.Agreed | None:
+    """`after`: what the records say of a host of which nothing had to be corrected."""
+    if after is None or said.comparable is None:
+        return None
+    return drift.agreed(said.comparable, _plugged(said), said.known.before, after)
+
+
+def _plugged(said: Said) -> Collection[str] | None:
+    """An agent that has just started does not know its wiring yet, so it cannot say which ports are plugged."""
+    return None if said.new else said.linked
