@@ -51,6 +51,13 @@ class Place:
         return f"{self.saga}: {'undo ' if self.undo else ''}{self.function.__name__}"
 
 
+Once = Callable[[Callable[[], None]], None]
+
+
+def at_once(noted: Callable[[], None]) -> None:
+    noted()
+
+
 @dataclass(slots=True)
 class Script:
     """Which faults strike where, each once. `kill` ends the process that carries operations, from any thread."""
@@ -63,22 +70,29 @@ class Script:
         self.kill()
         self.died.set()
 
-    def before(self, place: Place, failure: Exception) -> None:
+    def _strike(self, place: Place) -> None:
+        self.planned.pop(place, None)
+
+    def before(self, place: Place, failure: Exception, struck: Once = at_once) -> None:
+        """`struck`: is given what notes that the fault has struck."""
         fault = self.planned.get(place)
         if fault not in (Fault.FAILS_BEFORE, Fault.DIES_BEFORE):
             return
-        del self.planned[place]
+        struck(functools.partial(self._strike, place))
         if fault is Fault.FAILS_BEFORE:
             raise failure
         self.die()
         raise Died
 
-    def after(self, place: Place, failure: Exception) -> bool:
+    def after(self, place: Place, failure: Exception, struck: Once = at_once) -> bool:
         """Raises, or says that the process is to die now."""
-        fault = self.planned.pop(place, None)
+        fault = self.planned.get(place)
+        if fault not in (Fault.FAILS_AFTER, Fault.DIES_AFTER):
+            return False
+        struck(functools.partial(self._strike, place))
         if fault is Fault.FAILS_AFTER:
             raise failure
-        return fault is Fault.DIES_AFTER
+        return True
 
     def around(self, place: Place) -> Any:
         """The step's function with the faults before and after it."""
@@ -96,11 +110,17 @@ class Script:
 
             return host_step
 
+        # PostgreSQL may have the transaction run again, and then the fault has not struck yet. The failure of an undo,
+        # or of a final, ends its transaction.
+        caught = not place.undo and place.position < len(SAGAS[place.saga].steps)
+
         @functools.wraps(do)
         def database_step(tx: Tx, context: object, state: object) -> Any:
-            self.before(place, StepFailed("INJECTED", "A test asked for this failure."))
+            struck = tx.after_commit if caught or self.planned.get(place) is Fault.DIES_AFTER else at_once
+            self.before(place, StepFailed("INJECTED", "A test asked for this failure."), struck)
             answer = do(tx, context, state)
-            if self.after(place, StepFailed("INJECTED", "A test asked for this failure, when all was done.")):
+            failure = StepFailed("INJECTED", "A test asked for this failure, when all was done.")
+            if self.after(place, failure, struck):
                 # What is done in a transaction that dies before its commit never was: that is DIES_BEFORE.
                 tx.after_commit(self.die)
             return answer

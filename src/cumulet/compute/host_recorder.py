@@ -19,7 +19,7 @@ from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
 from cumulet.host.driver import GuestReport, HostFacts
-from cumulet.network import wiring as network
+from cumulet.network import attaching
 from cumulet.settings import Settings
 
 WATCH = "hosts"
@@ -124,7 +124,7 @@ class HostRecorder:
             if one.new and self._settings.fence_silent_hosts and one.facts.lease_seconds is None:
                 findings.note(tx, WATCH, "no-watchdog", NO_WATCHDOG, now_us=now_us, host=one.name)
         # Commands that wait for the welcome may start guests, and their ports need rules before.
-        wired = network.wired(tx, [one.name for one in said if one.new and "networks" in one.facts.features])
+        wired = attaching.wired(tx, [one.name for one in said if one.new and "networks" in one.facts.features])
         compared = {one.name: reports for one in said if (reports := one.comparable) is not None}
         told = {one.name for one in said if one.new}
         reported = sorted({report.server_id for name in compared.keys() & told for report in compared[name]})

@@ -85,6 +85,20 @@ def plugged_on(tx: Tx, hosts: Sequence[str]) -> dict[tuple[str, str], set[str]]:
     return found
 
 
+_WIRED = OfMany(
+    sa.select(port_bindings.c.host)
+    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .where(ports.c.server_id.is_not(None))
+    .distinct(),
+    port_bindings.c.host,
+)
+
+
+def wired(tx: Tx, hosts: Sequence[str]) -> set[str]:
+    """Those of these hosts that have a server's port, or will have one. A subport is nowhere without its parent."""
+    return {row.host for row in _WIRED.rows(tx, hosts)}
+
+
 def detach(tx: Tx, server_id: str, port_id: str) -> None:
     """Take a port from a server. Repeating does nothing."""
     for port in find_by(tx, Port, id=port_id, server_id=server_id):

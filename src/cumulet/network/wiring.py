@@ -215,20 +215,6 @@ def _policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
     return {port_id: policy_id for port_id, policy_id in found.items() if policy_id is not None}
 
 
-_WIRED = OfMany(
-    sa.select(port_bindings.c.host)
-    .join(ports, ports.c.id == port_bindings.c.port_id)
-    .where(ports.c.server_id.is_not(None))
-    .distinct(),
-    port_bindings.c.host,
-)
-
-
-def wired(tx: Tx, hosts: Sequence[str]) -> set[str]:
-    """Those of these hosts that have a server's port, or will have one. A subport is nowhere without its parent."""
-    return {row.host for row in _WIRED.rows(tx, hosts)}
-
-
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:
     """Ids of the ports that lead to a server's guest, subports too."""
     return [row.id for way in _PORTS_OF_SERVER for row in tx.all(way, {"of_server": server_id})]
