@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -225,6 +227,53 @@ def test_a_host_with_a_watchdog_has_routers_only_while_it_holds_its_lease(tmp_pa
             assert database.read(hosts_in_memory.for_routers) == tuple(expected)
         database.write(lambda tx: host_records.set_up(tx, "host2", up=False, now_us=1))
         assert database.read(hosts_in_memory.for_routers) == ("host1",), "its lease has run out"
+
+
+def test_of_two_commits_that_are_heard_of_in_the_wrong_order_the_later_one_counts(database: Database) -> None:
+    """On PostgreSQL each commits on a thread of its own, and one may rest between its commit and saying so."""
+    keeper = database.keeper
+    assert isinstance(keeper, HostsInMemory)
+    earlier = database.read(lambda tx: keeper.correction(tx, ["host1"]))
+    with held_back() as later:
+        database.write(lambda tx: claim(tx, "one", "host1"))
+    for correct in (*later, earlier):
+        correct()
+    assert keeper.views()["host1"].free_memory_mib == 1024
+    assert load(database) == []
+
+
+def test_what_is_committed_and_not_heard_of_yet_is_no_mistake_of_memory(database: Database) -> None:
+    with held_back() as later:
+        database.write(lambda tx: claim(tx, "one", "host1"))
+    assert load(database) == []
+    for correct in later:
+        correct()
+    assert load(database) == []
+    keeper = database.keeper
+    assert isinstance(keeper, HostsInMemory)
+    keeper._set("host1", None)
+    assert load(database) == ["host1"], "a mistake is one still"
+
+
+def test_a_transaction_that_failed_hides_no_mistake(database: Database) -> None:
+    keeper = database.keeper
+    assert isinstance(keeper, HostsInMemory)
+    database.read(lambda tx: keeper.correction(tx, ["host1"]))
+    gc.collect()
+    keeper._set("host1", None)
+    assert load(database) == ["host1"]
+
+
+@contextmanager
+def held_back() -> Iterator[list[Callable[[], None]]]:
+    """What is to be called after commits, which is not called."""
+    held: list[Callable[[], None]] = []
+
+    def committed(tx: Tx) -> None:
+        held.extend(tx._after_commit)
+
+    with mock.patch.object(Tx, "committed", committed):
+        yield held
 
 
 def test_a_host_that_answers_is_told_of_its_networks_whatever_an_administrator_says_of_it(tmp_path: Path) -> None:

@@ -147,8 +147,10 @@ def set_up(tx: Tx, name: str, *, up: bool, now_us: int, seen_at_us: int | None =
     """Record that a host answers, or is silent for too long (since `seen_at_us`, if known). True if that is news."""
     seen = now_us if up else seen_at_us
     changes = {"up": up, "updated_at_us": now_us} | ({"seen_at_us": seen} if seen is not None else {})
+    if tx.changed(_OTHERWISE, {"of_name": name, "of_up": up, **changes}) != 1:
+        return False
     tx.touch(name)
-    return tx.changed(_OTHERWISE, {"of_name": name, "of_up": up, **changes}) == 1
+    return True
 
 
 def is_up(tx: Tx, name: str) -> bool:

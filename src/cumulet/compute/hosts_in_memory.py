@@ -2,10 +2,12 @@
 
 Theory of operation. Code that writes a host, an inventory or an allocation calls `tx.touch(name)`. At the end of that
 transaction the host is read once more, and after the commit memory takes what was read: it never knows what was not
-committed. A choice is made from memory. Then the chosen host is read in the transaction of the choice. If memory was
-wrong (another transaction has claimed there and is not committed yet), memory's view is replaced and the choice is
-made again. So the choice was right in its transaction, and the claim decides. A host that has just got room may be
-missed.
+committed. Commits may be heard of in another order than they were made, each on a thread of its own: so readings are
+numbered, and of a host an earlier one never replaces a later one.
+
+A choice is made from memory. Then the chosen host is read in the transaction of the choice. If memory was wrong
+(another transaction has claimed there and is not committed yet), memory's view is replaced and the choice is made
+again. So the choice was right in its transaction, and the claim decides. A host that has just got room may be missed.
 
 With PostgreSQL other processes write too. Room that they have taken is found as above; where no host fits, all hosts
 are read. `load` is repeated on a timer, so that changes of others, or a mistake here, are found.
@@ -15,8 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import itertools
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -54,6 +58,11 @@ class HostsInMemory:
         """The hosts that can have routers; None: not known yet."""
         self._meanwhile: dict[str, HostView | None] | None = None
         """What is committed while all hosts are read."""
+        self._numbers = itertools.count(1)
+        self._latest: dict[str, int] = {}
+        """By host: the number of the reading that memory has taken."""
+        self._under_way: weakref.WeakSet[_Correction] = weakref.WeakSet()
+        """Those of transactions that are not committed, or were a moment ago. One that fails drops its own."""
 
     async def load(self, db: Database) -> list[str]:
         """Read all hosts. Returns the names of those that memory was wrong about: none, unless others write, too."""
@@ -69,31 +78,40 @@ class HostsInMemory:
             with self._lock:
                 meanwhile, self._meanwhile = self._meanwhile, None
         with self._lock:
+            under_way = {name for correction in self._under_way for name in correction.now}
             before = self._views
             self._views = {name: view for name, view in (read | meanwhile).items() if view is not None}
             self._by_room = sorted(_rank(view) for view in self._views.values())
             self._for_routers = None
+            for gone in self._latest.keys() - self._views.keys() - under_way:
+                del self._latest[gone]
             return sorted(
                 name
                 for name in before.keys() | self._views.keys()
-                if name not in meanwhile and before.get(name) != self._views.get(name)
+                if name not in meanwhile and name not in under_way and before.get(name) != self._views.get(name)
             )
 
     def correction(self, tx: Tx, touched: Iterable[str | int]) -> Callable[[], None]:
-        """The function to call once `tx` is committed. `touched`: names of hosts, or ids of their providers."""
+        """What to call once `tx` is committed. `touched`: names of hosts, or ids of their providers."""
         keys = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in touched}
         names = sorted(name for name in keys if name is not None)
+        number = next(self._numbers)  # Before reading: whoever begins after our commit reads later, and has more.
         read = host_records.views_of(tx, names)
-        now = {name: read.get(name) for name in names}
+        made = _Correction(self, number, {name: read.get(name) for name in names})
+        with self._lock:
+            self._under_way.add(made)
+        return made
 
-        def correct() -> None:
-            with self._lock:
-                if self._meanwhile is not None:
-                    self._meanwhile.update(now)
-                for name, view in now.items():
+    def correct(self, correction: _Correction) -> None:
+        """What it has read is committed."""
+        with self._lock:
+            self._under_way.discard(correction)
+            for name, view in correction.now.items():
+                if self._latest.get(name, 0) < correction.number:
+                    self._latest[name] = correction.number
+                    if self._meanwhile is not None:
+                        self._meanwhile[name] = view
                     self._set(name, view)
-
-        return correct
 
     def _set(self, name: str, view: HostView | None) -> None:
         before = self._views.pop(name, None)
@@ -124,6 +142,18 @@ class HostsInMemory:
                 serving = {name: features for name, features in offered.items() if features is not None}
                 self._for_routers = tuple(host_records.among(serving))
             return self._for_routers
+
+
+class _Correction:
+    """What a transaction has read of the hosts that it writes, to be called after its commit."""
+
+    def __init__(self, keeper: HostsInMemory, number: int, now: dict[str, HostView | None]) -> None:
+        self._keeper = keeper
+        self.number = number
+        self.now = now
+
+    def __call__(self) -> None:
+        self._keeper.correct(self)
 
 
 class Reload(Periodic):
