@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cumulet.db.engine import Tx
 from cumulet.host.verdict import Packet
 from cumulet.network import addresses
+from cumulet.network.carried import carriers
 from cumulet.network.store import Network, Port, find, networks
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
@@ -115,6 +116,18 @@ class Project:
             attributes |= {"port_security_enabled": False, "security_groups": [], "allowed_address_pairs": []}
         return made(self.client, "port", **attributes)
 
+    def trunk(self, parent: str) -> list[str]:
+        """Now and then a trunk with this parent; the ids of its subports."""
+        subports = [self.port() for _ in range(self.chance.choice((0, 0, 1, 2)))]
+        if subports:
+            tags = self.chance.sample(range(1, 4095), len(subports))
+            carried = [
+                {"port_id": port, "segmentation_type": "vlan", "segmentation_id": tag}
+                for port, tag in zip(subports, tags, strict=True)
+            ]
+            made(self.client, "trunk", port_id=parent, sub_ports=carried)
+        return subports
+
     def change(self, admin: Client, port_ids: list[str]) -> None:
         """Floating IPs, forwardings, routes, and what only an administrator may set."""
         chance = self.chance
@@ -165,7 +178,8 @@ def populate(cloud: TestCloud, chance: random.Random) -> None:
     for project in projects:
         project.make()
         ports_of[project.client.project_id] = plugged = [project.port() for _ in range(chance.choice((3, 4)))]
-        for port in plugged:
+        for port in list(plugged):
+            plugged += project.trunk(port)
             answer = ask_for(project.client, networks=[{"port": port}])
             assert answer.status == 202, answer.text
             booting.append((project.client, answer["server"]["id"]))
@@ -177,7 +191,7 @@ def populate(cloud: TestCloud, chance: random.Random) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The ends of random packets: servers' ports with their addresses, and all addresses on `public`."""
+    """The ends of random packets: ports of servers, subports too, with their addresses; all addresses on `public`."""
 
     ports: dict[str, Port]
     addresses: dict[str, list[str]]
@@ -192,7 +206,8 @@ def known(tx: Tx) -> Known:
     external = {network.id for network in find(tx, Network, networks.c.external)}
     held_by = addresses.held_by(tx, [port.id for port in all_ports])
     held = {port.id: [one.address for one in held_by.get(port.id, ()) if one.address] for port in all_ports}
-    guests = {port.id: port for port in all_ports if port.server_id is not None}
+    subports = carriers(tx, held)
+    guests = {port.id: port for port in all_ports if port.server_id is not None or port.id in subports}
     public = [port.id for port in all_ports if port.network_id in external]
     others = [port.id for port in all_ports if port.network_id not in external and port.id not in guests]
     return Known(

@@ -27,7 +27,7 @@ from cumulet.compute.packet_path import At, Path, follow
 from cumulet.db.engine import Tx
 from cumulet.drivers.linux_network import taps
 from cumulet.host.verdict import Packet
-from cumulet.host.wiring import Wiring
+from cumulet.host.wiring import Carried, Wiring
 from cumulet.network import addresses
 from cumulet.network.store import FloatingIp, Network, Port, Router, Subnet, find
 from cumulet.network.wiring import wiring
@@ -58,8 +58,17 @@ Probe = tuple[str | None, Packet, str, Path]
 class Ends:
     """Guests' taps, and one outside. They answer requests for their addresses, and record packets that arrive."""
 
-    def __init__(self, fds: Mapping[str, int], macs: Mapping[str, str], held: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self,
+        fds: Mapping[str, int],
+        macs: Mapping[str, str],
+        held: Mapping[str, list[str]],
+        carried: Mapping[str, Carried],
+    ) -> None:
         self._fds = dict(fds)
+        self._carried = dict(carried)
+        """By subport: whose frames are tagged on its parent's tap."""
+        self._subports = {(one.parent, one.tag): port_id for port_id, one in carried.items()}
         self._macs = macs
         self._held = held
         self._came: dict[int, list[tuple[str, Packet]]] = {}
@@ -68,6 +77,9 @@ class Ends:
         self._thread.start()
 
     def send(self, end: str, frame: bytes) -> None:
+        if end in self._carried:
+            end, tag = self._carried[end].parent, self._carried[end].tag
+            frame = frame[:12] + struct.pack("!HH", f.VLAN, tag) + frame[12:]
         os.write(self._fds[end], bytes(taps.HEADER_BYTES) + frame)
 
     def came(self, number: int) -> list[tuple[str, Packet]]:
@@ -92,13 +104,18 @@ class Ends:
             if self._stop in ready:
                 return
             for fd in ready:
-                frame = os.read(fd, 70_000)[taps.HEADER_BYTES :]
-                answer = self._answer(names[fd], frame)
-                if answer is not None:
-                    self.send(names[fd], answer)
-                found = probe_in(frame)
-                if found is not None and frame[:6] == f.mac(self._macs[names[fd]]):
-                    self._came.setdefault(found[0], []).append((names[fd], found[1]))
+                self._take(names[fd], os.read(fd, 70_000)[taps.HEADER_BYTES :])
+
+    def _take(self, end: str, frame: bytes) -> None:
+        kind, tag = struct.unpack_from("!HH", frame, 12)
+        if kind == f.VLAN:
+            end, frame = self._subports[end, tag], frame[:12] + frame[16:]
+        answer = self._answer(end, frame)
+        if answer is not None:
+            self.send(end, answer)
+        found = probe_in(frame)
+        if found is not None and frame[:6] == f.mac(self._macs[end]):
+            self._came.setdefault(found[0], []).append((end, found[1]))
 
     def _answer(self, end: str, frame: bytes) -> bytes | None:
         """To ARP and neighbour solicitations."""
@@ -214,11 +231,15 @@ def said(path: Path) -> list[tuple[str, Packet]]:
 
 @contextmanager
 def all_ends(
-    outside: Outside, fds: dict[str, int], guests: Mapping[str, Port], held: dict[str, list[str]]
+    outside: Outside,
+    fds: dict[str, int],
+    guests: Mapping[str, Port],
+    held: dict[str, list[str]],
+    carried: Mapping[str, Carried],
 ) -> Iterator[Ends]:
     card = outside.plug()
     macs = {port.id: port.mac_address for port in guests.values()} | {BEYOND: OUTSIDE_MAC}
-    ends = Ends(fds | {BEYOND: card}, macs, held | {BEYOND: list(OUTSIDE)})
+    ends = Ends(fds | {BEYOND: card}, macs, held | {BEYOND: list(OUTSIDE)}, carried)
     try:
         yield ends
     finally:
@@ -226,23 +247,28 @@ def all_ends(
         os.close(card)
 
 
-async def compare(cloud: TestCloud, place: Lab, outside: Outside, seed: int) -> tuple[int, int, int]:
-    """How many packets arrived, went through a router, and were dropped."""
+async def compare(cloud: TestCloud, place: Lab, outside: Outside, seed: int) -> tuple[int, int, int, int]:
+    """How many packets arrived, went through a router, were dropped, and arrived from or at subports."""
     chance = random.Random(seed)
     populate(cloud, chance)
     db = cloud.embedded.db
     at = db.read(known)
     asked = db.read(lambda tx: probes(tx, chance))
     fds: dict[str, int] = {}
+    carried: dict[str, Carried] = {}
     for host, network in place.networks.items():
         made = db.read(partial(told, host))
         answer = await network.apply(replace(made, revision=next(revisions)))
         assert answer.not_done == ()
         for port in made.ports:
-            fds[port.id] = (await place.plug(host, port)).fd
-    assert fds.keys() == at.ports.keys()
-    counted = [0, 0, 0]
-    with all_ends(outside, fds, at.ports, at.addresses) as ends:
+            if port.carried is None:
+                fds[port.id] = (await place.plug(host, port)).fd
+            else:
+                carried[port.id] = port.carried
+        assert set((await network.in_force()).linked) == {port.id for port in made.ports}
+    assert fds.keys() | carried.keys() == at.ports.keys()
+    counted = [0, 0, 0, 0]
+    with all_ends(outside, fds, at.ports, at.addresses, carried) as ends:
         for first in range(0, len(asked), AT_ONCE):
             part = list(enumerate(asked))[first : first + AT_ONCE]
             for number, (sender, packet, to, _) in part:
@@ -257,11 +283,12 @@ async def compare(cloud: TestCloud, place: Lab, outside: Outside, seed: int) -> 
             counted[0] += bool(came)
             counted[1] += bool(came) and any(hop.at is At.ROUTER for hop in path.hops)
             counted[2] += not came
-    return counted[0], counted[1], counted[2]
+            counted[3] += bool(came) and not carried.keys().isdisjoint((sender, came[0][0]))
+    return counted[0], counted[1], counted[2], counted[3]
 
 
 async def test_what_is_said_of_a_packet_is_what_becomes_of_it_on_real_hosts() -> None:
-    arrived = routed = dropped = 0
+    arrived = routed = dropped = tagged = 0
     with cumulet.testing.cloud(hosts=2) as cloud:
         for seed in range(SEED, SEED + CLOUDS):
             outside = Outside()
@@ -273,7 +300,9 @@ async def test_what_is_said_of_a_packet_is_what_becomes_of_it_on_real_hosts() ->
                 outside.remove()
             cloud.reset()
             arrived, routed, dropped = arrived + counted[0], routed + counted[1], dropped + counted[2]
-    print(f"{arrived} packets arrived, {routed} of them through a router; {dropped} did not")
+            tagged += counted[3]
+    print(f"{arrived} packets arrived, {routed} of them through a router, {tagged} of subports; {dropped} did not")
     assert arrived > 2 * CLOUDS
     assert routed > 0
+    assert tagged > 0
     assert dropped > 10 * CLOUDS
