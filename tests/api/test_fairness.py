@@ -37,3 +37,7 @@ def test_who_has_no_token_is_served_by_address(cloud: TestCloud, lanes: list[tup
     with pytest.raises(PermissionError):
         cloud.login("nobody", "wrong", project={"name": "demo", "domain": {"id": "default"}})
     assert set(lanes) == {(False, "address 127.0.0.1")}
+
+
+def test_what_the_databases_threads_compute_is_charged_to_the_turns_of_who_asked(cloud: TestCloud) -> None:
+    assert cloud.embedded.db.computed == cloud.embedded.server._inner.turns.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,30 @@ def test_time_is_shared_and_not_turns() -> None:
     queued(queue, "cheap", 20)
     served_first = order(queue, lambda lane: 0.1 if lane == "dear" else 0.01)[:11]
     assert served_first.count("cheap") >= 9
+
+
+def test_who_asks_for_much_work_without_a_pause_is_served_by_one_thread() -> None:
+    """The first jobs have all threads. After a pause they have them again."""
+    queue = FairQueue(most_at_once=2, long_seconds=1.0)
+
+    def taken(most: int) -> list[Job]:
+        jobs = [queue.get(wait=False) for _ in range(most)]
+        return [job for job in jobs if job is not None]
+
+    queued(queue, "many", 10)
+    first = taken(3)
+    assert len(first) == 2
+    for job in first:
+        queue.done(job, 0.6)
+    (alone,) = taken(2)
+    queued(queue, "few")
+    (few,) = taken(2)
+    assert few.lane == "few"
+    queue.done(few, 0.1)
+    queue.done(alone, 0.6)
+    order(queue)
+    queued(queue, "many", 2)
+    assert len(taken(2)) == 2
 
 
 def test_who_was_away_has_saved_nothing_up() -> None:
@@ -242,3 +267,19 @@ def test_a_write_is_of_the_lane_of_whoever_asks(database: Database) -> None:
         served.reset(token)
     lanes = database.write(lambda tx: fair_queue.served.get())
     assert lanes == CLOUD  # what follows a commit (waking the conductor) is the cloud's own again
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_for_whom_the_threads_compute_is_told_but_not_the_clouds_own_work(tmp_path: Path, write: bool) -> None:
+    told: list[tuple[str, float]] = []
+    with opened(f"sqlite:///{tmp_path / 'cumulet.db'}") as database:
+        database.computed = lambda lane, seconds: told.append((lane, seconds))
+
+        async def ask(lane: str) -> None:
+            served.set(lane)
+            await (database.write_async if write else database.read_async)(lambda tx: sum(range(100_000)))
+
+        for lane in ("somebody", CLOUD):
+            asyncio.run(ask(lane))
+    assert [lane for lane, _ in told] == ["somebody"]
+    assert told[0][1] > 0

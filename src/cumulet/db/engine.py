@@ -82,6 +82,8 @@ class Database:
         self._inline = inline
         self._local = threading.local()
         self.keeper: Keeper | None = None
+        self.computed: Callable[[str, float], None] | None = None
+        """Told, on a thread of ours, for which lane it has computed (`fair_queue`), and how many seconds."""
         self._name = secrets.token_hex(8)
         """Tells what it has committed from what other processes have."""
         self._kept: dict[str, object] = {}
@@ -101,8 +103,9 @@ class Database:
                 # refuse one of them without waiting.
                 self._start("db-write", 1, self._sqlite_writer, own_connection(self._engine))
             else:
-                self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, self._write_serializable)
-            self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read)
+                write = self._write_serializable
+                self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, write, self._computed)
+            self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read, self._computed)
         self._inline_writer: Connection | None = None
         self._commit_seconds = GROUP_SECONDS
         """What the last commit took, on SQLite."""
@@ -112,6 +115,10 @@ class Database:
             thread = threading.Thread(target=target, args=arguments, name=f"{name}-{n}", daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _computed(self, lane: str, seconds: float) -> None:
+        if self.computed is not None and lane != CLOUD:
+            self.computed(lane, seconds)
 
     @property
     def engine(self) -> Engine:
@@ -275,7 +282,7 @@ class Database:
             with self._memory_lock or contextlib.nullcontext(), transaction(connection, immediate=True):
                 while job is not None:
                     tried += 1
-                    begun = time.perf_counter()
+                    begun, used = time.perf_counter(), time.thread_time()
                     try:
                         tx = self._tx(connection)
                         # From here on the job cannot be cancelled; its caller may still stop waiting for it.
@@ -291,6 +298,7 @@ class Database:
                     finally:
                         ended = time.perf_counter()
                         self._writes.done(job, ended - begun)
+                        self._computed(job.lane, time.thread_time() - used)
                     job = self._writes.get(wait=False) if tried < GROUP_JOBS and ended < last_begins else None
         except BaseException as error:
             if not tried:  # the transaction could not begin

@@ -43,14 +43,19 @@ class _Lane(msgspec.Struct, eq=False):
     """Seconds, on the queue's own clock: see `FairQueue._now`."""
     waiting: deque[Job] = msgspec.field(default_factory=deque)
     running: int = 0
+    in_a_row: float = 0.0
+    """Seconds of work since it last asked for nothing."""
 
 
 class FairQueue:
     """Jobs for some threads. `most_at_once`: how many of them may serve one lane at the same time; `most_waiting`: how
-    many of one lane may wait."""
+    many of one lane may wait. A lane that has asked for `long_seconds` of work without a pause is served by one."""
 
-    def __init__(self, *, most_at_once: int, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(
+        self, *, most_at_once: int, most_waiting: int = MOST_WAITING, long_seconds: float = float("inf")
+    ) -> None:
         self._most_at_once = most_at_once
+        self._long_seconds = long_seconds
         self._most_waiting = most_waiting
         self._changed = threading.Condition(threading.Lock())
         self._lanes: dict[str, _Lane] = {}
@@ -70,7 +75,7 @@ class FairQueue:
             if len(lane.waiting) >= self._most_waiting and job.lane != CLOUD:
                 raise Unavailable("Too many requests at once. Try again soon.", headers={"Retry-After": "1"})
             if not lane.waiting and not lane.running:
-                lane.charged = max(lane.charged, self._now)
+                lane.charged, lane.in_a_row = max(lane.charged, self._now), 0.0
             lane.waiting.append(job)
             self._waiting += 1
             self._changed.notify()
@@ -98,6 +103,7 @@ class FairQueue:
             lane = self._lanes[job.lane]
             lane.running -= 1
             lane.charged += seconds
+            lane.in_a_row += seconds
             self._running -= 1
             if job.lane == CLOUD:
                 self._cloud_in_a_row += seconds
@@ -123,17 +129,25 @@ class FairQueue:
             if name == CLOUD:
                 if self._cloud_in_a_row < CLOUD_SECONDS:
                     return lane
-            elif lane.running < self._most_at_once and (best is None or lane.charged < best.charged):
+            elif lane.running < self._most_of(lane) and (best is None or lane.charged < best.charged):
                 best = lane
         if best is None and (cloud := self._lanes.get(CLOUD)) is not None and cloud.waiting:
             return cloud
         return best
 
+    def _most_of(self, lane: _Lane) -> int:
+        return self._most_at_once if lane.in_a_row < self._long_seconds else 1
 
-def serve(queue: FairQueue, run: Callable[[Callable[[Any], Any]], Any]) -> None:
-    """A thread's life: `run` each job's function until the queue is closed and empty."""
+
+def serve(
+    queue: FairQueue,
+    run: Callable[[Callable[[Any], Any]], Any],
+    computed: Callable[[str, float], None] = lambda lane, seconds: None,
+) -> None:
+    """A thread's life: `run` each job's function until the queue is closed and empty. `computed` is told for which lane
+    it has computed, and how long."""
     while (job := queue.get()) is not None:
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.thread_time()
         try:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_result(run(job.fn))
@@ -141,3 +155,4 @@ def serve(queue: FairQueue, run: Callable[[Callable[[Any], Any]], Any]) -> None:
             job.future.set_exception(error)
         finally:
             queue.done(job, time.perf_counter() - begun)
+            computed(job.lane, time.thread_time() - used)

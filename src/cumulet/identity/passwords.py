@@ -1,6 +1,7 @@
 """Passwords: argon2id on two threads of its own, so that a flood of logins cannot hold up the rest of the API.
 
 The threads serve addresses by turns (and projects, whose users set passwords), so that a flood holds up only itself.
+One that asks without a pause is soon served by one of them alone: a hash takes a core, and the API needs one, too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ LOWEST_PRIORITY = 19
 NICE = 5
 MOST_WAITING = 256
 """Passwords of one address, or of one project's users, that may wait. One address has no more connections."""
+LONG_SECONDS = 1.0
+"""After so much work for one address without a pause, one thread serves it."""
 _M_MMAP_THRESHOLD = -3
 
 
@@ -47,7 +50,7 @@ class Passwords:
     def __init__(self, *, memory_kib: int) -> None:
         _return_large_blocks()
         self._hasher = argon2.PasswordHasher(time_cost=2, memory_cost=memory_kib, parallelism=1, type=argon2.Type.ID)
-        self._queue = FairQueue(most_at_once=WORKERS, most_waiting=MOST_WAITING)
+        self._queue = FairQueue(most_at_once=WORKERS, most_waiting=MOST_WAITING, long_seconds=LONG_SECONDS)
         self._threads = [
             threading.Thread(target=_work, args=(self._queue,), name=f"argon2-{n}", daemon=True) for n in range(WORKERS)
         ]

@@ -109,6 +109,7 @@ async def serve_api(
     stack.callback(audit.close)
     token = scraper_token(own / "metrics-token", cloud.clock)
     app = App(cloud, [part.service for part in parts], audit=audit, scraper_token=token)
+    cloud.db.computed = app.registry.turns.note
     certificate = _certificate(settings, authority, own)
     server = await serve(
         app,
