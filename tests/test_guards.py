@@ -196,7 +196,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr(json_reader, "MOST_VALUES", json_reader.LARGEST_BODY)
     patch.setattr(refusals, "MOST_JUDGED", json_reader.LARGEST_BODY)
-    patch.setattr(test_large_bodies, "LARGE", {"numbers": [0] * (json_reader.LARGEST_BODY // 3)})
+    patch.setattr(test_large_bodies, "large", lambda _: {"numbers": [0] * (json_reader.LARGEST_BODY // 3)})
     (operation,) = [o for o in test_large_bodies.OPERATIONS if o.name == "create_server_group"]
     test_large_bodies.test_no_body_takes_long(operation)
 

@@ -97,6 +97,23 @@ def test_a_stream_needs_the_event_loop(cloud: Cloud) -> None:
     App(cloud, [right])
 
 
+class ManyValues(Body, most_values=10_000):
+    """More than other bodies have."""
+
+
+@pytest.mark.parametrize(("path", "when"), [("/a/{x}", None), ("/a", "x")])
+def test_more_values_than_others_takes_only_what_asks_its_rules_first(
+    cloud: Cloud, path: str, when: str | None
+) -> None:
+    wrong = service()
+    wrong.operation("POST", path, rules=(Rule(CREATE, when=when),), body=ManyValues)(handler)
+    with pytest.raises(TypeError, match="before it is read"):
+        App(cloud, [wrong])
+    right = service()
+    right.operation("POST", "/a", rules=(Rule(CREATE),), body=ManyValues)(handler)
+    App(cloud, [right])
+
+
 def test_an_action_is_a_post() -> None:
     wrong = service()
     wrong.operation("PUT", "/a/action", action="x", rules=(), body=Empty)(handler)

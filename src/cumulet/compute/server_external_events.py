@@ -17,6 +17,8 @@ from cumulet.web.schema import UNSET, Body, Json, Unset, Versions
 
 CREATE = rule("os_compute_api:os-server-external-events:create", SERVICE)
 
+MOST_VALUES = 10_240
+"""As many as there are in the shortest events that have room in a body, 1,082 of them."""
 _NETWORK = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
 _LATER = {
     "2.51": "volume-extended",
@@ -43,7 +45,7 @@ class Event(Body):
     tag: Annotated[str | Unset, Json({"maxLength": 255, "format": "one line"})] = UNSET
 
 
-class CreateEvents(Body):
+class CreateEvents(Body, most_values=MOST_VALUES):
     events: Annotated[list[Event], Json({"minItems": 1})]
 
 

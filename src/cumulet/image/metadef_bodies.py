@@ -14,6 +14,8 @@ from cumulet.web.schema import UNSET, Body, Json, Key, Unset
 
 LONGEST_TEXT = 65_535
 MOST_IN_A_LIST = 1024
+MOST_VALUES = 12_288
+"""Of a namespace with what it holds: 512 properties of eight attributes each."""
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 Name = Annotated[str, Json({"minLength": 1, "maxLength": LONGEST_NAME})]
@@ -125,6 +127,10 @@ class NamespaceBody(Body):
     updated_at: Ours = UNSET
     schema: Ours = UNSET
     link: Annotated[Ours, Key("self")] = UNSET
+
+
+class NewNamespace(NamespaceBody, most_values=MOST_VALUES):
+    """One that is made, with what it holds."""
 
 
 def refuse_ours(body: Body) -> None:

@@ -12,7 +12,7 @@ from cumulet.image import metadef_service as service
 from cumulet.image import metadef_store as store
 from cumulet.image import metadef_views as views
 from cumulet.image import paging
-from cumulet.image.metadef_bodies import NamespaceBody, as_json, content, properties, refuse_ours
+from cumulet.image.metadef_bodies import NamespaceBody, NewNamespace, as_json, content, properties, refuse_ours
 from cumulet.image.metadef_service import PATH, facts_of, facts_of_namespace, namespace_in_sight, require_unprotected
 from cumulet.image.metadef_store import Namespace, namespaces
 from cumulet.image.service import IMAGE
@@ -39,10 +39,10 @@ def _proposed(call: Call[object, NamespaceBody]) -> None:
     rules=(Rule(service.ADD_NAMESPACE),),
     target=_proposed,
     facts=lambda call: {"project_id": call.caller.project_id},
-    body=NamespaceBody,
+    body=NewNamespace,
     success=201,
 )
-def create_namespace(call: Call[None, NamespaceBody]) -> Reply:
+def create_namespace(call: Call[None, NewNamespace]) -> Reply:
     """Create a namespace, with the objects, properties, tags and associations that are given."""
     body = call.body
     held = {

@@ -58,6 +58,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_properties: int | None = None
     secret: bool = False
     nullable: bool = False
+    most_values: int | None = None
+    """How many values its JSON may have, where that is more than of other bodies (`json_reader.MOST_VALUES`). Its
+    operation's rules are asked before it is read."""
     accepts: tuple[str, ...] = ("object",)
     """The JSON types that a value may have; () takes any."""
     closed_since: str | None = None

@@ -28,14 +28,19 @@ from cumulet.web.documents import documents
 from cumulet.web.gaps import gaps
 from cumulet.web.metrics import RequestMetrics
 from cumulet.web.negotiation import UnacceptableVersion, negotiate
-from cumulet.web.operation import Refused, Service
+from cumulet.web.operation import Operation, Refused, Service
 from cumulet.web.peer import peer_of
 from cumulet.web.router import Router
 from cumulet.web.sampling import Sampling
+from cumulet.web.schema import most_values_of
 
 access_log = logging.getLogger("cumulet.access")
 _encode = msgspec.json.Encoder().encode
 _JSON = (b"content-type", b"application/json")
+
+
+def _takes_more(operation: Operation) -> bool:
+    return operation.body is not None and most_values_of(operation.body) is not None
 
 
 class App:
@@ -52,6 +57,8 @@ class App:
         for operation in operations:
             if operation.raw_body and not operation.asynchronous:
                 raise TypeError(f"{operation.name}: an operation that streams is `async def`")
+            if _takes_more(operation) and (operation.path_parameters or any(rule.when for rule in operation.rules)):
+                raise TypeError(f"{operation.name}: the rules for so large a body are asked before it is read")
         self.cloud = cloud
         self.metrics = RequestMetrics()
         self.registry = Registry(cloud=cloud, router=router)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import parse_qsl
+
+from cumulet.errors import BadRequest
 
 Message = MutableMapping[str, Any]
 Scope = Message
@@ -31,3 +34,18 @@ def token_of(headers: Mapping[bytes, bytes]) -> bytes:
     """The token a request carries: in OpenStack's header or, as clients of OAuth 2.0 send it, as a bearer's."""
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
     return headers.get(b"x-auth-token") or (bearer.strip() if scheme.lower() == b"bearer" else b"")
+
+
+def query_pairs(query_string: bytes) -> list[tuple[str, str]]:
+    """Names and values, in their order. 400 if it is none, or has too many."""
+    if not query_string:
+        return []
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200, separator="&"
+        )
+    except ValueError:
+        raise BadRequest("Malformed query string") from None
+    if any("\x00" in name or "\x00" in value for name, value in pairs):
+        raise BadRequest("Malformed query string")
+    return pairs

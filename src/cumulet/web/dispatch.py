@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET
@@ -19,7 +18,7 @@ from cumulet.db.fair_queue import served
 from cumulet.errors import ApiError, BadRequest
 from cumulet.web import faults, media, refusals
 from cumulet.web.answers import Answer, encoded, success
-from cumulet.web.asgi import Message, Receive, Scope, Send, base_url, token_of
+from cumulet.web.asgi import Message, Receive, Scope, Send, base_url, query_pairs, token_of
 from cumulet.web.bodies import LARGEST_PUBLIC_BODY, LONG_BODY, whole_body
 from cumulet.web.connections import CONNECTION
 from cumulet.web.context import Cloud
@@ -30,7 +29,7 @@ from cumulet.web.negotiation import HEADER, Negotiated, UnacceptableVersion, neg
 from cumulet.web.operation import Call, Caller, Headers, Microversion, Operation, Query, Refused, Service, parameters_of
 from cumulet.web.perform import apply_rules, authoriser, facts_of, perform, unbound
 from cumulet.web.router import Place, Router, select
-from cumulet.web.schema import Empty, plan
+from cumulet.web.schema import Empty, most_values_of, plan
 from cumulet.web.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -182,7 +181,7 @@ class Exchange:
         try:
             if service.dialect.rules_before_body and operation.target is None and operation.facts is None:
                 apply_rules(operation, call)
-            call.query = query = Query(_pairs(self.scope.get("query_string", b"")))
+            call.query = query = Query(query_pairs(self.scope.get("query_string", b"")))
             if operation.query is not None:
                 call.parameters = plan(operation.query, version).read_query(query.pairs)
             call.body = self._body(operation, body)
@@ -274,8 +273,20 @@ class Exchange:
         if operation is None:
             raise faults.not_found()
         if body is UNSET and operation.body is not None and not operation.raw_body:
-            body = await self._read()
+            if (most_values := most_values_of(operation.body)) is not None:
+                self._require_rules(operation)
+            body = await self._read(most_values)
         return operation, body
+
+    def _require_rules(self, operation: Operation) -> None:
+        """Of one whose bodies may have more values than others', before one is read."""
+        assert self.negotiated is not None
+        call = self._call(self.negotiated.version, {})
+        call.authorise = authoriser(call, operation)
+        try:
+            apply_rules(operation, call)
+        finally:
+            call.authorise = unbound
 
     async def _admit_to_gap(self, gap: Gap, values: tuple[str, ...]) -> None:
         """Refuse what is not offered yet as it would be refused if it were: microversion, target in sight, rule."""
@@ -296,11 +307,11 @@ class Exchange:
 
         await call.cloud.db.read_async(admit)
 
-    async def _read(self) -> object:
+    async def _read(self, most_values: int | None = None) -> object:
         largest = LARGEST_PUBLIC_BODY if self.caller is ANONYMOUS else LARGEST_BODY
         data = await whole_body(self.receive, self.headers.get(b"content-length"), largest)
         await self._in_turn()
-        value = read_json(data) if data else UNSET
+        value = read_json(data, most_values) if data else UNSET
         if len(data) > LONG_BODY:
             await self._next_turn()
         return value
@@ -383,17 +394,3 @@ def _action_of(body: object) -> str:
         raise faults.not_found()
     name: str = next(iter(body))
     return name
-
-
-def _pairs(query_string: bytes) -> list[tuple[str, str]]:
-    if not query_string:
-        return []
-    try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200, separator="&"
-        )
-    except ValueError:
-        raise BadRequest("Malformed query string") from None
-    if any("\x00" in name or "\x00" in value for name, value in pairs):
-        raise BadRequest("Malformed query string")
-    return pairs

@@ -11,10 +11,11 @@ from cumulet.errors import BadRequest, TooLarge
 LARGEST_BODY = 114_688
 DEEPEST = 20
 MOST_VALUES = 4096
-"""Of a body, counted by what stands between them: commas, colons, opening brackets. They are read in a millisecond."""
+"""Of a body, counted by what stands between them: commas, colons, opening brackets. They are read in a millisecond.
+A body class may take more (`most_values`)."""
 
 
-def read_json(data: bytes) -> Any:
+def read_json(data: bytes, most_values: int | None = None) -> Any:
     """The value in `data`; 400 for anything but a UTF-8 JSON text without duplicate keys, NaN, NUL, lone surrogates."""
     if len(data) > LARGEST_BODY:
         raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
@@ -26,7 +27,7 @@ def read_json(data: bytes) -> Any:
         _malformed("byte order mark")
     if "\x00" in text:
         _malformed("NUL")
-    _check_shape(text)
+    _check_shape(text, most_values or MOST_VALUES)
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
@@ -75,22 +76,22 @@ _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 
 
-def _check_shape(text: str) -> None:
+def _check_shape(text: str, most: int) -> None:
     """How many values, and how deep: before anything is made of them."""
     # Few bodies have so many brackets or separators at all, counted with those in strings; only for them look closer.
     opened = text.count("{") + text.count("[")
-    if opened <= DEEPEST and opened + text.count(",") + text.count(":") <= MOST_VALUES:
+    if opened <= DEEPEST and opened + text.count(",") + text.count(":") <= most:
         return
     bare = _STRING.sub("", text)
     depth = 0
-    for bracket in _NO_BRACKETS.sub("", bare)[: 2 * MOST_VALUES]:
+    for bracket in _NO_BRACKETS.sub("", bare)[: 2 * most]:
         depth += 1 if bracket in "{[" else -1
         if depth > DEEPEST:
             _malformed("nested too deeply")
         if depth < 0:
             _malformed("closed more often than opened")
-    if sum(map(bare.count, "{[,:")) > MOST_VALUES:
-        raise TooLarge(f"Request is too large. A body has at most {MOST_VALUES} values.")
+    if sum(map(bare.count, "{[,:")) > most:
+        raise TooLarge(f"Request is too large. A body has at most {most} values.")
 
 
 def _check_text(value: Any) -> None:

@@ -17,7 +17,8 @@ An attribute without default is required; `UNSET` (of type `Unset`) as default t
 An attribute that a microversion does not have gets its default, or UNSET where it has none.
 Each is a frozen msgspec struct with keyword-only attributes, without saying so.
 `Body` subclasses refuse unknown keys (`class X(Body, extra="allow")` keeps them in `.extra`); `min_properties`,
-`max_properties`, `secret=True` (no value of the body is ever echoed) and `nullable=True` (null counts as {}) likewise.
+`max_properties`, `most_values`, `secret=True` (no value of the body is ever echoed) and `nullable=True` (null counts
+as {}) likewise.
 Query classes derive from `Query`: a name may repeat on the wire; a plain type takes the last, `list[T]` takes all.
 `class Q(Query, closed_since="2.75")` refuses unknown names from a microversion on (`closed_since="2.1"`: always).
 """
@@ -57,7 +58,7 @@ Unset = UnsetType
 __all__ = [
     "UNSET", "Anything", "Body", "Convert", "Empty", "Json", "Key", "LooseBool", "NonNegativeInteger", "Plan",
     "PositiveInteger", "Query", "Required", "Since", "Single", "Unset", "UnsetType", "Until", "Versions", "boundaries",
-    "integer_text", "json_schema", "loose_bool", "plan",
+    "integer_text", "json_schema", "loose_bool", "most_values_of", "plan",
 ]  # fmt: skip
 
 
@@ -103,6 +104,12 @@ def plan(cls: type, version: Microversion) -> Plan:
             found = _compiled[cls, interval] = _compile(cls, version)
         _plans[cls, version] = found
     return found
+
+
+def most_values_of(cls: type) -> int | None:
+    """How many values a body of this class may have. None: as many as most."""
+    most: int | None = cls._options.most_values  # type: ignore[attr-defined]
+    return most
 
 
 def json_schema(cls: type, version: Microversion) -> dict[str, Any]:
