@@ -22,7 +22,7 @@ PUBLIC_KEY: Final = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKxKQbZ5nDVtRlC3QmtsyU7nDCRp5QnoTZqTGIrUbLQR conformance@example.org"
 )
 PATIENCE_S: Final = 30.0
-POLL_S: Final = 0.02
+POLL_S: Final = 0.005
 FRESH_S: Final = 2.0
 PAIR: Final = ("pair", "pair2")
 MOST_SERVERS: Final = 6

@@ -190,6 +190,25 @@ async def broken(pair: Pair, state: str, verbs: Iterable[str]) -> list[str]:
     return wrong
 
 
-def inert(state: str) -> list[str]:
-    """Verbs that are refused, and so leave the guest to others."""
-    return [verb for verb, (said, _) in TABLE[state].items() if said == "refused"]
+QUESTIONS = frozenset({"console_output", "diagnostics", "arrival", "copy_progress", "snapshot_progress", "rescued"})
+"""Verbs that only ask."""
+ON_ITS_WAY = frozenset({"copying", "incoming", "handed_over", "arrived"})
+"""States in which a verb that is done may change how far the guest is, though it looks as before."""
+UNSEEN_CHANGES = frozenset(
+    {"reboot", "rescue", "inject_nmi", "begin_snapshot", "prepare_outgoing", "stand_by", "take_in"}
+)
+"""Verbs that do something to a guest even where it looks as before. Others have then found nothing to do."""
+
+
+def shared(state: str) -> list[str]:
+    """Verbs that leave the guest to others, so that one guest is asked all of them: first what only asks, then what is
+    refused or, at a guest that is not on its way, finds nothing to do; then it is destroyed."""
+    outcomes = TABLE[state]
+    as_before = outcomes["snapshot_progress"][1]
+
+    def leaves_alone(verb: str) -> bool:
+        said, after = outcomes[verb]
+        idle = state not in ON_ITS_WAY and verb not in UNSEEN_CHANGES and after == as_before
+        return verb != "destroy" and verb not in QUESTIONS and (said == "refused" or idle)
+
+    return [verb for verb in outcomes if verb in QUESTIONS] + [*filter(leaves_alone, outcomes), "destroy"]

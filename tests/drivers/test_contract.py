@@ -14,7 +14,7 @@ from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, Migratio
 from cumulet.host.guest_agent import GuestAgent
 from cumulet.settings import Settings
 
-from .contract import STATES, TABLE, VERBS, Pair, broken
+from .contract import STATES, TABLE, VERBS, Pair, broken, shared
 
 FAST = MigrationParameters(bandwidth_mib_s=100_000, downtime_limit_ms=300, copy_disk=True)
 SLOW = MigrationParameters(bandwidth_mib_s=4, downtime_limit_ms=1, copy_disk=True)
@@ -39,6 +39,18 @@ def test_a_verb_does_what_the_contract_says(tmp_path: Path, state: str, verb: st
     async def story() -> list[str]:
         pair = await paired(tmp_path)
         wrong = await broken(pair, state, [verb])
+        await pair.source.close()
+        await pair.destination.close()
+        return wrong
+
+    assert asyncio.run(story()) == []
+
+
+@pytest.mark.parametrize("state", TABLE)
+def test_verbs_that_leave_a_guest_as_it_is_do_so_one_after_the_other(tmp_path: Path, state: str) -> None:
+    async def story() -> list[str]:
+        pair = await paired(tmp_path)
+        wrong = await broken(pair, state, shared(state))
         await pair.source.close()
         await pair.destination.close()
         return wrong

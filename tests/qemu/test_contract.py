@@ -10,7 +10,7 @@ import pytest
 
 from cumulet.drivers.qemu import live_migration_destination
 from cumulet.drivers.qemu.facts import QemuFacts
-from tests.drivers.contract import TABLE, Pair, broken, inert
+from tests.drivers.contract import TABLE, Pair, broken, shared
 
 from .conftest import PARAMETERS, SLOW, Rig, Template
 
@@ -30,15 +30,15 @@ async def story(rig: Rig, state: str, verbs: Iterable[str]) -> list[str]:
 def test_each_verb_does_what_the_contract_says(
     tmp_path: Path, facts: QemuFacts, template: Template, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is refused is asked of one guest, verb after verb; each of the others of a guest of its own.
+    """What leaves a guest as it is, is asked of one guest, verb after verb; each of the others of a guest of its own.
 
     A guest to which nothing is copied loads nothing, however long a verb waits for it.
     """
     if state == "incoming":
         monkeypatch.setattr(live_migration_destination, "_LOAD_SECONDS", 1.0)
-    refused = inert(state)
+    of_one = shared(state)
     wrong: list[str] = []
-    for number, verbs in enumerate([refused, *([verb] for verb in TABLE[state] if verb not in refused)]):
+    for number, verbs in enumerate([of_one, *([verb] for verb in TABLE[state] if verb not in of_one)]):
         base = tmp_path / str(number)
         base.mkdir()
         wrong += asyncio.run(story(Rig(base, facts, template), state, verbs))
