@@ -10,6 +10,8 @@ import pytest
 from tests.refusals.recorder import Place, never_seen, record
 from tests.refusals.unseen import UNSEEN
 
+LONG = ("simulation", "qemu")
+"""Folders with tests that take a minute or so: they begin first, for one that begins last keeps the others waiting."""
 SEEN: set[Place] = set()
 """Also of other processes of this run."""
 
@@ -39,6 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--refusals"):
         record(SEEN)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 @pytest.hookimpl(optionalhook=True)
