@@ -24,6 +24,8 @@ SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
+    "a_networks_policy_before_its_ports": 19,
+    "a_policy_of_others": 87,
     "a_lease_from_when_it_was_asked": 124,
     "a_lease_without_a_margin": 146,
     "acting_on_an_expired_lease": 92,
@@ -40,10 +42,13 @@ FIRST_SEED: dict[str, int] = {
     "leaving_tags_behind": 60,
     "leaving_the_device_in_the_guest": 59,
     "moving_off_a_host_that_is_down": 62,
+    "naming_a_segment_that_is_taken": 127,
     "never_comparing_ports": 983,
     "overlooking_a_rescue_image": 303,
     "removing_what_was_staged_too_early": 683,
+    "segments_out_of_any_range": 168,
     "starting_over_what_others_import": 56,
+    "starting_over_what_was_staged": 133,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
 

@@ -15,6 +15,7 @@ from cumulet.compute.console_door import ConsoleDoor
 from cumulet.compute.consoles import DOOR
 from cumulet.testing.simulation.database import FOR_THE_API
 from cumulet.testing.simulation.foundation import Answered, request
+from cumulet.testing.simulation.life import LIFE, Life
 from cumulet.testing.simulation.process import Process
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -33,14 +34,15 @@ class Api:
         self._app = app
         self._cloud = cloud
         self._door = ConsoleDoor()
-        self._talks: dict[asyncio.Task[None], None] = {}
+        self._talks: dict[asyncio.Task[None], Life] = {}
         self._is_up = True
-        self._requests: dict[asyncio.Task[Answered], None] = {}
+        self._requests: dict[asyncio.Task[Answered], Life] = {}
 
     def kill(self) -> int:
         """Kill the API. Requests under way end where they wait, without an answer; returns how many."""
         self._is_up = False
-        for task in (*self._requests, *self._talks):
+        for task, life in (*self._requests.items(), *self._talks.items()):
+            life.over = True
             task.cancel()
         self._door = ConsoleDoor()
         return len(self._requests)
@@ -55,13 +57,15 @@ class Api:
         """Status and JSON, or `NO_ANSWER` and None."""
         if not self._is_up:
             return NO_ANSWER, None
-        task = Context().run(asyncio.ensure_future, self._serve(caller, method, path, body, version))
-        self._requests[task] = None
+        life = Life()
+        task = Context().run(asyncio.ensure_future, self._serve(life, caller, method, path, body, version))
+        self._requests[task] = life
         task.add_done_callback(self._requests.pop)
         await asyncio.wait({task})
         return (NO_ANSWER, None) if task.cancelled() else task.result()
 
-    async def _serve(self, caller: str, method: str, path: str, body: object, version: str) -> Answered:
+    async def _serve(self, life: Life, caller: str, method: str, path: str, body: object, version: str) -> Answered:
+        LIFE.set(life)
         FOR_THE_API.set(True)
         return await request(self._app, caller, method, path, body, version=version)
 
@@ -76,13 +80,15 @@ class Api:
             return
         query = f"token={token}".encode()
         scope = {"type": "websocket", "path": f"{DOOR}serial", "query_string": query, "headers": [], "subprotocols": []}
-        task = asyncio.ensure_future(self._relay(WebSocket(scope, receive, send)))
-        self._talks[task] = None
+        life = Life()
+        task = asyncio.ensure_future(self._relay(life, WebSocket(scope, receive, send)))
+        self._talks[task] = life
         task.add_done_callback(self._talks.pop)
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DBAPIError):
             raise error
 
-    async def _relay(self, socket: WebSocket) -> None:
+    async def _relay(self, life: Life, socket: WebSocket) -> None:
+        LIFE.set(life)
         with contextlib.suppress(WebSocketDisconnect):
             await self._door.talk(self._cloud, "serial", socket)

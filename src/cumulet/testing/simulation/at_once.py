@@ -17,6 +17,7 @@ from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
 from cumulet.compute.model import SHELVED_IMAGE
 from cumulet.host.driver import GuestState
+from cumulet.testing.simulation.segments import Segments
 
 if TYPE_CHECKING:
     from cumulet.testing.simulation.cloud import SimulatedCloud
@@ -59,9 +60,11 @@ class AtOnce:
         self._begun: dict[str, Counter[str]] = {}
         """By attachment: how often each host had gone down or come up when it began."""
         self._turns: Counter[str] = Counter()
+        self._segments = Segments()
 
     def watch(self, driver: sqlite3.Connection) -> None:
         """Make the triggers that report writes."""
+        self._segments.watch(driver)
         driver.create_function("shelved_touched", 0, self._touched)
         for event in ("images AFTER UPDATE OF status, deleted_at_us", "servers AFTER UPDATE OF vm_state"):
             table, _, when = event.partition(" ")
@@ -95,9 +98,11 @@ class AtOnce:
         self._evacuated.clear()
         self._begun.clear()
         self._turns.clear()
+        self._segments.forget()
 
     def broken(self, cloud: SimulatedCloud) -> Iterator[tuple[str, str]]:
         """The kind and the story of each invariant that does not hold."""
+        yield from self._segments.broken()
         if self._shelved_touched:
             self._shelved_touched = False
             for server_id, vm_state in cloud.db.driver.execute(_SHELVED):

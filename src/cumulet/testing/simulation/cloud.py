@@ -30,6 +30,7 @@ from cumulet.testing.simulation.foundation import Answered, Identity, foundation
 from cumulet.testing.simulation.fragile import FragileDriver
 from cumulet.testing.simulation.hosts import Machine, UnreliableLink
 from cumulet.testing.simulation.images import Images
+from cumulet.testing.simulation.life import LIFE, Life
 from cumulet.testing.simulation.process import DatabaseOfProcess, Process, hosts_of
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 from cumulet.web.context import Cloud
@@ -39,6 +40,8 @@ HOST_MEMORY_MIB = (4096, 6144, 16384)
 
 ROUTED = 0.4
 """The share of runs with routers. Only there are hosts told of changes that no operation waits for."""
+DETAILED = 0.2
+"""The share of runs, all with routers, in which projects also have QoS policies, metering, names and segments."""
 SHARED_MACHINES = 0.2
 """The share of runs in which all hosts share one machine."""
 WITHOUT_WATCHDOG = 0.3
@@ -69,7 +72,9 @@ class SimulatedCloud:
         fenced = random.random() < 0.7
         self.shared = random.random() < SHARED_MACHINES
         """Whether all hosts are on one machine."""
-        self.routed = random.random() < ROUTED
+        chance = random.random()
+        self.routed = chance < ROUTED
+        self.detailed = chance < DETAILED
         number, memory_mib = random.choice((2, 2, 3, 4)), random.choice(HOST_MEMORY_MIB)
         self.settings = Settings(
             state_dir=state_dir(),
@@ -168,13 +173,17 @@ class SimulatedCloud:
                 wake=_Wake(self),
             )
             conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN if self.routed else None
+            process.life = Life()
+            before = LIFE.set(process.life)
             try:
                 await conductor.start()
                 break
             except DBAPIError:
                 # A process that cannot reach its database at its start ends, and is started again.
                 _kill(conductor)
-                await asyncio.sleep(0.5)
+            finally:
+                LIFE.reset(before)
+            await asyncio.sleep(0.5)
         self.conductors.append(conductor)
         self.started_at[name] = self.loop.now
 
@@ -221,11 +230,17 @@ def _kill(conductor: Conductor) -> None:
     """As `kill -9`: its tasks end where they wait, and write nothing. Hosts finish what they were asked."""
     runner = conductor.runner
     runner._stopping = True
+    _life(runner).over = True
     tasks = [*runner._tasks.values(), *([runner._sweeper] if runner._sweeper is not None else [])]
     for task in tasks:
         task.cancel()
     conductor.leadership.kill()
     conductor.elsewhere.kill()
+
+
+def _life(runner: Runner) -> Life:
+    assert isinstance(runner.clock, Process)
+    return runner.clock.life
 
 
 class _Wake:
@@ -239,4 +254,6 @@ class _Wake:
 
     def _tell(self, operation_id: str) -> None:
         if self._cloud.runners:
-            Context().run(self._cloud.random.choice(self._cloud.runners).poke, operation_id)
+            runner, context = self._cloud.random.choice(self._cloud.runners), Context()
+            context.run(LIFE.set, _life(runner))
+            context.run(runner.poke, operation_id)

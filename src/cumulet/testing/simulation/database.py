@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Keeper, Watch
+from cumulet.testing.simulation import life
 from cumulet.testing.simulation.at_once import AtOnce
 from cumulet.testing.simulation.faults import Weather
 
@@ -138,6 +139,7 @@ class SimulatedDatabase(Database):
         self.driver.execute("COMMIT")
         self.written()
         if FOR_THE_API.get() and self.random.random() < self.weather.dies_at_commit:
+            life.end()
             raise asyncio.CancelledError("the API was killed before it could tell anybody")
         tx.committed()
         if self.random.random() < self.weather.commit_unknown:

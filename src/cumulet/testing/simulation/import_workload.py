@@ -23,7 +23,8 @@ IMPORT = {"method": {"name": "glance-direct"}}
 
 
 class Imports:
-    """`staged`: of each image whose data was acknowledged, that data. `asked`: whose import was acknowledged."""
+    """`staged`: of each image whose data was acknowledged, that data. `asked`, `refused`: images whose import was
+    acknowledged, or refused. Of others nobody knows."""
 
     def __init__(self, cloud: SimulatedCloud, ask: Ask) -> None:
         self._cloud = cloud
@@ -31,6 +32,7 @@ class Imports:
         self._folder = files.image_folder(cloud.settings.state_dir)
         self.staged: dict[str, bytes] = {}
         self.asked: set[str] = set()
+        self.refused: set[str] = set()
         self.deleted: set[str] = set()
         if cloud.importing:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -54,6 +56,8 @@ class Imports:
             status, _ = await self._ask(project, "POST", f"/image/v2/images/{image_id}/import", IMPORT)
             if status == 202:
                 self.asked.add(image_id)
+            elif 400 <= status < 500:
+                self.refused.add(image_id)
             await deletion
 
         return f"{project} imports {'an image' if good else 'what is no image'}", ask()
@@ -67,7 +71,8 @@ class Imports:
 
     def wrong(self, tx: Tx) -> Iterator[str]:
         """At rest: an import that was acknowledged has made its image active, with the data that was staged for it, or
-        queued if that is no image; a file is an image's, or is removed by the next start."""
+        queued if that is no image; without an import what was staged is still there; a file is an image's, or is
+        removed by the next start."""
         if not self._cloud.importing:
             return
         self._cloud.mend_images()
@@ -100,5 +105,5 @@ class Imports:
                 yield f"{name} has lost what was staged for it"
         elif image.status != "queued":
             yield f"{name} is {image.status}"
-        elif image.id in self.asked and content != NO_QCOW2:
-            yield f"{name} was to be imported, and has no data"
+        elif content != NO_QCOW2 or image.id in self.refused:
+            yield f"{name} has lost what was staged for it, and waits for data"

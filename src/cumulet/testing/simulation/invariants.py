@@ -18,6 +18,7 @@ from cumulet.db.engine import Tx
 from cumulet.host.driver import Guest
 from cumulet.network import for_compute as network
 from cumulet.testing import agreement
+from cumulet.testing.simulation import network_details
 from cumulet.testing.simulation.console_workload import left_over
 from cumulet.testing.simulation.network_invariants import not_as_recorded
 
@@ -93,6 +94,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
             *_differently_plugged(tx, plugged),
             *_with_other_disks(tx, further),
             *not_as_recorded(tx, cloud),
+            *network_details.not_as_recorded(cloud),
             *left_over(tx, cloud),
         ]
 

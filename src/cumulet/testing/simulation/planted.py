@@ -47,6 +47,7 @@ from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.testing.simulation import (
     planted_consoles,
+    planted_details,
     planted_imports,
     planted_life,
     planted_network,
@@ -368,6 +369,7 @@ PLANTED: dict[str, Plant] = {
         *planted_consoles.PLANTS,
         *planted_imports.PLANTS,
         *planted_life.PLANTS,
+        *planted_details.PLANTS,
         *planted_network.PLANTS,
         *planted_places.PLANTS,
         *planted_ports.PLANTS,

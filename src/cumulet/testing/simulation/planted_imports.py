@@ -45,4 +45,20 @@ def starting_over_what_others_import() -> AbstractContextManager[object]:
     return mock.patch.object(store, "abandon_uploads", abandon)
 
 
-PLANTS = (leaving_an_image_importing, removing_what_was_staged_too_early, starting_over_what_others_import)
+def starting_over_what_was_staged() -> AbstractContextManager[object]:
+    """A process that starts takes what was staged, too, for what dead ones have left: nobody writes to it any more."""
+    real = store.abandon_uploads
+
+    def abandon(tx: Tx, now_us: int) -> list[sa.Row[str, str, int | None, str | None]]:
+        tx.execute(sa.update(store.images).where(store.images.c.status == "uploading").values(status="queued"))
+        return real(tx, now_us)
+
+    return mock.patch.object(store, "abandon_uploads", abandon)
+
+
+PLANTS = (
+    leaving_an_image_importing,
+    removing_what_was_staged_too_early,
+    starting_over_what_others_import,
+    starting_over_what_was_staged,
+)

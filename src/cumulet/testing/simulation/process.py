@@ -16,7 +16,8 @@ from cumulet.db.transaction import Keeper, Watch
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
 from cumulet.host.messages import HostUnreachable, Message
-from cumulet.testing.simulation.database import FOR_THE_API, Memory, SimulatedDatabase
+from cumulet.testing.simulation.database import Memory, SimulatedDatabase
+from cumulet.testing.simulation.life import Life, require_alive
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
 NOTICE_SECONDS = 0.002
@@ -33,6 +34,8 @@ class Process(VirtualClock):
     def __init__(self, loop: VirtualLoop, random: Random, name: str = "") -> None:
         super().__init__(loop, random)
         self.name = name
+        self.life = Life()
+        """That of what runs in it now."""
         self._going_on = asyncio.Event()
         self._going_on.set()
         self._stops = 0
@@ -96,13 +99,6 @@ class Process(VirtualClock):
         await self.goes_on()
 
 
-def require_not_killed() -> None:
-    """A request whose process was killed is cancelled where it waits, and says nothing to the database after that."""
-    task = asyncio.current_task()
-    if FOR_THE_API.get() and task is not None and task.cancelling():
-        raise asyncio.CancelledError("its process was killed")
-
-
 class DatabaseOfProcess(Database):
     """The one database, as a process reaches it. `alone`: only processes that share `memory` write to it."""
 
@@ -160,7 +156,7 @@ class DatabaseOfProcess(Database):
                 self._whole.listeners.remove(listener)
 
     async def read_async(self, fn: Callable[[Tx], T]) -> T:
-        require_not_killed()
+        require_alive()
         await self._process.goes_on()
         return self.read(fn)
 
@@ -168,12 +164,13 @@ class DatabaseOfProcess(Database):
         return await self.read_async(fn)
 
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
-        require_not_killed()
+        require_alive()
         await self._process.goes_on()
         self._reach()
         return self._whole.write_as(self._process.name, fn, memory=self._memory, alone=self._alone)
 
     def _reach(self) -> None:
+        require_alive()
         if not self._process.reaches_database:
             self._whole.faults += 1
             raise OperationalError("CONNECT", {}, Exception("no way to the database"))

@@ -9,6 +9,8 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
+from cumulet.testing.simulation.life import require_alive
+
 EPOCH_US = 1_800_000_000_000_000
 T = TypeVar("T")
 THREAD_SECONDS = 0.01
@@ -49,9 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: object, func: Callable[..., T], *args: object) -> asyncio.Future[T]:
         """Work of a thread: it is done after a while, and known after another. A process that was killed does none."""
-        task = asyncio.current_task(self)
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError("its process was killed")
+        require_alive()
         future: asyncio.Future[T] = self.create_future()
 
         def work() -> None:

@@ -17,6 +17,7 @@ from cumulet.testing.simulation.cloud import SimulatedCloud
 from cumulet.testing.simulation.console_workload import SERIAL, Consoles
 from cumulet.testing.simulation.foundation import FAST_HOST, GROUPS, IMAGE_ID, PROJECTS, Answered
 from cumulet.testing.simulation.import_workload import Imports
+from cumulet.testing.simulation.network_details import NetworkDetails
 from cumulet.testing.simulation.network_workload import NetworkWorkload
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
@@ -52,6 +53,7 @@ class Workload:
         self.deleted: set[str] = set()
         self._counts = counts
         self._network = NetworkWorkload(cloud, self._said)
+        self._details = NetworkDetails(cloud, self._said)
         self._consoles = Consoles(cloud, counts)
         self.imports = Imports(cloud, self._said)
 
@@ -66,6 +68,7 @@ class Workload:
             self._decide: 2, self._evacuate: 4, self._image: 2, self._plug: 3, self._rebuild: 2, self._shelve: 3,
             self._rescue: 3, self._route: 8 if self._cloud.routed else 0,
             self._console: 3, self.imports.request: 8 if self._cloud.importing else 0,
+            self._details.request: 60 if self._cloud.detailed else 0,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -81,6 +84,8 @@ class Workload:
         self._cloud.db.write(lambda tx: tx.execute(trait.values(traits=["CUSTOM_FAST"])))
         if self._cloud.routed:
             await self._network.first_routers()
+        if self._cloud.detailed:
+            await self._details.first()
         for _ in range(random.choice((0, 1, 2))):
             what, request = self._create(random)
             self._say(what)
