@@ -11,13 +11,18 @@ from typing import cast
 import pytest
 
 from cumulet.agent.agent import Agent
-from cumulet.agent.fence import NEVER_SEEN, Fence, FileFence, Mark
+from cumulet.agent.fence import NEVER_SEEN, Fence, FileFence, Mark, MemoryFence
 from cumulet.agent.simulated_fence import SimulatedFence
+from cumulet.clock import SystemClock
+from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver
+from cumulet.host.wiring import Group, Wiring
+from cumulet.settings import Settings
 
 Open = Callable[[Path], Fence]
 FENCES: tuple[Open, ...] = (FileFence, SimulatedFence)
+GROUP = Group(id="g", stateful=True, rules=(), members=())
 MARKS = [Mark(generation, step) for generation in (3, 4) for step in (0, 7)]
 
 
@@ -117,3 +122,48 @@ def test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents
             asyncio.run(following.handle(say(now)))
         assert guests.done == ([] if older else [say.__name__])
         assert opened(place).mark("a") == (before if older else now)
+
+
+class CountingFence(MemoryFence):
+    """Counts what it would write to a disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = 0
+
+    def set_mark(self, server_id: str, mark: Mark) -> None:
+        self.written += 1
+        super().set_mark(server_id, mark)
+
+
+def test_a_step_that_is_repeated_writes_nothing_to_the_disk() -> None:
+    fence = CountingFence()
+    agent = Agent(name="host1", driver=cast("Driver", Guests()), fence=fence)
+    for mark, written in ((Mark(3, 7), 1), (Mark(3, 7), 1), (Mark(3, 8), 2), (Mark(3, 8), 2), (Mark(4, 0), 3)):
+        asyncio.run(agent.handle(destroy(mark)))
+        assert fence.written == written
+
+
+def test_the_very_first_step_for_a_guest_is_accepted() -> None:
+    guests = Guests()
+    agent = Agent(name="host1", driver=cast("Driver", guests), fence=MemoryFence())
+    asyncio.run(agent.handle(destroy(Mark(0, 0))))
+    assert guests.done == ["destroy"]
+
+
+def test_of_two_wirings_with_one_revision_the_second_counts_as_a_later_one() -> None:
+    """The same wiring again is the same revision; the next real one comes after both."""
+    settings = Settings(state_dir=Path("state"), database_url="sqlite://")
+    driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
+    agent = Agent(name="host1", driver=driver, fence=MemoryFence())
+    one, other = Wiring(host="host1", revision=5), Wiring(host="host1", revision=5, groups=(GROUP,))
+    for wiring, revision in (
+        (one, 5),
+        (one, 5),
+        (other, 6),
+        (other, 6),
+        (one, 6),
+        (Wiring(host="host1", revision=7), 7),
+    ):
+        assert asyncio.run(agent.wire(wiring)).revision == revision
+    assert driver.network.wiring == Wiring(host="host1", revision=7)

@@ -165,3 +165,18 @@ def test_a_group_that_has_no_number_here_is_kept_not_asked_for(monkeypatch: pyte
     assert user_ids.usable_groups([0, 0]) == [0]
     assert user_ids.usable_groups([0, 65_534]) is None
     assert user_ids.usable_groups([]) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("uid", [None, 70_000])
+def test_what_is_put_there_is_its_guests_alone(folder: GuestFolder, uid: int | None) -> None:
+    """Without a user of its own a guest runs as the agent."""
+    guest_files.hand_over(folder, uid)
+    guest_files.write(folder, "plain", b"", mode=0o400, uid=uid)
+    guest_files.write_folder(folder, "tls", {"key": b""}, uid=uid)
+    owner = os.geteuid() if uid is None else uid
+    for path, mode in ((folder.vm, None), (folder.vm / "plain", 0o400), (folder.vm / "tls", 0o700),
+                       (folder.vm / "tls" / "key", 0o600)):  # fmt: skip
+        seen = path.stat()
+        assert (seen.st_uid, seen.st_gid) == (owner, owner if uid is not None else os.getegid())
+        assert mode is None or seen.st_mode & 0o777 == mode, path

@@ -10,10 +10,12 @@ import pytest
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.clock import SystemClock
+from cumulet.conductor.saga import Status
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import codec
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.processes.parts import SAGAS
 from cumulet.settings import Settings
 
 
@@ -37,6 +39,44 @@ def test_every_verb_has_a_name_of_its_own_and_says_what_it_answers() -> None:
     assert len(set(names)) == len(names) > 30
     assert m.answer_type(m.Observe) is GuestState
     assert m.answer_type(m.Stop) is None
+
+
+KINDS: dict[str, set[str]] = {
+    "lets_run": {
+        "create", "reboot", "rescue", "resume", "resume-destination", "resume-source", "start", "unpause", "unrescue",
+    },
+    "beside_others": {"cancel-copy", "copy-progress", "force-complete"},
+    "needs_lease": {
+        "begin-post-copy", "begin-snapshot", "cancel-copy", "copy-progress", "create", "force-complete",
+        "give-up-memory", "inject-nmi", "pause", "plug", "prepare-incoming", "prepare-outgoing", "reboot",
+        "recover-copy", "recover-incoming", "rescue", "resume", "resume-destination", "resume-source", "stand-by",
+        "stand-down", "start", "start-copy", "suspend", "take-in", "unpause", "unplug", "unrescue",
+    },
+}  # fmt: skip
+"""The commands that may let a guest run, those that may come while another is at work, and those of a valid lease.
+Each is written down here once more: a new verb is thought about, and none changes its kind by itself."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_commands_wait_for_what_is_decided_for_each(kind: str) -> None:
+    commands = [verb for verb in m.verbs() if issubclass(verb, m.Command)]
+    assert {m.name_of(verb) for verb in commands if getattr(verb, kind)} == KINDS[kind]
+
+
+def test_what_belongs_to_no_operation_comes_after_every_step_of_one() -> None:
+    """It has the generation of the last operation, none of whose late commands may come after it."""
+    for saga in SAGAS.values():
+        for position in range(len(saga.plan) + 1):
+            for status in Status:
+                assert saga.number_of(status, position) < m.AFTER_ALL_STEPS, saga.name
+
+
+def test_unplugging_insists_unless_it_is_told_not_to() -> None:
+    """As did the agents and the control planes that had no word for it."""
+    older = b'{"number": 1, "message": {"verb": "unplug", "server_id": "a", "operation_id": "o", "generation": 1, '
+    message = codec.decode_request(older + b'"step": 2, "port_id": "p"}}').message
+    assert isinstance(message, m.Unplug)
+    assert message.insist
 
 
 def test_a_verb_declared_elsewhere_travels_and_is_done() -> None:

@@ -103,8 +103,8 @@ class QosWorkload:
         if not ids:
             return self._rule(random, project, self._own(project)[0])
         seen = [row[0] for row in self._cloud.db.driver.execute(_SEEN, {"project": project})]
-        known = self._ids("SELECT id FROM qos_policies ORDER BY id") if random.random() < 0.2 else seen
-        policy_id = random.choice([*known, None])
+        hidden = [one for one in self._ids("SELECT id FROM qos_policies ORDER BY id") if one not in seen]
+        policy_id = random.choice(hidden if hidden and random.random() < 0.3 else [*seen, None])
         user, user_id = _USERS[table], random.choice(ids)
         wanted: dict[str, object] = {"qos_policy_id": policy_id}
         if table == "routers":
