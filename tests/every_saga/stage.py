@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 import cumulet.testing
 from cumulet.compute.model import VmState
-from cumulet.compute.store import migrations, servers
+from cumulet.compute.store import hosts, migrations, servers
 from cumulet.conductor.saga import request_force, running_operation
 from cumulet.db.engine import Tx
+from cumulet.network import for_compute as network
 from cumulet.testing import JsonObject, TestCloud, agreement
 
 from .faults import Fault, Place, Script
@@ -66,7 +67,37 @@ class Stage:
         assert world is not None
         guests = {host: self.cloud.guests(host) for host in self.cloud.hosts}
         linked = {host: asyncio.run(world.drivers[host].in_force()).linked for host in self.cloud.hosts}
-        return list(self.read(lambda tx: list(agreement.disagreements(tx, guests, linked))))
+        return [*self.read(lambda tx: list(agreement.disagreements(tx, guests, linked))), *self._left_on_hosts()]
+
+    def _left_on_hosts(self) -> Iterator[str]:
+        """What no record speaks of: devices in guests whose ports are gone, and disks that are still being copied."""
+        world = self.cloud.embedded.world
+        assert world is not None
+        for host, driver in world.drivers.items():
+            for server_id in driver._snapshots:
+                yield f"{host} keeps a snapshot of {server_id[:8]}"
+            for server_id, found in driver._guests.items():
+                has = {nic.port_id for nic in found.guest.nics}
+                ports = self._bound(server_id)
+                if has != ports:
+                    yield f"the guest of {server_id[:8]} on {host} has the ports {sorted(has)}, not {sorted(ports)}"
+
+    def _bound(self, server_id: str) -> set[str]:
+        """The ports of a server by their records."""
+        return set(self.read(lambda tx: network.binding_hosts(tx, server_id)))
+
+    def strays(self) -> list[str]:
+        """Guests on hosts that answer, and that their servers do not belong to. A reconciler will remove them."""
+        rows = self.read(lambda tx: tx.all(sa.select(servers.c.id, servers.c.host)))
+        belongs = {row.id: row.host for row in rows}
+        down = sa.select(hosts.c.name).where(hosts.c.forced_down)
+        silent = {row.name for row in self.read(lambda tx: tx.all(down))}
+        return [
+            f"guest {server_id[:8]} is on {host}"
+            for host in set(self.cloud.hosts) - silent
+            for server_id in self.cloud.guests(host)
+            if belongs[server_id] != host
+        ]
 
     def unfinished(self) -> list[str]:
         return list(self.read(lambda tx: list(agreement.unfinished(tx))))

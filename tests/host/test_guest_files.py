@@ -175,8 +175,12 @@ def test_what_is_put_there_is_its_guests_alone(folder: GuestFolder, uid: int | N
     guest_files.write(folder, "plain", b"", mode=0o400, uid=uid)
     guest_files.write_folder(folder, "tls", {"key": b""}, uid=uid)
     owner = os.geteuid() if uid is None else uid
-    for path, mode in ((folder.vm, None), (folder.vm / "plain", 0o400), (folder.vm / "tls", 0o700),
-                       (folder.vm / "tls" / "key", 0o600)):  # fmt: skip
+    for path, mode in (
+        (folder.vm, None),
+        (folder.vm / "plain", 0o400),
+        (folder.vm / "tls", 0o700),
+        (folder.vm / "tls" / "key", 0o600),
+    ):
         seen = path.stat()
         assert (seen.st_uid, seen.st_gid) == (owner, owner if uid is not None else os.getegid())
         assert mode is None or seen.st_mode & 0o777 == mode, path

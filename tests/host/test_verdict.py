@@ -14,9 +14,15 @@ THERE, THERE_6 = "10.0.0.9", "2001:db8::9"
 
 def rule(name: str, **said: object) -> Rule:
     whole: dict[str, object] = {
-        "id": name, "direction": Direction.IN, "version": 4, "protocol": None, "range_min": None, "range_max": None,
-        "remote_prefix": None, "remote_group": None,
-    }  # fmt: skip
+        "id": name,
+        "direction": Direction.IN,
+        "version": 4,
+        "protocol": None,
+        "range_min": None,
+        "range_max": None,
+        "remote_prefix": None,
+        "remote_group": None,
+    }
     return Rule(**{**whole, **said})  # type: ignore[arg-type]
 
 
@@ -36,9 +42,17 @@ RULES = (
 
 def port(**said: object) -> Port:
     whole: dict[str, object] = {
-        "id": "p", "network_id": "n", "mac": MAC, "addresses": (HERE, HERE_6), "up": True, "active": True,
-        "secured": True, "pairs": (Pair(mac=OTHER_MAC, prefix="10.9.0.0/24"),), "groups": ("g",), "hostname": "",
-    }  # fmt: skip
+        "id": "p",
+        "network_id": "n",
+        "mac": MAC,
+        "addresses": (HERE, HERE_6),
+        "up": True,
+        "active": True,
+        "secured": True,
+        "pairs": (Pair(mac=OTHER_MAC, prefix="10.9.0.0/24"),),
+        "groups": ("g",),
+        "hostname": "",
+    }
     return Port(**{**whole, **said})  # type: ignore[arg-type]
 
 
