@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 import pytest
 from benchmarks.scale_page import FILE, Point, curves, page
+
+from cumulet.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -63,6 +67,44 @@ def test_every_bound_of_the_operators_page_names_a_test() -> None:
     bounds = re.findall(r"^\| (?!what |-).*", text.partition("\n## What is bounded by what\n")[2], re.MULTILINE)
     assert bounds
     assert [bound for bound in bounds if not TESTED_BY.search(bound)] == []
+
+
+UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "hour": 3600, "hours": 3600}
+SOURCE = ROOT / "src"
+
+
+@functools.cache
+def modules_with() -> dict[str, list[str]]:
+    """Modules of the program by the constants that they define."""
+    found: dict[str, list[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for name in re.findall(r"^(\w+)(?:: [^=]*)? = ", path.read_text(), re.MULTILINE):
+            found.setdefault(name, []).append(module)
+    return found
+
+
+def values_of(name: str) -> set[float]:
+    """The values that a setting, or constants of this name, have in the program; of a table each of its values."""
+    if name.islower():
+        return {field.default for field in msgspec.structs.fields(Settings) if field.name == name}
+    found: set[float] = set()
+    for module in modules_with().get(name, ()):
+        value = getattr(import_module(module), name)
+        found |= set(value.values()) if isinstance(value, dict) else {value}
+    return found
+
+
+def test_the_numbers_of_the_operators_page_are_those_of_the_program() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    said = re.findall(r"`(\w+)` = ([\d,]*\d)(?: (KiB|MiB|GiB|hours?)\b)?", text)
+    assert len(said) > 50
+    wrong = []
+    for name, number, unit in said:
+        factor = 1 if unit and name.endswith(f"_{unit.upper()}") else UNITS[unit]
+        if int(number.replace(",", "")) * factor not in values_of(name):
+            wrong.append(f"{name} = {number} {unit}")
+    assert wrong == []
 
 
 def test_every_runtime_dependency_has_its_line() -> None:
