@@ -15,7 +15,7 @@ from cumulet.bus.in_process import InProcessLink
 from cumulet.compute import hosts as host_records
 from cumulet.compute import wiring
 from cumulet.compute.wiring import Wirings, wire
-from cumulet.db.engine import Database
+from cumulet.db.engine import Database, Tx
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.fleet.hosts import Hosts
@@ -118,6 +118,30 @@ def test_who_does_not_ask_for_it_again_has_a_host_told_only_what_is_new(tmp_path
         before = cloud.way.told
         await asyncio.gather(*at_once)
         assert cloud.way.told - before == 1, "two waited while the first told it"
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
+
+
+def test_a_wiring_is_read_once_to_see_whether_it_is_new_and_to_tell_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of ports that is most of what a change costs."""
+    read: list[str] = []
+    described = wiring.described
+
+    def reading(tx: Tx, host: str) -> Wiring:
+        read.append(host)
+        return described(tx, host)
+
+    monkeypatch.setattr(wiring, "described", reading)
+
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+        for told in (1, 1):
+            read.clear()
+            await cloud.wirings.round()
+            assert (read, cloud.way.told) == (["host1"], told)
 
     with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
         asyncio.run(story(database))

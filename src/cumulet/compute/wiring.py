@@ -276,23 +276,19 @@ class Wirings(Periodic):
 
     async def _tell(self, name: str) -> None:
         self._again.discard(name)
-        wanted = await self._db.read_async(lambda tx: described(tx, name))
-        if not self._in_force(name, wanted):
-            told = self._hosts.told(name)
-            again = told is not None and replace(told[0], revision=0) == wanted
-            try:
-                await wire(self._hosts, self._db.read_async, self._clock, name, again=again)
-            except m.HostError as error:
-                log.debug("%s cannot be wired, will retry: %s", name, error)
-                return
-            self._in_force(name, wanted)
+        try:
+            await wire(self._hosts, self._db.read_async, self._clock, name, again=self._is_due(name))
+        except m.HostError as error:
+            log.debug("%s cannot be wired, will retry: %s", name, error)
+            return
+        self._is_due(name)
 
-    def _in_force(self, name: str, wanted: Wiring) -> bool:
-        """Whether a host need not be told: we or a saga have told it this wiring not long ago."""
+    def _is_due(self, name: str) -> bool:
+        """Whether a host is to be told its wiring even if we or a saga have told it the same: that was long ago."""
         told = self._hosts.told(name)
         if told is None:
-            return False
-        wiring, answer = told
+            return True
+        _, answer = told
         now = self._clock.monotonic()
         revision, at = self._heard.get(name, (0, 0.0))
         if revision != answer.revision:
@@ -302,8 +298,7 @@ class Wirings(Periodic):
                 log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
             self._undone[name] = set(answer.not_done)
         # What could not be done is tried again sooner.
-        seconds = SECONDS_UNTIL_RETRY if answer.not_done else SECONDS_UNTIL_TOLD_AGAIN
-        return replace(wiring, revision=0) == wanted and now - at < seconds
+        return now - at >= (SECONDS_UNTIL_RETRY if answer.not_done else SECONDS_UNTIL_TOLD_AGAIN)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
