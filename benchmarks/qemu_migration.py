@@ -132,8 +132,8 @@ class Ticks:
                     self._times.append(time.monotonic())
                     self._arrived.set()
 
-    async def after(self, when: float, count: int) -> None:
-        async with asyncio.timeout(120):
+    async def after(self, when: float, count: int, *, seconds: float = 120.0) -> None:
+        async with asyncio.timeout(seconds):
             while sum(stamp > when for stamp in self._times) < count:
                 self._arrived.clear()
                 await self._arrived.wait()

@@ -42,11 +42,11 @@ SETTINGS = {
     "validation.ping_timeout": "600",
     "validation.connect_timeout": "60",
     "compute-feature-enabled.stable_rescue": "true",
-    "compute-feature-enabled.serial_console": "true",
     "compute-feature-enabled.change_password": "false",
     "scenario.dhcp_client": "dhclient",
 }
-"""An emulated guest takes a minute or two until one can log in. Debian's image has no guest agent to set passwords."""
+"""An emulated guest takes a minute or two until one can log in. Debian's image has no guest agent to set passwords.
+Serial consoles are left out: Tempest 47 speaks no TLS to an address that begins with `wss:`."""
 START_SECONDS = 120.0
 BUILD_SECONDS, RUN_SECONDS = 900, 14_400
 
