@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import fairness, guest_networks, packets, real_guests, report, simulated
+from benchmarks import fairness, guest_networks, packets, real_guests, report, simulated, snapshots
 from cumulet.cli.driver_choice import choose
 from cumulet.cli.screen import screen
 from cumulet.drivers.linux_network.probe import probe
@@ -33,6 +33,7 @@ def main() -> None:
             console.print(f"Packets were not measured: {problem}.", highlight=False)
         if choice.driver == "qemu":
             measured(real_guests.measure())
+            measured(snapshots.measure())
             if not problem:
                 measured(guest_networks.measure())
         else:
