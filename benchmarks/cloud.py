@@ -49,7 +49,12 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def running(
-    state: Path, *, hosts: int, database: str | None = None, driver: str = "simulated"
+    state: Path,
+    *,
+    hosts: int,
+    database: str | None = None,
+    driver: str = "simulated",
+    start_seconds: float = START_SECONDS,
 ) -> Iterator[MeasuredCloud]:
     """`cumulet up` with hosts of this driver until the block ends. Its log goes to a file, as a service's would."""
     ready = state.with_name(f"{state.name}.ready")
@@ -63,7 +68,7 @@ def running(
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment())
     try:
         while not ready.exists():
-            if process.poll() is not None or time.perf_counter() - begun > START_SECONDS:
+            if process.poll() is not None or time.perf_counter() - begun > start_seconds:
                 raise RuntimeError(f"`cumulet up` did not start:\n{log_file.read_text()[-2000:]}")
             time.sleep(0.002)
         entry = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["cumulet"]

@@ -7,6 +7,7 @@ is recorded alone: what one host says, be it hostile, does not keep others from 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
@@ -73,20 +74,20 @@ class HostRecorder:
         self._settings = settings
         self._require_lead = require_lead
         self._boot = boot
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[_Waiting, None] = {}
+        """Those that are not recorded yet, in the order in which they came."""
         self._writing = asyncio.Lock()
 
     async def record(self, said: Said) -> Recorded:
         """Record it; what follows from it. Raises what recording it has raised."""
         mine = _Waiting(said)
-        self._waiting.append(mine)
+        self._waiting[mine] = None
         try:
             async with self._writing:
-                if mine.done is None and mine.failed is None:
+                if mine in self._waiting:
                     await self._record_some(mine)
         finally:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
+            self._waiting.pop(mine, None)
         if mine.failed is not None:
             raise mine.failed
         assert mine.done is not None
@@ -94,25 +95,31 @@ class HostRecorder:
 
     async def _record_some(self, mine: _Waiting) -> None:
         """This one, with others that wait. Who is cancelled leaves them: each then records itself and others."""
-        others = [one for one in self._waiting if one is not mine and one.done is None and one.failed is None]
-        together = [mine, *others[: MOST_AT_ONCE - 1]]
+        others = (one for one in self._waiting if one is not mine)
+        together = [mine, *itertools.islice(others, MOST_AT_ONCE - 1)]
         try:
             recorded = await self._db.write_async(lambda tx: self._write(tx, [one.said for one in together]))
         except Exception as error:
             if len(together) == 1:
-                mine.failed = error
+                self._ended(mine, None, error)
                 return
             for one in together:
                 await self._record_alone(one)
         else:
             for one, done in zip(together, recorded, strict=True):
-                one.done = done
+                self._ended(one, done, None)
 
     async def _record_alone(self, one: _Waiting) -> None:
         try:
-            (one.done,) = await self._db.write_async(lambda tx: self._write(tx, [one.said]))
+            (done,) = await self._db.write_async(lambda tx: self._write(tx, [one.said]))
         except Exception as error:
-            one.failed = error
+            self._ended(one, None, error)
+        else:
+            self._ended(one, done, None)
+
+    def _ended(self, one: _Waiting, done: Recorded | None, failed: Exception | None) -> None:
+        one.done, one.failed = done, failed
+        self._waiting.pop(one, None)
 
     def _write(self, tx: Tx, said: Sequence[Said]) -> list[Recorded]:
         self._require_lead(tx)

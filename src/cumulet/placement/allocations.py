@@ -74,34 +74,31 @@ def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple
     """Make or update a host's provider: resource class -> (total, allocation ratio). Allocations are untouched."""
     tx.touch(name)
     provider_id = tx.scalar(_PROVIDER_ID, {"of_name": name})
-    if provider_id is None:
-        result = tx.execute(
-            sa.insert(resource_providers).values(
-                uuid=uuid, name=name, generation=0, traits=[], aggregates=[], created_at_us=now_us, updated_at_us=now_us
-            )
-        )
+    new = provider_id is None
+    if new:
+        made = {"uuid": uuid, "name": name, "traits": [], "aggregates": []}
+        times = {"created_at_us": now_us, "updated_at_us": now_us}
+        result = tx.execute(sa.insert(resource_providers).values(generation=1 if inventory else 0, **made, **times))
         assert result.inserted_primary_key is not None
         provider_id = result.inserted_primary_key[0]
-    existing = {row.resource_class: row for row in tx.all(_INVENTORY, {"of_provider": provider_id})}
-    changed = False
-    for resource_class, (total, ratio) in inventory.items():
-        old = existing.get(resource_class)
-        if old is None:
-            tx.execute(
-                sa.insert(inventories).values(
-                    provider_id=provider_id, resource_class=resource_class, total=total, reserved=0, min_unit=1,
-                    max_unit=total, step_size=1, allocation_ratio=ratio,
-                )
-            )  # fmt: skip
-            changed = True
-        elif old.total != total:
-            tx.execute(
-                sa.update(inventories)
-                .where(inventories.c.provider_id == provider_id, inventories.c.resource_class == resource_class)
-                .values(total=total, max_unit=total)
-            )
-            changed = True
-    if changed:
+    rows = [] if new else tx.all(_INVENTORY, {"of_provider": provider_id})
+    totals = {row.resource_class: row.total for row in rows}
+    changed = {one: total for one, (total, _) in inventory.items() if totals.get(one, total) != total}
+    for resource_class, total in changed.items():
+        tx.execute(
+            sa.update(inventories)
+            .where(inventories.c.provider_id == provider_id, inventories.c.resource_class == resource_class)
+            .values(total=total, max_unit=total)
+        )
+    added = [
+        {"provider_id": provider_id, "resource_class": one, "total": total, "reserved": 0, "min_unit": 1,
+         "max_unit": total, "step_size": 1, "allocation_ratio": ratio}
+        for one, (total, ratio) in inventory.items()
+        if one not in totals
+    ]  # fmt: skip
+    if added:
+        tx.execute(sa.insert(inventories), added)
+    if (changed or added) and not new:
         _touch(tx, provider_id, now_us)
 
 
