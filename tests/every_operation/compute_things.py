@@ -150,8 +150,9 @@ class Things:
         port_id: str = attached[0]["port_id"]
         return port_id
 
-    @cached_property
+    @property
     def console_token(self) -> str:
+        """A new one each time, because it lasts a minute."""
         body = {"remote_console": {"protocol": "serial", "type": "serial"}}
         url: str = self.ask(self.owner, "POST", f"/servers/{self.server}/remote-consoles", body)["remote_console"][
             "url"
