@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from cumulet.conductor.saga import request_force, running_operation
 from cumulet.db.engine import Tx
 from cumulet.network import for_compute as network
 from cumulet.testing import JsonObject, TestCloud, agreement
+from cumulet.testing.running import in_memory
 
 from .faults import Fault, Place, Script
 
@@ -29,7 +31,12 @@ POLL_SECONDS = 0.005
 class Stage:
     """A cloud that is killed and started again on the same folder, as often as it takes."""
 
-    def __init__(self, state: Path, **settings: Any) -> None:
+    def __init__(self, state: Path | None = None, **settings: Any) -> None:
+        """`state`: default a folder in memory, if there is room, until `end`."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if state is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="cumulet-", dir=in_memory())
+            state = Path(self._folder.name) / "state"
         self._state = state
         self.settings = settings
         self._stack = ExitStack()
@@ -42,6 +49,11 @@ class Stage:
 
     def stop(self) -> None:
         self._stack.close()
+
+    def end(self) -> None:
+        self.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def plan(self, faults: dict[Place, Fault]) -> Script:
         """From now on operations meet these faults."""

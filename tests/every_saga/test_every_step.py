@@ -7,7 +7,6 @@ a new one starts on the state folder that the dead one left.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,19 +17,19 @@ from .stories import STORIES, Case, cases
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
+def stages() -> Iterator[list[Stage]]:
     made: list[Stage] = []
     yield made
     for stage in made:
-        stage.stop()
+        stage.end()
 
 
 @pytest.fixture
-def stage(stages: list[Stage], tmp_path: Path, request: pytest.FixtureRequest) -> Stage:
+def stage(stages: list[Stage], request: pytest.FixtureRequest) -> Stage:
     """The cloud that the case before has left, if it left it well, and this one needs no other settings."""
     settings = STORIES[request.node.callspec.params["case"].story].settings
     if not stages or not stages[-1].left_well or stages[-1].settings != settings:
-        stages.append(Stage(tmp_path / "state", **settings))
+        stages.append(Stage(None, **settings))
     stages[-1].left_well = False
     return stages[-1]
 

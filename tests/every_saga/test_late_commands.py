@@ -6,7 +6,6 @@ The real agent decides on simulated hosts; `tests/qemu/test_late_commands.py` ha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,17 +27,17 @@ def stages() -> Iterator[list[Stage]]:
     made: list[Stage] = []
     yield made
     for stage in made:
-        stage.stop()
+        stage.end()
 
 
 @pytest.fixture
-def stage(stages: list[Stage], tmp_path: Path, request: pytest.FixtureRequest) -> Stage:
+def stage(stages: list[Stage], request: pytest.FixtureRequest) -> Stage:
     """The cloud of the case before, if this one needs no other settings."""
     callspec = getattr(request.node, "callspec", None)
     case = callspec.params.get("case") if callspec is not None else None
     settings = {} if case is None else STORIES[case.story].settings
     if not stages or stages[-1].settings != settings:
-        stages.append(Stage(tmp_path / "state", **settings))
+        stages.append(Stage(None, **settings))
     return stages[-1]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,13 +26,13 @@ LOOKS = 3
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A cloud in which what fails is tried again at once."""
     monkeypatch.setattr(runner, "BACK_OFF_FIRST_SECONDS", 0.001)
     monkeypatch.setattr(runner, "BACK_OFF_LAST_SECONDS", 0.02)
-    made = Stage(tmp_path / "state")
+    made = Stage()
     yield made
-    made.stop()
+    made.end()
 
 
 def told_by_the_api(stage: Stage) -> list[JsonObject]:

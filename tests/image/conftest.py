@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from cumulet.image import metadef_store, store
 from cumulet.image.part import IMAGE_PART
 from cumulet.settings import Settings
 from cumulet.testing import JsonObject
+from cumulet.testing.running import in_memory
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
@@ -86,8 +88,11 @@ class World:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
+def database() -> Iterator[Database]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cumulet-", dir=in_memory()) as folder,
+        opened(f"sqlite:///{folder}/cloud.db") as db,
+    ):
         metadata.create_all(db.engine, tables=TABLES)
         yield db
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from cumulet.placement import store
 from cumulet.placement.part import PLACEMENT_PART
 from cumulet.settings import Settings
 from cumulet.testing import JsonObject
+from cumulet.testing.running import in_memory
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
@@ -97,8 +99,11 @@ def allocation(provider: str, generation: int | None = None, **amounts: int) -> 
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(f"sqlite:///{tmp_path}/cloud.db") as db:
+def database() -> Iterator[Database]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cumulet-", dir=in_memory()) as folder,
+        opened(f"sqlite:///{folder}/cloud.db") as db,
+    ):
         metadata.create_all(db.engine, tables=TABLES)
         yield db
 

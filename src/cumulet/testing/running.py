@@ -300,7 +300,7 @@ class TestCloud:
         self._http.close()
 
 
-def _in_memory() -> Path | None:
+def in_memory() -> Path | None:
     """A folder in memory, if there is room: a commit waits milliseconds for a disk, for records that live seconds."""
     if not os.access(MEMORY, os.W_OK | os.X_OK) or shutil.disk_usage(MEMORY).free < ROOM_IN_MEMORY_MIB << 20:
         return None
@@ -343,7 +343,7 @@ def cloud(
     if wrong := [part for part in more_parts if not isinstance(part, Part)]:
         raise TypeError(f"more_parts are of cumulet.part.Part, not {wrong[0]!r}")
     with contextlib.ExitStack() as stack:
-        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-", dir=_in_memory())))
+        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-", dir=in_memory())))
         url = settings.get("database_url") or stack.enter_context(own_database(folder, temporary=state is None))
         chosen: JsonObject = {
             "state_dir": folder,
