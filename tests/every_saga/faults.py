@@ -116,7 +116,9 @@ class Script:
 
         @functools.wraps(do)
         def database_step(tx: Tx, context: object, state: object) -> Any:
-            struck = tx.after_commit if caught or self.planned.get(place) is Fault.DIES_AFTER else at_once
+            fault = self.planned.get(place)
+            in_commit = fault is Fault.DIES_AFTER or (caught and fault is not Fault.DIES_BEFORE)
+            struck = tx.after_commit if in_commit else at_once  # What dies before its commit has none.
             self.before(place, StepFailed("INJECTED", "A test asked for this failure."), struck)
             answer = do(tx, context, state)
             failure = StepFailed("INJECTED", "A test asked for this failure, when all was done.")
