@@ -115,7 +115,6 @@ UNFORMATTED: dict[str, int] = {
     "src/cumulet/drivers/linux_network/skeleton.py": 1,
     "src/cumulet/fleet/local_agents.py": 2,
     "src/cumulet/network/for_compute.py": 1,
-    "src/cumulet/network/network_data.py": 1,
     "src/cumulet/placement/allocations.py": 2,
     "src/cumulet/processes/agent.py": 1,
     "src/cumulet/processes/all.py": 1,

@@ -132,6 +132,7 @@ def test_it_is_told_its_network(cloud: TestCloud, member: Client, dhcp: bool) ->
             {"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.9.0.1"},
             {"network": "198.51.100.0", "netmask": "255.255.255.0", "gateway": "10.9.0.9"},
         ]
+    assert json.loads(served(cloud, server["id"])["network_data.json"]) == seen, "from the host's wiring it is the same"
     [device] = told(drive)["devices"]
     assert (device["type"], device["mac"], device["tags"]) == ("nic", link["ethernet_mac_address"], ["front"])
     assert json.loads(drive["ec2/latest/meta-data.json"])["local-ipv4"] == address["addr"]
@@ -161,13 +162,22 @@ def attached(member: Client, server_id: str) -> str:
     return mac
 
 
-def served_nics(cloud: TestCloud, server_id: str) -> list[tuple[str, list[str]]]:
-    """Address and tags of each NIC that the metadata service of the server's host tells."""
+def served(cloud: TestCloud, server_id: str) -> dict[str, bytes]:
+    """What the metadata service of the server's host would tell its guest."""
     host = cloud.persona("admin").server(server_id)["OS-EXT-SRV-ATTR:host"]
     world = cloud.embedded.world
     assert world is not None
-    files = documents(world.drivers[host]._guests[server_id].guest)
-    return [(one["mac"], one.get("tags", [])) for one in json.loads(files["meta_data.json"])["devices"]]
+    driver = world.drivers[host]
+    return documents(driver._guests[server_id].guest, driver.network.wiring)
+
+
+def served_nics(cloud: TestCloud, server_id: str) -> list[tuple[str, list[str]]]:
+    """Address and tags of each NIC that it tells; those of `network_data.json` are the same."""
+    files = served(cloud, server_id)
+    networks = json.loads(files["network_data.json"])
+    found = [(one["mac"], one.get("tags", [])) for one in json.loads(files["meta_data.json"])["devices"]]
+    assert [link["ethernet_mac_address"] for link in networks.get("links", [])] == [mac for mac, _ in found]
+    return found
 
 
 def moved(cloud: TestCloud, admin: Client, server_id: str) -> None:

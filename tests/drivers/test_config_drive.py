@@ -9,6 +9,7 @@ import pytest
 
 from cumulet.drivers.qemu.config_drive import documents, image
 from cumulet.host.driver import DriveFile, DriverError, Guest, Nic
+from cumulet.host.wiring import Network, Port, Subnet, Wiring
 
 SECTOR = 2048
 FILES = {
@@ -80,7 +81,7 @@ def of_guest(*nics: Nic, devices: list[dict[str, object]] | None) -> list[dict[s
     guest = Guest(
         server_id="u", name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=nics, config_drive=(drive,)
     )
-    told = json.loads(documents(guest)["meta_data.json"])
+    told = json.loads(documents(guest, None)["meta_data.json"])
     assert "admin_pass" not in told
     found: list[dict[str, object]] | None = told.get("devices")
     return found
@@ -107,3 +108,71 @@ def test_the_metadata_service_tells_of_ports_that_came_and_went_since_the_drive_
     both = [first, {**attached, "mac": nic(0).mac}, disk]
     assert of_guest(nic(0), twin, devices=drive) == both, "ports of two networks may have one MAC address"
     assert of_guest(nic(0), nic(2, "back"), devices=None) is None, "the drive of an older guest tells of no devices"
+
+
+def subnet(number: int) -> Subnet:
+    cidr, gateway = f"10.{number}.0.0/24", f"10.{number}.0.1"
+    return Subnet(
+        id=f"s{number}",
+        cidr=cidr,
+        gateway=gateway,
+        dhcp=True,
+        ra_mode=None,
+        address_mode=None,
+        dns_servers=(),
+        routes=(),
+    )
+
+
+def wired(*numbers: int) -> Wiring:
+    """A host with port `pN` on network `nN` for each of the numbers."""
+    ports = [
+        Port(
+            id=f"p{n}",
+            network_id=f"n{n}",
+            mac=nic(n).mac,
+            addresses=(f"10.{n}.0.5",),
+            up=True,
+            active=True,
+            secured=True,
+            pairs=(),
+            groups=(),
+            hostname="",
+        )
+        for n in numbers
+    ]
+    networks = [
+        Network(id=f"n{n}", kind="vxlan", vni=n, mtu=1450, dns_domain="", subnets=(subnet(n),), peers=(), remotes=())
+        for n in numbers
+    ]
+    return Wiring(host="host1", networks=tuple(networks), ports=tuple(ports))
+
+
+def test_network_data_of_the_metadata_service_follows_the_nics_and_the_drive_stays() -> None:
+    on_drive = {"links": [{"id": "tapp0"}]}
+    contents = {"meta_data.json": {"uuid": "u"}, "network_data.json": on_drive}
+    drive = tuple(
+        DriveFile(paths=(f"openstack/latest/{name}",), content=json.dumps(content).encode())
+        for name, content in contents.items()
+    )
+
+    def told(wiring: Wiring | None, *nics: Nic) -> dict[str, list[dict[str, object]]]:
+        guest = Guest(
+            server_id="u", name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=nics, config_drive=drive
+        )
+        found: dict[str, list[dict[str, object]]] = json.loads(documents(guest, wiring)["network_data.json"])
+        return found
+
+    both = told(wired(1, 2), nic(1), nic(2))
+    assert [(link["id"], link["ethernet_mac_address"], link["mtu"]) for link in both["links"]] == [
+        ("tapp1", nic(1).mac, 1450),
+        ("tapp2", nic(2).mac, 1450),
+    ]
+    assert [(one["id"], one["network_id"], one["type"]) for one in both["networks"]] == [
+        ("network0", "n1", "ipv4_dhcp"),
+        ("network1", "n2", "ipv4_dhcp"),
+    ]
+    assert [link["id"] for link in told(wired(1, 2), nic(2))["links"]] == ["tapp2"], "the first was detached"
+    assert told(wired(1, 2)) == {}
+    assert told(wired(1), nic(1), nic(2)) == on_drive, "one of its ports is not wired here yet"
+    assert told(None, nic(1)) == on_drive

@@ -22,6 +22,8 @@ SERVER = "3f1b6a1e-6f0e-4b51-9d0e-1c2f5a7c9e10"
 class Network:
     """Keeps what is told, by port."""
 
+    wiring = None
+
     def __init__(self) -> None:
         self.told: dict[str, dict[str, bytes] | None] = {}
 

@@ -3,8 +3,8 @@
 `facts_of` reads the records, `files` makes the documents of every version from them. The config drive of a guest is
 these files (`drive`), frozen with its description, so that a move makes the same drive again. The metadata service on
 its host answers with the same files, without `admin_pass`, which Nova gives on the drive only. The drive stays what it
-is when ports come and go. The service follows them in `devices` of the latest `meta_data.json`, which the host does,
-and not in `network_data.json`, where Nova's service has them, too.
+is when ports come and go. The service follows them in `devices` of the latest `meta_data.json` and in
+`network_data.json`, which the host does.
 """
 
 from __future__ import annotations

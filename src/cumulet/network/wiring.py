@@ -270,7 +270,7 @@ def _networks(
             mtu=network.mtu,
             dns_domain=network.dns_domain or dns.DEFAULT_DOMAIN,
             subnets=tuple(
-                _subnet(subnet, gateways.get((subnet.id, subnet.gateway_ip or "")))
+                told_subnet(subnet, gateways.get((subnet.id, subnet.gateway_ip or "")))
                 for subnet in sorted(of_network.get(network.id, ()), key=lambda subnet: subnet.id)
             ),
             peers=tuple(sorted({address for _, address, _ in elsewhere.get(network.id, ())})),
@@ -297,7 +297,7 @@ def _names(tx: Tx, network_ids: Sequence[str]) -> dict[str, tuple[w.Name, ...]]:
     return {network_id: tuple(names) for network_id, names in found.items()}
 
 
-def _subnet(subnet: Subnet, router_mac: str | None) -> w.Subnet:
+def told_subnet(subnet: Subnet, router_mac: str | None) -> w.Subnet:
     return w.Subnet(
         id=subnet.id,
         cidr=subnet.cidr,

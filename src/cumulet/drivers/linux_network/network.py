@@ -103,6 +103,11 @@ class LinuxNetwork:
         """A tap for a port, as an open file, its link up. Raises `DriverError` unless the port's rules are in force."""
         return await self._run(lambda: self._plug(port_id))
 
+    @property
+    def wiring(self) -> Wiring | None:
+        """What is in force, or was asked for last."""
+        return self._wiring
+
     async def tell(self, port_id: str, files: dict[str, bytes] | None) -> None:
         """Set what the metadata service tells the guest on a port of this host; None: nothing."""
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import GuestFolder
-from cumulet.host import nics, pci
+from cumulet.host import network_data, nics, pci
 from cumulet.host.driver import DriverError, Guest, Nic
+from cumulet.host.wiring import Wiring
 
 _SECTOR = 2048
 _LABEL = "config-2"
@@ -23,17 +24,23 @@ _WHEN = bytes((125, 1, 1, 0, 0, 0, 0))
 LATEST = "openstack/latest/"
 
 
-def documents(guest: Guest) -> dict[str, bytes]:
+def documents(guest: Guest, wiring: Wiring | None) -> dict[str, bytes]:
     """The files of the metadata service, by name: those of the config drive without the password, as with Nova.
 
-    `devices` follows the NICs that have come and gone since the drive was made, as Nova's service does.
+    `devices` and `network_data.json` follow the NICs that have come and gone since the drive was made, as in Nova's
+    service. `wiring`: what is in force on this host; without one for all of the guest's ports, networks are told as
+    they were.
     """
     files = {path.removeprefix(LATEST): found for path, found in _files(guest).items() if path.startswith(LATEST)}
     told = json.loads(files["meta_data.json"])
     told.pop("admin_pass", None)
     if "devices" in told:
         told["devices"] = _devices(told["devices"], guest)
-    return {**files, "meta_data.json": json.dumps(told, sort_keys=True).encode()}
+    files |= {"meta_data.json": json.dumps(told, sort_keys=True).encode()}
+    networks = None if wiring is None else network_data.of_guest(guest, wiring)
+    if networks is not None and "network_data.json" in files:
+        files["network_data.json"] = json.dumps(networks, sort_keys=True).encode()
+    return files
 
 
 def _devices(on_drive: list[dict[str, object]], guest: Guest) -> list[dict[str, object]]:

@@ -178,7 +178,7 @@ class QemuHost:
         """Tell this host's metadata service which guest is on these ports."""
         for nic in guest.nics:
             if self.network is not None:
-                await self.network.tell(nic.port_id, documents(guest))
+                await self.network.tell(nic.port_id, documents(guest, self.network.wiring))
 
     def _start(
         self, folder: GuestFolder, record: GuestRecord, sockets: list[int], taps: list[int], *, incoming: bool
