@@ -1,19 +1,20 @@
-"""docs/tempest.md, made from docs/suites.json and from what runs have left in .build/suites and .build/tempest.
+"""docs/tempest.md, made from docs/suites.json, docs/suite-reasons.json and what runs have left in .build.
 
     python -m benchmarks.suites.page [--check]
 
-Each suite's newest run is kept. --check reads docs/suites.json alone and says whether the page is what it makes.
+Each suite's newest run is kept. --check reads what is in docs alone and says whether the page is what it makes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.suites.reasons import Cause, Reason, applies, known, of_failures, of_skips
 from benchmarks.suites.results import KEPT, LEFT, ROOT, Run, keep, kept, read
 
 PAGE = ROOT / "docs" / "tempest.md"
@@ -21,7 +22,7 @@ FROM_RUNNERS = ROOT / ".build" / "tempest"
 LONGEST_REASON = 160
 HEAD = """# Suites that others wrote
 
-<!-- Written by `make suites-page` from docs/suites.json; do not edit it by hand. -->
+<!-- Written by `make suites-page` from docs/suites.json and docs/suite-reasons.json; do not edit it by hand. -->
 
 What suites that nobody here wrote say of Cumulet, unchanged, with simulated hosts; `compute-real` with QEMU guests of
 Debian, into which Tempest logs in. Each make target leaves what its run said; `make suites-page` puts it here, with the
@@ -35,7 +36,10 @@ day and the commit ("+": files differed from it; "-": it was not noted).
 
 The first needs nothing else: it gets the package from PyPI. The others are given the script that sets a suite up and
 runs it (`--clouds`, `--cloud`, `--suite`, `--json`); each suite gets a fresh cloud. A test that is skipped has its
-reason below, one that fails has what it said.
+reason below, one that fails has what it said. A test applies unless it fails because of something that is not here,
+such as block storage. Causes: *not here*: a service or extension that Cumulet has not; *the suite*: it fails on
+upstream's own service, too; *the set-up*: the runner or the test cloud lacks what it asks for; *decided*: Cumulet does
+otherwise on purpose; *open*: ours to mend. The reasons are kept by hand in docs/suite-reasons.json.
 """
 
 
@@ -90,25 +94,37 @@ def _line(text: str) -> str:
     return words if len(words) <= LONGEST_REASON else f"{words[: LONGEST_REASON - 3]}..."
 
 
-def page(runs: Mapping[str, Run]) -> str:
-    lines = [HEAD, "| suite | of | passed | failed | skipped | day | commit |", "|---|---|---|---|---|---|---|"]
+def page(runs: Mapping[str, Run], reasons: Sequence[Reason]) -> str:
+    head = "| suite | of | passed | failed | skipped | of those that apply | day | commit |"
+    lines = [HEAD, head, "|---|---|---|---|---|---|---|---|"]
     for name in sorted(runs):
         run = runs[name]
         share = f" ({run.share:.1f} %)" if run.failed else ""
-        skipped = sum(run.skipped.values())
+        skipped, apply = sum(run.skipped.values()), applies(run, reasons)
+        applied = f"{run.passed} of {apply} ({100.0 * run.passed / apply:.1f} %)" if apply else "-"
         lines.append(
-            f"| {name} | {run.package} | {run.passed} | {len(run.failed)}{share} | {skipped} | {run.at} | "
+            f"| {name} | {run.package} | {run.passed} | {len(run.failed)}{share} | {skipped} | {applied} | {run.at} | "
             f"{run.commit or '-'} |"
         )
     for name in sorted(runs):
-        lines += _details(runs[name])
+        lines += _details(runs[name], reasons)
     return "\n".join(lines) + "\n"
 
 
-def _details(run: Run) -> list[str]:
+def _why(run: Run, reasons: Sequence[Reason]) -> list[str]:
+    """The short table: how many failed or were skipped, and why."""
+    lines = ["| what | how many | cause | why |", "|---|---|---|---|"]
+    for what, found in (("fails", of_failures(run, reasons)), ("skipped", of_skips(run, reasons))):
+        for reason, count in sorted(found.items(), key=lambda item: (-item[1], item[0].why if item[0] else "")):
+            cause, why = (reason.cause, reason.why) if reason else (Cause.OPEN, "nobody has looked yet")
+            lines.append(f"| {what} | {count} | {cause.value} | {why} |")
+    return lines
+
+
+def _details(run: Run, reasons: Sequence[Reason]) -> list[str]:
     if not run.failed and not run.skipped:
         return []
-    lines = ["", f"## {run.suite}", ""]
+    lines = ["", f"## {run.suite}", "", *_why(run, reasons), ""]
     if run.failed:
         lines += ["| fails | what it says |", "|---|---|"]
         lines += [f"| `{test}` | {_line(why)} |" for test, why in sorted(run.failed.items())]
@@ -135,7 +151,7 @@ def _fresh(runs: dict[str, Run]) -> None:
 
 
 def current(kept_in: Path = KEPT, at: Path = PAGE) -> bool:
-    return at.read_text() == page(kept(kept_in))
+    return at.read_text() == page(kept(kept_in), known())
 
 
 def main() -> int:
@@ -146,7 +162,7 @@ def main() -> int:
     runs = kept()
     _fresh(runs)
     keep(runs)
-    PAGE.write_text(page(runs))
+    PAGE.write_text(page(runs, known()))
     return 0
 
 
