@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,54 @@ def test_a_group_without_rules_lets_nothing_in_and_a_new_rule_does(cloud: TestCl
     member.wait("the rule's end", lambda: unanswered(member, asking), seconds=60)
     for server in (still, asking):
         assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def test_a_moving_guest_takes_its_subports_along(cloud: TestCloud) -> None:
+    """Their frames are looked at in `tests/linux_network/test_trunks.py`: the tiny guest has no VLANs."""
+    admin, member = cloud.persona("admin"), cloud.persona("member")
+    if not any("trunks" in agent["configurations"]["features"] for agent in agents(admin)):
+        pytest.skip("this kernel loads no programs for subports")
+    ports = [new_port(member, network_of(member, cidr)) for cidr in ("10.10.0.0/24", "10.11.0.0/24", "10.12.0.0/24")]
+    parent, first, late = ports
+    made = member.request("POST", "/network/v2.0/trunks", {"trunk": {"port_id": parent, "sub_ports": [vlan(first, 7)]}})
+    trunk = made["trunk"]["id"]
+    server = member.compute(
+        "POST", "/servers", {"server": image_and_flavor(member) | {"name": "t", "networks": [{"port": parent}]}}
+    )["server"]["id"]
+    member.wait_for_status(server, "ACTIVE")
+    assert trunk_status(member, trunk) == "ACTIVE"
+    path = f"/network/v2.0/trunks/{trunk}/add_subports"
+    assert member.request("PUT", path, {"sub_ports": [vlan(late, 8)]}).status == 200
+    member.wait("the late subport", lambda: trunk_status(member, trunk) == "ACTIVE", seconds=60)
+    destination = other(host_of(admin, server))
+    assert admin.action(server, {"os-migrateLive": {"block_migration": "auto", "host": destination}}).status == 202
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
+    for port in ports:
+        shown = admin.request("GET", f"/network/v2.0/ports/{port}")["port"]
+        assert (shown["binding:host_id"], shown["status"]) == (destination, "ACTIVE")
+    assert member.action(server, {"os-stop": None}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+    assert trunk_status(member, trunk) == "DOWN"
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def agents(admin: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = admin.request("GET", "/network/v2.0/agents")["agents"]
+    return found
+
+
+def new_port(member: Client, network: str) -> str:
+    made: str = member.request("POST", "/network/v2.0/ports", {"port": {"network_id": network}})["port"]["id"]
+    return made
+
+
+def vlan(port: str, tag: int) -> dict[str, object]:
+    return {"port_id": port, "segmentation_type": "vlan", "segmentation_id": tag}
+
+
+def trunk_status(member: Client, trunk: str) -> str:
+    status: str = member.request("GET", f"/network/v2.0/trunks/{trunk}")["trunk"]["status"]
+    return status
 
 
 def port_status(member: Client, server: str) -> str:

@@ -104,6 +104,10 @@ def trunk_of_parent(tx: Tx, port_id: str) -> str | None:
     return found
 
 
+def is_subport(tx: Tx, port_id: str) -> bool:
+    return bool(carriers(tx, [port_id]))
+
+
 def in_trunk(tx: Tx, port_id: str) -> bool:
     """Whether a port is a trunk's parent, or a subport."""
     return trunk_of_parent(tx, port_id) is not None or bool(carriers(tx, [port_id]))

@@ -178,7 +178,7 @@ def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
     if not found:
         raise BadRequest(f"Port id {port_id} could not be found.", reason=Refused.NO_SUCH_PORT)
     port = found[0]
-    if port.device_id or port.server_id or carried.carriers(tx, [port.id]):
+    if port.device_id or port.server_id or carried.is_subport(tx, port.id):
         raise Conflict(f"Port {port_id} is still in use.")
     if not addresses.of_port(tx, port_id):
         raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")

@@ -138,8 +138,13 @@ def release(tx: Tx, port: Port) -> None:
     unplug(tx, port.id)
     if in_trunk:
         change(tx, Port, port.id, None, created_by_compute=False)
-        for subport_id in carried.subports_of(tx, [port.id]):
-            change(tx, Port, subport_id, None, status="DOWN")
+        _leave_subports(tx, port.id)
+
+
+def _leave_subports(tx: Tx, port_id: str) -> None:
+    """No guest carries the subports of this port any more."""
+    for subport_id in carried.subports_of(tx, [port_id]):
+        change(tx, Port, subport_id, None, status="DOWN")
 
 
 def unplug(tx: Tx, port_id: str) -> None:

@@ -15,6 +15,9 @@ from cumulet.db.engine import Row, Tx
 from cumulet.host.driver import GuestState
 from cumulet.image.store import image_properties, images
 from cumulet.network import for_compute as network
+from cumulet.network.many import find_many
+from cumulet.network.store import Port
+from cumulet.network.wiring import ports_of_server
 from cumulet.placement import allocations as placement
 from cumulet.placement.store import consumers
 
@@ -115,8 +118,8 @@ def _of_server(tx: Tx, row: Row, places: dict[str, GuestState]) -> Iterator[str]
 
 
 def _of_ports(tx: Tx, row: Row, linked: Collection[str]) -> Iterator[str]:
-    """An ACTIVE port is plugged on the host that runs its server, and a plugged one is ACTIVE."""
-    for port in network.ports_of(tx, [row.id]).get(row.id, []):
+    """An ACTIVE port is plugged on the host that runs its server, and a plugged one is ACTIVE; subports are like it."""
+    for port in find_many(tx, Port, "id", ports_of_server(tx, row.id)):
         if (port.status == "ACTIVE") != (port.id in linked):
             said = "is plugged" if port.id in linked else "is not plugged"
             yield f"port {port.id[:8]} of server {row.id[:8]} is {port.status}, and {said} on {row.host}"

@@ -12,7 +12,7 @@ from cumulet.conductor.saga import operations
 from cumulet.host.driver import GuestState
 from cumulet.testing.simulation import claims
 from cumulet.testing.simulation.invariants import Broken
-from cumulet.testing.simulation.network_invariants import Served, floating_ips
+from cumulet.testing.simulation.network_invariants import Served, floating_ips, subports
 from cumulet.testing.simulation.process import Process
 
 if TYPE_CHECKING:
@@ -112,6 +112,10 @@ class Always:
         if db.floating_touched:
             db.floating_touched = False
             for kind, problem in floating_ips(db.driver):
+                self.break_(kind, problem)
+        if db.trunks_touched:
+            db.trunks_touched = False
+            for kind, problem in subports(db.driver):
                 self.break_(kind, problem)
         if db.host_marked:
             db.host_marked = False

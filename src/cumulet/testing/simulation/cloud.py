@@ -61,8 +61,10 @@ class SimulatedCloud:
         say: Callable[[str], None],
         *,
         importing: bool = False,
+        trunked: bool = False,
     ) -> None:
-        """`importing`: images are imported in this run; their data is in files."""
+        """`importing`: images are imported in this run; their data is in files. `trunked`: there are trunks, if hosts
+        have networks."""
         self.loop = loop
         self.random = random
         self.weather = weather
@@ -75,6 +77,7 @@ class SimulatedCloud:
         chance = random.random()
         self.routed = chance < ROUTED
         self.detailed = chance < DETAILED
+        self.trunked = trunked and self.routed
         number, memory_mib = random.choice((2, 2, 3, 4)), random.choice(HOST_MEMORY_MIB)
         self.settings = Settings(
             state_dir=state_dir(),

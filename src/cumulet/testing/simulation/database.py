@@ -60,6 +60,7 @@ class SimulatedDatabase(Database):
         """The process whose transaction runs; empty: none of the control plane."""
         self.claims_touched = False
         self.floating_touched = False
+        self.trunks_touched = False
         """Whether a commit wrote to a table that floating IPs depend on."""
         self.host_marked = False
         """Whether a commit changed whether a host answers."""
@@ -83,7 +84,7 @@ class SimulatedDatabase(Database):
 
     def forget_what_was_seen(self) -> None:
         """Begin the next run."""
-        self.claims_touched = self.host_marked = self.floating_touched = False
+        self.claims_touched = self.host_marked = self.floating_touched = self.trunks_touched = False
         self.lost.clear()
         self.done_again.clear()
         self.listeners.clear()

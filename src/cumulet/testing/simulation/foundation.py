@@ -102,6 +102,7 @@ def foundation() -> Foundation:
     _watch_losses(db)
     _watch_operations(db)
     _watch_floating_ips(db)
+    _watch_trunks(db)
     db.at_once.watch(db.driver)
     rows = [
         {
@@ -192,6 +193,19 @@ def _watch_floating_ips(db: SimulatedDatabase) -> None:
         for event in ("INSERT", "UPDATE", "DELETE"):
             trigger = f"simulation_{event}_{table} AFTER {event} ON {table}"
             db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT floating_touched(); END")
+
+
+def _watch_trunks(db: SimulatedDatabase) -> None:
+    """Triggers report writes to trunks, and to what their invariants say of ports."""
+
+    def touched() -> None:
+        db.trunks_touched = True
+
+    db.driver.create_function("trunks_touched", 0, touched)
+    events = [("ports", "UPDATE OF status, server_id"), ("trunk_subports", "UPDATE"), ("trunk_subports", "INSERT")]
+    for table, event in (*events, ("trunks", "INSERT")):
+        trigger = f"simulation_trunks_{event.split()[0]}_{table} AFTER {event} ON {table}"
+        db.driver.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT trunks_touched(); END")
 
 
 async def _network(app: App, caller: str, cidr: str, *, external: bool = False) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cumulet.compute.store import hosts
 from cumulet.compute.wiring import described
 from cumulet.db.engine import Tx
-from cumulet.host.wiring import Router
+from cumulet.host.wiring import Router, Wiring
 from cumulet.network.store import ports, routers
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ WHERE f.router_id IS NOT NULL AND NOT EXISTS (
   SELECT 1 FROM routers r JOIN ports g ON g.id = r.gateway_port_id
   WHERE r.id = f.router_id AND g.network_id = f.floating_network_id)
 """
+_SUBPORTS = """
+SELECT s.port_id, p.server_id, u.id, p.status, q.server_id FROM trunk_subports s JOIN ports p ON p.id = s.port_id
+JOIN trunks t ON t.id = s.trunk_id JOIN ports q ON q.id = t.port_id LEFT JOIN trunks u ON u.port_id = s.port_id
+"""
 _FORWARD = """
 SELECT f.floating_ip_address, p.internal_ip_address, p.protocol, p.external_first, p.external_last, f.router_id,
   (SELECT count(*) FROM port_addresses a WHERE a.port_id = p.internal_port_id AND a.address = p.internal_ip_address)
@@ -73,6 +77,8 @@ class Served:
             for router in served:
                 places.setdefault(router.id, []).append(name)
             yield from _answered_twice(name, served)
+        for name, machine in cloud.machines.items():
+            yield from _astray(name, machine.driver.network.wiring)
         now = cloud.loop.now
         twice = {router_id: since for router_id, since in places.items() if len(since) > 1}
         self._twice_since = {router_id: self._twice_since.get(router_id, now) for router_id in twice}
@@ -111,6 +117,26 @@ def floating_ips(driver: object) -> Iterator[tuple[str, str]]:
         if before[:2] == (address, protocol) and first <= before[2]:
             yield "floating IP twice", f"{protocol} port {first} of {address} is forwarded twice"
         before = (address, protocol, last)
+
+
+def subports(driver: object) -> Iterator[tuple[str, str]]:
+    """Subports whose records are wrong, read from the tables. `driver`: SQLite's own connection."""
+    for port_id, server_id, of_trunk, status, carrier in driver.execute(_SUBPORTS):  # type: ignore[attr-defined]
+        if server_id is not None or of_trunk is not None:
+            yield "subport elsewhere", f"subport {port_id[:8]} is also plugged into a server, or a trunk's parent"
+        if status == "ACTIVE" and carrier is None:
+            yield "subport astray", f"subport {port_id[:8]} is ACTIVE, and its parent is in no server"
+
+
+def _astray(host: str, told: Wiring | None) -> Iterator[tuple[str, str]]:
+    """Subports that a host wires without their parents."""
+    here = {port.id: port for port in told.ports} if told is not None else {}
+    for port in here.values():
+        if port.carried is None:
+            continue
+        parent = here.get(port.carried.parent)
+        if parent is None or parent.carried is not None or parent.active != port.active:
+            yield "subport astray", f"{host} wires subport {port.id[:8]} without its parent, or otherwise"
 
 
 def not_as_recorded(tx: Tx, cloud: SimulatedCloud) -> Iterator[str]:

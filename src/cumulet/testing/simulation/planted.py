@@ -54,6 +54,7 @@ from cumulet.testing.simulation import (
     planted_places,
     planted_ports,
     planted_processes,
+    planted_trunks,
 )
 from cumulet.testing.simulation.hosts import Machine
 from cumulet.testing.simulation.planted_places import with_precondition, with_saga
@@ -374,6 +375,7 @@ PLANTED: dict[str, Plant] = {
         *planted_places.PLANTS,
         *planted_ports.PLANTS,
         *planted_processes.PLANTS,
+        *planted_trunks.PLANTS,
     )
 }
 

@@ -29,6 +29,8 @@ PACES = (0.3, 0.4, 0.4, 1.0)
 ENDING_ROUNDS = 20
 IMPORTING = 0.12
 """The share of runs in which images are imported."""
+TRUNKED = 0.5
+"""Of the runs whose hosts have networks, the share with trunks."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +130,8 @@ class _Simulation:
         random = Random(self._seed)  # noqa: S311 - a seed that decides everything is the point
         storm, weather = draw(random), Weather()
         importing = Random(f"{self._seed}/imports").random() < IMPORTING  # noqa: S311
-        cloud = SimulatedCloud(self._loop, random, weather, self._log.say, importing=importing)
+        trunked = Random(f"{self._seed}/trunks").random() < TRUNKED  # noqa: S311
+        cloud = SimulatedCloud(self._loop, random, weather, self._log.say, importing=importing, trunked=trunked)
         await cloud.start()
         trouble = Trouble(cloud, random)
         workload = Workload(cloud, random, self._log.say, self._counts)

@@ -19,6 +19,7 @@ from cumulet.testing.simulation.foundation import FAST_HOST, GROUPS, IMAGE_ID, P
 from cumulet.testing.simulation.import_workload import Imports
 from cumulet.testing.simulation.network_details import NetworkDetails
 from cumulet.testing.simulation.network_workload import NetworkWorkload
+from cumulet.testing.simulation.trunk_workload import TrunkWorkload
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
     servers.c.number
@@ -54,6 +55,7 @@ class Workload:
         self._counts = counts
         self._network = NetworkWorkload(cloud, self._said)
         self._details = NetworkDetails(cloud, self._said)
+        self._trunks = TrunkWorkload(cloud, self._said)
         self._consoles = Consoles(cloud, counts)
         self.imports = Imports(cloud, self._said)
 
@@ -69,6 +71,7 @@ class Workload:
             self._rescue: 3, self._route: 8 if self._cloud.routed else 0,
             self._console: 3, self.imports.request: 8 if self._cloud.importing else 0,
             self._details.request: 60 if self._cloud.detailed else 0,
+            self._trunk: 12 if self._cloud.trunked else 0,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -143,6 +146,9 @@ class Workload:
 
     def _route(self, random: Random) -> Asked:
         return self._network.request(random)
+
+    def _trunk(self, random: Random) -> Asked:
+        return self._trunks.request(random)
 
     # -- kinds of requests
 
