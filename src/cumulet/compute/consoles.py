@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 import msgspec
 import sqlalchemy as sa
@@ -191,8 +192,11 @@ def _address(call: Call[Server, object], protocol: str, kind: str) -> str:
     if protocol == VNC and not (server.guest or {}).get("screen"):  # Its guest was described before guests had screens.
         raise BadRequest(f"Unavailable console type {kind}.")
     token = issue(call.tx, call.cloud.clock, server, call.caller.user_id, protocol)
-    base = call.base_url.replace("http", "ws", 1) if protocol == SERIAL else call.base_url
-    return f"{base}{DOOR}{protocol}?token={token}"
+    line = f"{DOOR}{protocol}?token={token}"
+    if protocol == SERIAL:
+        return call.base_url.replace("http", "ws", 1) + line
+    # As upstream's address of noVNC: the page, and in `path` where its WebSocket is.
+    return f"{call.base_url}{DOOR}{protocol}?{urlencode({'path': line.lstrip('/')})}"
 
 
 # -- tokens

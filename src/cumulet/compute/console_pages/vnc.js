@@ -1,8 +1,11 @@
 import RFB from "./novnc/core/rfb.js";
 
 // The address holds a secret that is good once: it leaves the address bar, and the history, before it is used.
-const address = new URL(window.location.href);
+const page = new URL(window.location.href);
+const line = new URLSearchParams((page.searchParams.get("path") || "").split("?")[1]);
+const address = new URL(page.pathname, page);
 address.protocol = "wss:";
+address.search = new URLSearchParams({ token: line.get("token") || "" });
 window.history.replaceState(null, "", window.location.pathname);
 
 const state = document.getElementById("state");

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 LONGEST_STAY_SECONDS = 5.0
-_TOKEN = re.compile("token=(.+)$")
+_TOKEN = re.compile("token(?:=|%3D)(.+)$")
 _PLACE = re.compile(rb"\[at (\S+) (\S+) (\d+)\]")
 """The first words of a simulated console (`FragileDriver.open_console`): host, server, accepted generation."""
 _GIVEN = (
