@@ -97,12 +97,12 @@ def values_of(name: str) -> set[float]:
 
 def test_the_numbers_of_the_operators_page_are_those_of_the_program() -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
-    said = re.findall(r"`(\w+)` = ([\d,]*\d)(?: (KiB|MiB|GiB|hours?)\b)?", text)
+    said = re.findall(r"`(\w+)` = ([\d,]*\d(?:\.\d+)?)(?: (KiB|MiB|GiB|hours?)\b)?", text)
     assert len(said) > 50
     wrong = []
     for name, number, unit in said:
         factor = 1 if unit and name.endswith(f"_{unit.upper()}") else UNITS[unit]
-        if int(number.replace(",", "")) * factor not in values_of(name):
+        if float(number.replace(",", "")) * factor not in values_of(name):
             wrong.append(f"{name} = {number} {unit}")
     assert wrong == []
 

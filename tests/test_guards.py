@@ -291,6 +291,13 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         test_contract.test_a_verb_does_what_the_contract_says(Path(folder), "suspended", "start")
 
 
+@without(test_contract.test_verbs_that_leave_a_guest_as_it_is_do_so_one_after_the_other, "that it is left as it is")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    patch.setattr(SimulatedDriver, "_refuse_suspended", lambda *_: None)
+    with tempfile.TemporaryDirectory() as folder:
+        test_contract.test_verbs_that_leave_a_guest_as_it_is_do_so_one_after_the_other(Path(folder), "suspended")
+
+
 @without(test_what_hosts_are_told.test_a_verb_tells_hosts_what_the_table_says, "that a paused guest stays so")
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     forgetful = functools.partial(_copy_parameters, copying.copy_parameters)

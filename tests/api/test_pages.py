@@ -109,6 +109,9 @@ def _many_rows(tx: Tx, server_id: str, member: Client, count: int) -> None:
 THINGS = ("server_id", "project_id", "user_id", "group_id", "endpoint_group_id", "endpoint_id", "flavor_id")
 """Of which there is one to ask about."""
 NO_PAGES: dict[str, tuple[str, ...]] = {
+    "as many as there are tags of VLANs, 4,094 at most; upstream has no pages for them": (
+        "/trunks/{trunk_id}/get_subports",
+    ),
     "as many as the operator has hosts, `cli.up.MOST_HOSTS` at most; Nova has no pages for them": (
         "/os-services", "/os-hosts", "/os-availability-zone/detail", "/os-hosts/{host_name}/reboot",
         "/os-hosts/{host_name}/shutdown", "/os-hosts/{host_name}/startup", "/os-hypervisors/{hypervisor_id}/uptime",
@@ -147,7 +150,8 @@ NO_PAGES: dict[str, tuple[str, ...]] = {
         "/qos/policies/{policy_id}/bandwidth_limit_rules", "/qos/policies/{policy_id}/dscp_marking_rules",
         "/qos/policies/{policy_id}/minimum_bandwidth_rules", "/qos/policies/{policy_id}/minimum_packet_rate_rules",
         "/policies/{policy_id}/tags",
-        "/security-groups/{security_group_id}/tags", "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints",
+        "/security-groups/{security_group_id}/tags", "/trunks/{trunk_id}/tags",
+        "/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints",
     ),
 }  # fmt: skip
 """Lists that are not asked for, with the reason. What is new is asked for, or stands here."""

@@ -234,7 +234,7 @@ def releasing_the_sources_share_too_early() -> AbstractContextManager[object]:
 
 def reconciling_what_an_operation_is_at() -> AbstractContextManager[object]:
     """The reconciler also corrects servers on which an operation runs."""
-    return mock.patch.object(drift, "_busy", return_value=frozenset())
+    return mock.patch.object(drift, "_AT_WORK", drift._AT_WORK.where(sa.false()))
 
 
 def forgetting_who_waits() -> AbstractContextManager[object]:

@@ -70,7 +70,7 @@ def segments_out_of_any_range() -> AbstractContextManager[object]:
 
 def naming_a_segment_that_is_taken() -> AbstractContextManager[object]:
     """An administrator may give two networks the same segment."""
-    return mock.patch.object(topology, "refuse_taken_segment", return_value=None)
+    return mock.patch.object(topology, "_refuse_taken_segment", return_value=None)
 
 
 def ranges_that_overlap() -> AbstractContextManager[object]:
