@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 
 FOUNDATION = frozenset(
-    {"errors", "clock", "periodic", "settings", "owned", "rootless", "space", "db", "wake", "signals"}
+    {"errors", "clock", "periodic", "settings", "owned", "rootless", "space", "db", "wake", "signals", "confined"}
 )
 HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
@@ -32,6 +32,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "signals": frozenset(),
     "settings": frozenset(),
     "space": frozenset({"errors"}),
+    # It runs programs on untrusted data, and knows neither guests nor images.
+    "confined": frozenset(),
     "wake": frozenset({"db"}),
     "owned": frozenset(),
     "rootless": frozenset(),
@@ -52,7 +54,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},
     # A host knows no service and no database: its agent is a process of its own, on a machine of its own.
     "host": frozenset({"errors", "clock", "settings"}),
-    "drivers": frozenset({"errors", "clock", "settings", "space", "host"}),
+    "drivers": frozenset({"errors", "clock", "settings", "space", "confined", "host"}),
     "agent": frozenset({"errors", "clock", "settings", "owned", "host", "drivers"}),
     # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.drivers.qemu import jail
+from cumulet.confined import jail
 
 CONNECT = {"x86_64": 42, "aarch64": 203}
 

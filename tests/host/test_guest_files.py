@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.confined import user_ids, users
 from cumulet.drivers import qemu
-from cumulet.drivers.qemu import guest_files, sandbox, user_ids
+from cumulet.drivers.qemu import guest_files, sandbox
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.host.driver import DriverError
@@ -93,7 +94,7 @@ def test_a_folder_that_is_a_link_is_not_entered(folder: GuestFolder, tmp_path: P
 
 
 def test_no_two_guests_get_one_user_however_many_ask_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_UIDS_IN_USE", tmp_path / "uids")
+    monkeypatch.setattr(users, "IN_USE", tmp_path / "uids")
     (tmp_path / "uids").mkdir()
     for uid in range(70_000, 70_020):
         (tmp_path / "uids" / str(uid)).write_text(str(tmp_path / "gone"))  # each of them free, at the same moment
@@ -112,7 +113,7 @@ def test_no_two_guests_get_one_user_however_many_ask_at_once(tmp_path: Path, mon
 
 
 def test_a_user_that_the_machine_knows_is_given_to_no_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_UIDS_IN_USE", tmp_path / "uids")
+    monkeypatch.setattr(users, "IN_USE", tmp_path / "uids")
     monkeypatch.setattr(user_ids, "known", lambda uid: uid == 70_000)
     (tmp_path / "owner").mkdir()
     assert Sandbox(host="h", as_root=True, uids=range(70_000, 70_003)).take_uid(tmp_path / "owner") == 70_001

@@ -20,9 +20,9 @@ from functools import partial
 
 import msgspec
 
+from cumulet.confined import jail
 from cumulet.drivers.linux_network import dhcp, dns, ipv6, metadata
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
-from cumulet.drivers.qemu import jail
 from cumulet.host.record import Record
 
 LARGEST_MESSAGE_BYTES = 64 << 20

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from cumulet.confined import user_ids
 from cumulet.drivers.linux_network import dhcp, dns, ipv6, names, taps
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
-from cumulet.drivers.qemu import user_ids
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Wiring
 
 UID = 65_000

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from cumulet.confined import qemu_img
 from cumulet.drivers.qemu import guest_files, room
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.record import GuestFolder
@@ -55,14 +55,10 @@ class Disks:
     async def _convert(
         self, image: Image, cached: Path, target: str, size: int, folder: GuestFolder, uid: int | None
     ) -> None:
-        source = {
-            "driver": image.disk_format,
-            "read-only": True,
-            "file": {"driver": "file", "filename": "/image" if self.sandbox.own_root else str(cached)},
-        }
-        if image.disk_format == "qcow2":
-            source["backing"] = None
-        convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}", target]
+        source = "/image" if self.sandbox.own_root else str(cached)
+        convert = qemu_img.convert(
+            self.qemu_img, source=source, source_format=image.disk_format, target=target, target_format="qcow2"
+        )
         await self.run(convert, folder, uid, size, (cached, "/image", "ro"))
         await self.run([self.qemu_img, "resize", "-q", "-f", "qcow2", target, str(size)], folder, uid, size)
 
@@ -87,10 +83,10 @@ class Disks:
 
     async def copy(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """Copy the disk, which nobody uses, to a file beside it."""
-        file = {"driver": "file", "filename": self.inside(folder, guest_files.DISK)}
-        source = {"driver": "qcow2", "read-only": True, "file": file, "backing": None}
-        convert = [self.qemu_img, "convert", "-q", "-O", "qcow2", f"json:{json.dumps(source)}"]
-        convert.append(self.inside(folder, guest_files.SNAPSHOT))
+        source, target = (self.inside(folder, name) for name in (guest_files.DISK, guest_files.SNAPSHOT))
+        convert = qemu_img.convert(
+            self.qemu_img, source=source, source_format="qcow2", target=target, target_format="qcow2"
+        )
         await self.run(convert, folder, uid, disk_bytes(guest))
 
     async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:

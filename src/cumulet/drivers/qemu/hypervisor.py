@@ -9,12 +9,12 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cumulet.confined.tools import Words
 from cumulet.drivers.qemu import process
 from cumulet.drivers.qemu.command_line import CONSOLE_CHARDEV
 from cumulet.drivers.qemu.commands import ANSWER_SECONDS, Commands
 from cumulet.drivers.qemu.qmp import Arguments, Json, Qmp, QmpClosed, QmpError, QmpTimeout
 from cumulet.drivers.qemu.record import ProcessId
-from cumulet.drivers.qemu.sandbox import Words
 from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
 
 _CONSOLE_KEPT_BYTES = 1 << 20

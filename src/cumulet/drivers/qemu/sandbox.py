@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from cumulet.drivers.qemu import user_ids
+from cumulet.confined import tools, user_ids, users
+from cumulet.confined.tools import ToolFailed, Words, limits_for, line_of
 from cumulet.drivers.qemu.process import identify, note_child
 from cumulet.drivers.qemu.record import GuestFolder, ProcessId
 from cumulet.host.driver import DriverError
@@ -23,16 +22,9 @@ log = logging.getLogger(__name__)
 
 UIDS = range(70_000, 74_000)
 """Of guests, unless told otherwise: above all that systemd and adduser give out, below the first subordinate ids."""
-_UIDS_IN_USE = Path("/run/cumulet/uids")
-_JAIL = Path(__file__).with_name("jail.py")
-_WORDS_BYTES = 64 << 10
 _CGROUP = Path("/sys/fs/cgroup")
 
 _GUEST_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1024, "RLIMIT_NPROC": 512}
-_TOOL_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 128, "RLIMIT_CPU": 600, "RLIMIT_AS": 2 << 30}
-_TOOL_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
-"""qemu-img begins up to 64 threads where a disk is slow, beside its own two. With an arena of 128 MiB for each of them
-it had no room for so many, and ended with `qemu_thread_create: Resource temporarily unavailable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,26 +43,6 @@ class Started:
 
     process: ProcessId
     words: Words
-
-
-class Words:
-    """The first 64 KiB a process says, in a sealed memory file: it can neither block on it nor fill a disk with it."""
-
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("words", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, _WORDS_BYTES)
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-
-    def read(self) -> str:
-        return os.pread(self.fd, _WORDS_BYTES, 0).rstrip(b"\0").decode(errors="replace").strip()
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __del__(self) -> None:
-        self.close()
 
 
 @dataclass(slots=True)
@@ -123,29 +95,19 @@ class Sandbox:
         none to give."""
         if not self.as_root or not self.uids:
             return None
-        with _all_notes_locked():
-            for uid in self.uids[:-1]:
-                note = _UIDS_IN_USE / str(uid)
-                # One left by a state folder that was deleted as a whole is free again.
-                if (note.exists() and Path(note.read_text()).exists()) or user_ids.known(uid):
-                    continue
-                note.write_text(str(owner))
-                return uid
-        raise DriverError("UIDS_EXHAUSTED: no free user id for another guest")
+        try:
+            return users.take(self.uids, owner)
+        except users.NoUserLeft:
+            raise DriverError("UIDS_EXHAUSTED: no free user id for another guest") from None
 
     def keep_uid(self, uid: int | None, owner: Path) -> None:
         """After a restart of the machine: note again what the guest's record says."""
         if uid is not None and self.as_root:
-            with _all_notes_locked():
-                (_UIDS_IN_USE / str(uid)).write_text(str(owner))
+            users.keep(uid, owner)
 
     def give_back_uids(self, owner: Path) -> None:
-        if not self.as_root or not self.uids:
-            return
-        with _all_notes_locked():
-            for note in _UIDS_IN_USE.iterdir():
-                if note.read_text() == str(owner):
-                    note.unlink()
+        if self.as_root and self.uids:
+            users.give_back(owner)
 
     # -- guests
 
@@ -162,11 +124,12 @@ class Sandbox:
         """Start a guest's QEMU, detached: it outlives the agent. `inherited` become file descriptors 3, 4, ..."""
         spec: dict[str, object] = {
             "process_file": str(folder.process),
+            "parent": None,
             "root": str(folder.root) if self.own_root else None,
             "binds": [[str(folder.vm), "/vm", "rw"]],
             "devices": ["/dev/null", "/dev/zero", "/dev/urandom", *devices],
             "cgroups": self._make_cgroups(folder.server_id, bounds),
-            "limits": _limits(_GUEST_LIMITS, uid) | {"RLIMIT_FSIZE": bounds.file_bytes},
+            "limits": limits_for(uid, _GUEST_LIMITS) | {"RLIMIT_FSIZE": bounds.file_bytes},
             "uid": uid,
             "groups": user_ids.usable_groups(os.stat(device).st_gid for device in devices),
             "environment": {},
@@ -237,54 +200,17 @@ class Sandbox:
         file_size_bytes: int = 1 << 20,
     ) -> None:
         """Run a short program on untrusted data: no network, only bound paths writable. Raises `DriverError`."""
-        spec: dict[str, object] = {
-            "process_file": None,
-            "root": str(root) if self.own_root else None,
-            "binds": [[str(source), target, mode] for source, target, mode in binds],
-            "devices": ["/dev/null", "/dev/zero", "/dev/urandom"],
-            "cgroups": [],
-            "limits": _limits(_TOOL_LIMITS, uid) | {"RLIMIT_FSIZE": file_size_bytes},
-            "uid": uid if self.as_root else None,
-            "groups": [],
-            "environment": _TOOL_ENVIRONMENT,
-            "command": list(command),
-        }
-        words = Words()
-        process = await asyncio.create_subprocess_exec(
-            *_jail(spec), stdin=asyncio.subprocess.DEVNULL, stdout=words.fd, stderr=words.fd, start_new_session=True
-        )
         try:
-            status = await asyncio.wait_for(process.wait(), timeout_s)
-        except TimeoutError as late:
-            raise DriverError(f"TOOL_TIMEOUT: {Path(command[0]).name} took more than {timeout_s:g} s") from late
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if status != 0:
-            raise DriverError(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
-
-
-def _limits(limits: Mapping[str, int], uid: int | None) -> dict[str, int]:
-    """How many processes a user may have counts for one of the guest's own only: else it counts all that we run."""
-    return {name: limit for name, limit in limits.items() if uid is not None or name != "RLIMIT_NPROC"}
-
-
-@contextmanager
-def _all_notes_locked() -> Iterator[None]:
-    """A lock that all agents of the machine take in turn; one that dies releases it."""
-    _UIDS_IN_USE.mkdir(parents=True, exist_ok=True, mode=0o755)
-    lock = os.open(_UIDS_IN_USE.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _jail(spec: Mapping[str, object]) -> list[str]:
-    return [sys.executable, "-I", "-S", str(_JAIL), json.dumps(spec)]
+            await tools.run(
+                command,
+                uid=uid if self.as_root else None,
+                root=root if self.own_root else None,
+                binds=binds,
+                timeout_s=timeout_s,
+                file_size_bytes=file_size_bytes,
+            )
+        except ToolFailed as failed:
+            raise DriverError(str(failed)) from failed
 
 
 def _spawn(spec: Mapping[str, object], inherited: Sequence[int]) -> Started:
@@ -303,7 +229,7 @@ def _spawn(spec: Mapping[str, object], inherited: Sequence[int]) -> Started:
         sources.append(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, 100))
         cleanup.callback(os.close, sources[-1])
         actions.append((os.POSIX_SPAWN_DUP2, sources[-1], 0))
-        line = _jail(spec)
+        line = line_of(spec)
         pid = os.posix_spawn(line[0], line, {}, file_actions=actions, setsid=True)
     note_child(pid)
     process = identify(pid)

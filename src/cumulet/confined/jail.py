@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 
@@ -24,7 +25,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
     1 << 18,
 )
 MNT_DETACH = 2
-PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 38, 24
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 38, 24
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 MSG_FASTOPEN = 0x20000000
@@ -124,6 +125,13 @@ def become_user(uid: int, gid: int, groups: "list[int] | None") -> None:
     os.setresuid(uid, uid, uid)
 
 
+def end_with(parent: int) -> None:
+    """SIGKILL when the process that started this one ends, or has ended. Given up by a change of user before."""
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+    if os.getppid() != parent:
+        sys.exit(126)
+
+
 def refuse_connections() -> None:
     """No system call makes or turns a socket from now on: only those that were handed over, and whom they lead to.
 
@@ -164,6 +172,8 @@ def main() -> None:
     drop_capabilities()
     if spec["uid"] is not None:
         become_user(spec["uid"], spec["uid"], spec["groups"])
+    if spec["parent"] is not None:
+        end_with(spec["parent"])
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     refuse_connections()
     os.umask(0o077)

@@ -1,0 +1,103 @@
+"""Runs short programs on untrusted data with as little power as can be: own uid, own root, no network, limits.
+
+They end with the process that runs them, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cumulet.confined import jail
+
+_WORDS_BYTES = 64 << 10
+_CPU_SECONDS = 600
+_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 128, "RLIMIT_AS": 2 << 30}
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""qemu-img begins up to 64 threads where a disk is slow, beside its own two. With an arena of 128 MiB for each of them
+it had no room for so many, and ended with `qemu_thread_create: Resource temporarily unavailable`."""
+
+
+class ToolFailed(Exception):
+    """The message begins with TOOL_FAILED or TOOL_TIMEOUT, and ends with what the program said."""
+
+
+class Words:
+    """The first 64 KiB a process says, in a sealed memory file: it can neither block on it nor fill a disk with it."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("words", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, _WORDS_BYTES)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+
+    def read(self) -> str:
+        return os.pread(self.fd, _WORDS_BYTES, 0).rstrip(b"\0").decode(errors="replace").strip()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def line_of(spec: Mapping[str, object]) -> list[str]:
+    """The command that becomes the command of `spec`, confined: see `jail.py`."""
+    return [sys.executable, "-I", "-S", jail.__file__, json.dumps(spec)]
+
+
+def limits_for(uid: int | None, limits: Mapping[str, int]) -> dict[str, int]:
+    """How many processes a user may have counts for one of the guest's own only: else it counts all that we run."""
+    return {name: limit for name, limit in limits.items() if uid is not None or name != "RLIMIT_NPROC"}
+
+
+async def run(
+    command: Sequence[str],
+    *,
+    uid: int | None,
+    root: Path | None,
+    binds: Sequence[tuple[Path, str, str]],
+    timeout_s: float,
+    file_size_bytes: int = 1 << 20,
+    cpu_seconds: int = _CPU_SECONDS,
+) -> None:
+    """Run a program: no network, only bound paths writable. Raises `ToolFailed`.
+
+    uid: the user it becomes; None: it stays who we are. root: an empty folder for a root of its own, in which it begins
+    in `/vm`, one of `binds` (source, target, "ro" or "rw"); None: it sees the machine's.
+    """
+    spec: dict[str, object] = {
+        "process_file": None,
+        "parent": os.getpid(),
+        "root": None if root is None else str(root),
+        "binds": [[str(source), target, mode] for source, target, mode in binds],
+        "devices": ["/dev/null", "/dev/zero", "/dev/urandom"],
+        "cgroups": [],
+        "limits": limits_for(uid, _LIMITS) | {"RLIMIT_CPU": cpu_seconds, "RLIMIT_FSIZE": file_size_bytes},
+        "uid": uid,
+        "groups": [],
+        "environment": _ENVIRONMENT,
+        "command": list(command),
+    }
+    words = Words()
+    process = await asyncio.create_subprocess_exec(
+        *line_of(spec), stdin=asyncio.subprocess.DEVNULL, stdout=words.fd, stderr=words.fd, start_new_session=True
+    )
+    try:
+        status = await asyncio.wait_for(process.wait(), timeout_s)
+    except TimeoutError as late:
+        raise ToolFailed(f"TOOL_TIMEOUT: {Path(command[0]).name} took more than {timeout_s:g} s") from late
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if status != 0:
+        raise ToolFailed(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
