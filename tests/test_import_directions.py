@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "confined": frozenset(),
     "wake": frozenset({"db"}),
     "owned": frozenset(),
-    "rootless": frozenset(),
+    "rootless": frozenset({"confined"}),
     "own_namespaces": frozenset(),
     "db": FOUNDATION,
     "web": FOUNDATION | HOST_BORDER,
@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
     # A process puts parts together, and only programs import it.
-    "processes.agent": frozenset({"agent", "bus", "drivers", "fleet", "rootless"}),
+    "processes.agent": frozenset({"agent", "bus", "confined", "drivers", "fleet"}),
     "cloud": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
     "processes": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
     "testing": KERNEL

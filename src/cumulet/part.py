@@ -41,6 +41,10 @@ class OtherState(Exception):
     """The state folder belongs to another kind of cloud, whose servers would be lost; the message says what to do."""
 
 
+class SettingRefused(Exception):
+    """A setting asks for what is not possible here; the message says what is missing."""
+
+
 class FirstStart(msgspec.Struct, frozen=True, kw_only=True):
     """What a part's seed may reach. `projects`: the ids of the first projects, by name."""
 
@@ -74,6 +78,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     sagas: tuple[Saga[Any], ...] = ()
     reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
     """What has to be looked after once in a cloud, in the order in which it is started."""
+    require: Callable[[Settings], None] | None = None
+    """At each start of a process that carries operations; raises SettingRefused."""
     mend: Callable[[Database, Settings, Clock], None] | None = None
     """At each start, repairs what a killed process has left half done; raises OtherState for another's state."""
     seed: Callable[[FirstStart], None] | None = None

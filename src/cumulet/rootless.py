@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.confined import user_ids
+
 TUN = Path("/dev/net/tun")
 NOTE = "namespaces.json"
 """In the state folder: who lives in them."""
-NO_UIDS = "none"
-"""As `guest_uids`: guests run as the user who runs their agent, who is nobody else's root."""
 FIRST_UID, FIRST_GUEST_UID, LAST_UID = 65_000, 70_000, 73_999
 """Users there are inside, if this user has enough: first those of Cumulet's own programs, then those of guests."""
 PROGRAM = Path(__file__).with_name("own_namespaces.py")
@@ -76,7 +76,7 @@ def problem() -> str | None:
 def become(command: Sequence[str], *, state: Path, listening: socket.socket) -> None:
     """This process is the cloud's keeper from now on, and `command` runs inside. Does not return."""
     users = more_users()
-    uids = NO_UIDS if users is None else f"{FIRST_GUEST_UID}-{FIRST_UID + users[2] - 1}"
+    uids = user_ids.NONE if users is None else f"{FIRST_GUEST_UID}-{FIRST_UID + users[2] - 1}"
     listening.set_inheritable(True)
     told = Inside(listener=listening.fileno(), guest_uids=uids)
     line = _line(command, note=state / NOTE, environment={_INSIDE: msgspec.json.encode(told).decode()})

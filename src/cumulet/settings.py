@@ -208,3 +208,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     web_download_hosts: Annotated[str, msgspec.Meta(pattern=WEB_HOSTS)] = ""
     """`HOST`, `*.DOMAIN` or `*`, several with commas between: hosts of the Internet that images may be imported from
     (`web-download`). `*` is every one with a public address, other machines of this cloud among them. Empty: none."""
+    image_conversion_output_format: Literal["raw", "qcow2"] | None = None
+    """The disk format of imported images: raw data is converted to qcow2, or qcow2 to raw, and other data stays as it
+    comes. Machines with a conductor need `qemu-img`. Default: no conversion. As Glance's `[image_conversion]
+    output_format`."""

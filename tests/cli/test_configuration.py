@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
 import tomllib
 from datetime import UTC, datetime, timedelta
@@ -95,6 +96,15 @@ def test_a_database_that_cannot_be_is_one_sentence(
     for option in (["--database", url], ["--set", f"database_url={url}"]):
         told = refused(capsys, "up", "--state", str(tmp_path / "state"), *option)
         assert words in told
+
+
+def test_a_setting_that_this_machine_cannot_keep_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _program: None)
+    options = ("--driver", "simulated", "--listen", "127.0.0.1:0", "--set", "image_conversion_output_format=raw")
+    told = refused(capsys, "up", "--state", str(tmp_path / "state"), *options, status=1)
+    assert "image_conversion_output_format: qemu-img is not installed" in told
 
 
 def test_a_password_that_others_could_see_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

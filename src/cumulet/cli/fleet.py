@@ -201,7 +201,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
     """Run until SIGINT or SIGTERM. An error that a user can mend is one line."""
     from cumulet.ca import BadCertificate
     from cumulet.owned import Exposed
-    from cumulet.part import OtherState
+    from cumulet.part import OtherState, SettingRefused
     from cumulet.processes.roles import NoNatsServer
     from cumulet.web.log import end_log, log_as
     from cumulet.web.policy import PolicyError
@@ -222,7 +222,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
             asyncio.run(serve())
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="policy_file") from None
-    except (AddressTaken, BadCertificate, Exposed, NoNatsServer, OtherState) as error:
+    except (AddressTaken, BadCertificate, Exposed, NoNatsServer, OtherState, SettingRefused) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or ''} {error.strerror or error}".strip()) from error

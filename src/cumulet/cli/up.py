@@ -296,7 +296,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     from cumulet.db.schema import SchemaTooNew
     from cumulet.fleet.public_network import NotPublic
     from cumulet.owned import Exposed
-    from cumulet.part import OtherState
+    from cumulet.part import OtherState, SettingRefused
     from cumulet.processes.all import EmbeddedCloud
     from cumulet.web.log import end_log, log_as
     from cumulet.web.policy import PolicyError
@@ -315,7 +315,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="--policy-file") from None
     except NotPublic as error:
         raise click.BadParameter(str(error), param_hint="--public-interface") from None
-    except (BadCertificate, Exposed, OtherState, SchemaTooNew) as error:
+    except (BadCertificate, Exposed, OtherState, SchemaTooNew, SettingRefused) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:

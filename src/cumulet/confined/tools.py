@@ -28,6 +28,10 @@ class ToolFailed(Exception):
     """The message begins with TOOL_FAILED or TOOL_TIMEOUT, and ends with what the program said."""
 
 
+class ToolTimeout(ToolFailed):
+    """It took too long, and was killed."""
+
+
 class Words:
     """The first 64 KiB a process says, in a sealed memory file: it can neither block on it nor fill a disk with it."""
 
@@ -93,7 +97,7 @@ async def run(
     try:
         status = await asyncio.wait_for(process.wait(), timeout_s)
     except TimeoutError as late:
-        raise ToolFailed(f"TOOL_TIMEOUT: {Path(command[0]).name} took more than {timeout_s:g} s") from late
+        raise ToolTimeout(f"TOOL_TIMEOUT: {Path(command[0]).name} took more than {timeout_s:g} s") from late
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):

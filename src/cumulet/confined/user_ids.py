@@ -24,6 +24,17 @@ TAKEN = {
 }
 """From systemd's "Users, Groups, UIDs and GIDs on systemd Systems"; not all of them stand in a file."""
 
+NONE = "none"
+"""As `guest_uids`: guests run as the user who runs their agent, who is nobody else's root."""
+
+
+def of(text: str) -> range:
+    """The users of ``FIRST-LAST``; an empty range for ``none``."""
+    if text == NONE:
+        return range(0)
+    first, _, last = text.partition("-")
+    return range(int(first), int(last) + 1)
+
 
 def problem(uids: range) -> str | None:
     """Why guests cannot have these users; None where they can."""

@@ -154,6 +154,7 @@ def reconcile(database: Database, state_dir: Path, now_us: int) -> int:
         if image.status in ("uploading", "importing"):
             left.discard(f"{files.STAGE_FOLDER}/{image.id}")
         left.discard(f"{files.UPLOAD_FOLDER}/{image.upload_id}")
+        left.discard(f"{files.CONVERT_FOLDER}/{image.upload_id}")
     for path in left:
-        (folder / path).unlink(missing_ok=True)
+        files.remove_at(folder / path)
     return len(left)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
@@ -18,6 +19,8 @@ from cumulet.image.inspection import Inspection, OpaqueContent, check_tables
 UPLOAD_FOLDER = ".uploads"
 STAGE_FOLDER = ".staged"
 """Data that waits to be imported, by the id of its image."""
+CONVERT_FOLDER = ".converting"
+"""Folders in which imports are converted, by the id of the upload."""
 CHUNK_BYTES = 1 << 20
 """What is read from a file at once."""
 BLOCK_BYTES = 4 << 20
@@ -70,7 +73,7 @@ def image_folder(state_dir: Path) -> Path:
 
 def prepare(folder: Path) -> None:
     """Make the store, for the cloud's own user only."""
-    for name in (UPLOAD_FOLDER, STAGE_FOLDER):
+    for name in (UPLOAD_FOLDER, STAGE_FOLDER, CONVERT_FOLDER):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
 
@@ -86,13 +89,13 @@ class Upload:
     def __init__(self, folder: Path, upload_id: str, inspection: Inspection | OpaqueContent) -> None:
         prepare(folder)
         self._folder = folder
-        self._path = folder / UPLOAD_FOLDER / upload_id
+        self.path = folder / UPLOAD_FOLDER / upload_id
         self._inspection = inspection
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha512 = hashlib.sha512()
         self._size = 0
         self._file = open(  # noqa: SIM115 - stays open from call to call; `discard` and `place` close it
-            os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0
+            os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0
         )
         # Copying into the system's cache takes as long as both hashes, and drives out what the database has there.
         self._direct = self._set_direct(True)
@@ -131,18 +134,13 @@ class Upload:
             return False
         return wanted
 
-    def place(self, image_id: str, *, staged: bool = False) -> Written:
-        """Check the whole, make it durable and give it its name: the image's data or, `staged`, data to be imported."""
-        folder = self._folder / STAGE_FOLDER if staged else self._folder
+    def whole(self) -> Written:
+        """All has come: check it and make it durable, under the upload's own name."""
         virtual_size = self._inspection.finish()
         self._direct = self._direct and self._set_direct(False)
         check_tables(self._inspection, self._file)
         os.fsync(self._file.fileno())
         self._file.close()
-        # A link, not a rename: it never replaces data that is already there, such as that of a later upload.
-        os.link(self._path, folder / image_id)
-        self._path.unlink()
-        _sync_folder(folder)
         return Written(
             size=self._size,
             virtual_size=virtual_size,
@@ -150,10 +148,24 @@ class Upload:
             sha512=self._sha512.hexdigest(),
         )
 
+    def place(self, image_id: str, *, staged: bool = False) -> Written:
+        """`whole`, and give it its name: the image's data or, `staged`, data to be imported."""
+        written = self.whole()
+        place(self.path, self._folder / STAGE_FOLDER if staged else self._folder, image_id)
+        return written
+
     def discard(self) -> None:
         """Leave nothing behind. Harmless after `place`."""
         self._file.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def place(made: Path, folder: Path, name: str) -> None:
+    """Give a durable file its name."""
+    # A link, not a rename: it never replaces data that is already there, such as that of a later upload.
+    os.link(made, folder / name)
+    made.unlink()
+    _sync_folder(folder)
 
 
 def _write_some(file: FileIO, view: memoryview) -> int:
@@ -172,15 +184,25 @@ def remove_staged(folder: Path, image_id: str) -> None:
 
 
 def remove_upload(folder: Path, upload_id: str) -> None:
-    """Remove the file of an upload whose process died."""
-    (folder / UPLOAD_FOLDER / upload_id).unlink(missing_ok=True)
+    """Remove what an upload has written, and the folder in which it was converted."""
+    remove_at(folder / UPLOAD_FOLDER / upload_id)
+    remove_at(folder / CONVERT_FOLDER / upload_id)
+
+
+def remove_at(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def stored(folder: Path) -> frozenset[str]:
-    """All files that there are, by their paths below the store."""
+    """All files that there are, and folders of conversions, by their paths below the store."""
     prepare(folder)
     folders = (folder, folder / UPLOAD_FOLDER, folder / STAGE_FOLDER)
-    return frozenset(str(path.relative_to(folder)) for one in folders for path in one.iterdir() if path.is_file())
+    found = [path for one in folders for path in one.iterdir() if path.is_file()]
+    return frozenset(str(path.relative_to(folder)) for path in (*found, *(folder / CONVERT_FOLDER).iterdir()))
 
 
 def _sync_folder(folder: Path) -> None:

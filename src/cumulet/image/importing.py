@@ -1,9 +1,9 @@
 """An import as a long operation: staged or fetched data becomes an image's, or the image is queued again.
 
 The request has set the image to `importing`, so that no upload can begin. `receive` writes the data to a file of its
-own and then gives it the image's name. The first final makes the image active, with all that is known of its data, in
-one statement. A process that dies before leaves files; the next attempt or the next start removes them, because the
-image's record says that it has no data.
+own and then gives it the image's name, or to what it was converted to (`conversion.py`). The first final makes the
+image active, with all that is known of its data, in one statement. A process that dies before leaves files; the next
+attempt or the next start removes them, because the image's record says that it has no data.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
 from cumulet.db.engine import Tx
-from cumulet.image import files, internet, store, tasks
+from cumulet.image import conversion, files, internet, store, tasks
 from cumulet.image.files import CHUNK_BYTES, STAGE_FOLDER
 from cumulet.image.qcow2 import Refused
 from cumulet.image.store import images
@@ -42,6 +43,8 @@ class Importing(msgspec.Struct, frozen=True, kw_only=True):
     upload_id: str | None = None
     size: int = 0
     virtual_size: int | None = None
+    disk_format: str | None = None
+    """What the data was converted to; None: it is as it came."""
     md5: str = ""
     sha512: str = ""
 
@@ -103,10 +106,14 @@ async def receive(context: Context, state: Importing) -> Importing:
     promise = place.space.promise(place.state_dir, ahead, floor_mib=place.settings.free_space_floor_mib)
     try:
         receiver = await Receiver.begin(place, state.image_id, promise, declared, _nobody_asks, IMPORT)
+        output = conversion.wanted(context.settings, receiver.image)
+        convert = None if output is None else partial(conversion.convert, place, receiver, output)
         async with contextlib.aclosing(pieces):
-            written = await receiver.receive(pieces)
+            written = await receiver.receive(pieces, convert)
     except Refused as refused:
         raise StepFailed("IMAGE_REFUSED", str(refused)) from None
+    except conversion.NotConverted as error:
+        raise StepFailed("NOT_CONVERTED", str(error)) from None
     except (internet.NotAllowed, internet.NotFetched) as error:
         raise StepFailed("NOT_FETCHED", str(error)) from None
     finally:
@@ -116,6 +123,7 @@ async def receive(context: Context, state: Importing) -> Importing:
         upload_id=receiver.upload_id,
         size=written.size,
         virtual_size=written.virtual_size,
+        disk_format=output,
         md5=written.md5,
         sha512=written.sha512,
     )
@@ -147,6 +155,8 @@ def activate(tx: Tx, context: Context, state: Importing) -> Importing:
     """Make the image active with its data, in one statement; unless it was deleted meanwhile."""
     assert state.upload_id is not None
     known = data_of(files.Written(size=state.size, virtual_size=state.virtual_size, md5=state.md5, sha512=state.sha512))
+    if state.disk_format is not None:
+        known["disk_format"] = state.disk_format
     now_us = context.clock.now_us()
     ended = {"import_task_id": None, "import_failed": False}
     if store.end_upload(tx, state.image_id, state.upload_id, now_us, status="active", **known, **ended):

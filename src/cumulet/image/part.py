@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulet.clock import Clock
 from cumulet.db.engine import Database
-from cumulet.image import builtin, data, metadef_catalog, tiny
+from cumulet.image import builtin, conversion, data, metadef_catalog, tiny
 from cumulet.image.importing import IMAGE_IMPORT
 from cumulet.image.service import IMAGE
 from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
@@ -32,6 +32,7 @@ IMAGE_PART = Part(
     service=IMAGE,
     catalog=CatalogEntry(name="glance", path="/image"),
     sagas=(IMAGE_IMPORT,),
+    require=conversion.require,
     mend=_mend,
     seed=_seed,
 )

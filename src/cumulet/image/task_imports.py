@@ -31,16 +31,14 @@ class CreateTask(Body, extra="allow"):
 
 @IMAGE.operation("POST", "/tasks", rules=(Rule(TASKS_API_ACCESS),), facts=lambda _: {}, body=CreateTask, success=201)
 def create_task(call: Call[None, CreateTask]) -> Reply:
-    """Make an image from a URL. The data is not converted: it must have the image's format."""
+    """Make an image from a URL. The data must have the image's format."""
     wanted = call.body.input
     image = proposed(call, plan(CreateImage, call.version).read(wanted.image_properties, "image_properties"))
     require_allowed(wanted.import_from, call.cloud.settings)
     if not image.disk_format or not image.container_format:
         raise BadRequest("image_properties: disk_format and container_format must be set prior to saving data.")
     if wanted.import_from_format != image.disk_format:
-        raise BadRequest(
-            f"import_from_format: images are not converted here, and it is not the image's {image.disk_format}."
-        )
+        raise BadRequest(f"import_from_format: it must be the image's disk_format, {image.disk_format}.")
     call.require(ADD_IMAGE, image_facts(image, call.caller))
     make(call, image)
     said: dict[str, object] = {

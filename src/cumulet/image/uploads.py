@@ -78,6 +78,7 @@ class Body:
 T = TypeVar("T")
 Require = Callable[[], Awaitable[None]]
 """Raises as soon as the sender has lost the right to send."""
+Convert = Callable[[Path, Written], Awaitable[Written]]
 
 
 class Records(Protocol):
@@ -203,12 +204,15 @@ class Receiver:
         image, reserved = await cloud.db.write_async(begun)
         return cls(cloud, image, promise, upload_id, reserved, require, way)
 
-    async def receive(self, pieces: AsyncIterator[bytes]) -> Written:
-        """Read the content into the store. Leaves no file behind when it fails."""
-        with files.threads:
-            return await self._receive(pieces)
+    async def receive(self, pieces: AsyncIterator[bytes], convert: Convert | None = None) -> Written:
+        """Read the content into the store. Leaves no file behind when it fails.
 
-    async def _receive(self, pieces: AsyncIterator[bytes]) -> Written:
+        convert: makes the image's data of the file of what has come, which is removed afterwards.
+        """
+        with files.threads:
+            return await self._receive(pieces, convert)
+
+    async def _receive(self, pieces: AsyncIterator[bytes], convert: Convert | None) -> Written:
         limit = self._cloud.settings.image_virtual_size_limit_gib * GIB
         formats = (self.image.disk_format or "", self.image.container_format or "")
         inspection = (
@@ -218,11 +222,13 @@ class Receiver:
         try:
             file = await self._on_thread(Upload, self._folder, self.upload_id, inspection)
             await self._write_all(pieces, file)
+            if convert is not None:
+                return await convert(file.path, await self._on_thread(file.whole))
             written: Written = await self._on_thread(partial(file.place, staged=self._way.staged), self.image.id)
             return written
         except FileNotFoundError:
             # A process that has started took the upload for one of a dead process. Otherwise the store has lost a file.
-            await self._cloud.db.read_async(self._require_ours)
+            await self.require_ours()
             raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -276,6 +282,11 @@ class Receiver:
         self._checked = self._cloud.clock.monotonic()
         await self._require()
 
+    async def reserve(self, size: int) -> int:
+        """Reserve `size` bytes for what this becomes, or as much as there is. Returns how many are reserved."""
+        self._reserved = await self._cloud.db.write_async(lambda tx: self._extend(tx, max(size, self._received)))
+        return self._reserved
+
     def _extend(self, tx: Tx, wanted: int) -> int:
         """Reserve up to `wanted` bytes; returns how many are reserved. TooLarge if less than has been received."""
         others = store.stored_bytes(tx, self.image.owner) - self._reserved
@@ -285,6 +296,10 @@ class Receiver:
         if not store.extend_upload(tx, self.image.id, self.upload_id, wanted):
             raise self._gone()
         return wanted
+
+    async def require_ours(self) -> None:
+        """Raises `Gone` if the image was deleted, or another upload has it."""
+        await self._cloud.db.read_async(self._require_ours)
 
     def _require_ours(self, tx: Tx) -> None:
         image = store.find(tx, self.image.id)

@@ -19,8 +19,8 @@ from cumulet.agent.fence import FileFence
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.lease import ExpiryFile, Lease
 from cumulet.bus.unix_socket import serve_agent
+from cumulet.confined import user_ids
 from cumulet.fleet.local_agents import AgentPlace
-from cumulet.rootless import NO_UIDS
 
 if TYPE_CHECKING:
     from cumulet.drivers.linux_network.network import LinuxNetwork
@@ -48,7 +48,7 @@ async def run_agent(place: AgentPlace) -> None:
             address=place.address,
             network=network,
             sharing=place.sharing,
-            guest_uids=uids(place.guest_uids),
+            guest_uids=user_ids.of(place.guest_uids),
             limits=place.limits,
         )
         agent = Agent(
@@ -74,14 +74,6 @@ async def network_of(host: str, address: str, public_device: str | None) -> Linu
         return None
     physical = {} if public_device is None else {"public": public_device}
     return await LinuxNetwork.open(local_address=address, tracking=answer.tracking, physical=physical)
-
-
-def uids(text: str) -> range:
-    """The users of ``FIRST-LAST``; an empty range for ``none``."""
-    if text == NO_UIDS:
-        return range(0)
-    first, _, last = text.partition("-")
-    return range(int(first), int(last) + 1)
 
 
 class WatchedLease(Lease):

@@ -44,7 +44,10 @@ class Conductor:
         space: Space | None = None,
     ) -> None:
         """`alone`: no other conductor can be on the same database. `wake`: told of the operations that reconcilers
-        begin; by default this conductor's own runner."""
+        begin; by default this conductor's own runner. Raises SettingRefused."""
+        for part in parts:
+            if part.require is not None:
+                part.require(settings)
         self._alone = alone
         self.runner = Runner(
             db=db,

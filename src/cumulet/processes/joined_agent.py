@@ -20,10 +20,11 @@ from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.joining import Joined, Membership, Unreachable
 from cumulet.bus.nats import NatsAgent
 from cumulet.clock import SystemClock
+from cumulet.confined import user_ids
 from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
-from cumulet.processes.agent import lease_of, network_of, only_one, uids
+from cumulet.processes.agent import lease_of, network_of, only_one
 from cumulet.signals import when_told_to_stop
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, ad
         sink=images,
         address=address,
         network=await network_of(joined.name, address, place.public_device) if place.wire_guests else None,
-        guest_uids=uids(place.guest_uids),
+        guest_uids=user_ids.of(place.guest_uids),
         limits=place.limits,
     )
 

@@ -49,7 +49,8 @@ async def api_alone(settings: Settings, own: Path) -> AsyncIterator[Api]:
 async def conductor_alone(
     settings: Settings, *, clock: Clock | None = None, health: Place | None = None
 ) -> AsyncIterator[Conductor]:
-    """A conductor, one of several. `health`: where it answers `processes.health`. Raises OtherState."""
+    """A conductor, one of several. `health`: where it answers `processes.health`. Raises OtherState and
+    SettingRefused."""
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
         shared = await shared_clock(db, clock or SystemClock(), stack)

@@ -23,7 +23,7 @@ from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db.engine import Tx
 from cumulet.host.driver import GuestState
 from cumulet.identity.bootstrap import CLOUDS
-from cumulet.image.files import image_folder, stored
+from cumulet.image.files import image_folder, remove_at, stored
 from cumulet.part import Part
 from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
@@ -284,7 +284,7 @@ class TestCloud:
         folder = image_folder(self.embedded.settings.state_dir)
         there = stored(folder)
         for name in there - self._image_files.keys():
-            (folder / name).unlink(missing_ok=True)
+            remove_at(folder / name)
         for name in self._image_files.keys() - there:
             (folder / name).write_bytes(self._image_files[name])
 
