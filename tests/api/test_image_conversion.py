@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import cumulet.testing
 from cumulet import space
 from cumulet.confined import qemu_img, user_ids, users
 from cumulet.image import conversion, data, files
-from cumulet.image.uploads import Receiver
+from cumulet.image.uploads import Place, Receiver
 from cumulet.part import SettingRefused
 from cumulet.settings import Settings
 from cumulet.testing import Answer, Client, JsonObject, TestCloud
@@ -297,23 +298,36 @@ def test_a_conversion_ends_with_its_image(to_qcow2: TestCloud, monkeypatch: pyte
 
 
 def test_one_is_converted_at_a_time(to_qcow2: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived: list[str] = []
+    all_there = asyncio.Event()
     running: list[int] = []
     most: list[int] = []
-    run = conversion._Work.run
+    convert, run = conversion.convert, conversion._Work.run
+
+    async def coming(
+        cloud: Place, receiver: Receiver, output: str, source: Path, found: files.Written
+    ) -> files.Written:
+        arrived.append(receiver.image.id)
+        if len(arrived) == 3:
+            all_there.set()
+        return await convert(cloud, receiver, output, source, found)
 
     async def watched(work: conversion._Work, source_format: str, output: str, limit: int) -> None:
         running.append(1)
         most.append(len(running))
         try:
+            await all_there.wait()
             await run(work, source_format, output, limit)
         finally:
             running.pop()
 
+    monkeypatch.setattr(conversion, "convert", coming)
     monkeypatch.setattr(conversion._Work, "run", watched)
     member = to_qcow2.persona("member")
     images = [new(member) for _ in range(3)]
     for image_id in images:
         stage(member, image_id, DISK)
+    for image_id in images:
         import_(member, image_id)
     assert [ended(member, image_id)["disk_format"] for image_id in images] == ["qcow2"] * 3
     assert most == [1, 1, 1]

@@ -55,7 +55,7 @@ def run(filtered: bool) -> tuple[dict[str, str], bytes, bool]:
     script = Path(jail.__file__).read_text()
     if not filtered:
         script = script.replace("    refuse_connections()\n", "")
-    spec: dict[str, object] = dict.fromkeys(("process_file", "root", "uid"))
+    spec: dict[str, object] = dict.fromkeys(("process_file", "parent", "root", "uid"))
     spec |= {"binds": [], "devices": [], "cgroups": [], "groups": [], "limits": {}, "environment": {}}
     with (
         socket.create_server(("127.0.0.1", 0)) as agreed,
