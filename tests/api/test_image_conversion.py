@@ -127,6 +127,26 @@ def test_qcow2_data_becomes_raw_and_stays_sparse(to_raw: TestCloud, tmp_path: Pa
     assert (nothing["status"], nothing["disk_format"], matches(nothing, bytes(16 * MIB))) == ("active", "raw", True)
 
 
+def test_without_root_qemu_img_works_on_the_files_where_they_are(
+    to_qcow2: TestCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Work(conversion._Work):
+        def __init__(self, folder: Path, source: Path, uids: range) -> None:
+            super().__init__(folder, source, uids)
+            self._as_root = False
+
+    monkeypatch.setattr(conversion, "_Work", Work)
+    found = imported(to_qcow2.persona("member"), DISK)
+    assert (found["status"], found["disk_format"], found["virtual_size"]) == ("active", "qcow2", len(WHOLE))
+    assert matches(found, stored(to_qcow2, found).read_bytes())
+
+
+@pytest.mark.parametrize("size", [512, MIB, 1 << 30, (1 << 30) + 512, 1 << 36, 1 << 40])
+def test_no_qcow2_file_is_larger_than_what_is_reserved_for_it(size: int) -> None:
+    told = json.loads(run("measure", "--output", "json", "-O", "qcow2", "--size", str(size)))
+    assert size < told["fully-allocated"] <= conversion.largest_bytes("qcow2", size)
+
+
 @pytest.mark.parametrize(
     ("disk_format", "container_format", "content"),
     [("qcow2", "bare", None), ("vmdk", "bare", b"KDMV" + bytes(600)), ("raw", "ovf", bytes(600))],
