@@ -381,6 +381,8 @@ def _loop_on_thread() -> Iterator[asyncio.AbstractEventLoop]:
     try:
         yield loop
     finally:
+        # As `asyncio.run` does: threads of `asyncio.to_thread` would be left otherwise.
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
