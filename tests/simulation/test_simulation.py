@@ -50,7 +50,6 @@ FIRST_SEED: dict[str, int] = {
     "plugging_in_a_subport": 101,
     "removing_what_was_staged_too_early": 683,
     "segments_out_of_any_range": 168,
-    "sharing_no_more_what_is_used": 370,
     "starting_over_what_others_import": 56,
     "starting_over_what_was_staged": 133,
 }
