@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import uuid
 
+import pytest
 from pyroute2 import IPRoute
 
-from cumulet.drivers.linux_network import names, namespaces
+from cumulet.drivers.linux_network import bpf, names, namespaces
 from cumulet.host import wiring as w
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, Lab, lab, needs_packets, reopened
@@ -143,6 +145,16 @@ async def test_other_tags_are_dropped_and_counted_also_without_port_security() -
             assert not await its.gets(guest, tagged(udp(parent, near), tag, kind)), (kind, tag)
             assert (await place.networks["host1"].counters())["ethertype"] == before + 1
         assert await its.gets(guest, udp(parent, near))
+
+
+@pytest.mark.parametrize("count", [1, 400, 4094])
+def test_the_kernel_takes_the_program_of_a_trunk_with_every_tag(count: int) -> None:
+    os.close(bpf.load(bpf.sorting({tag: 1000 + tag for tag in range(1, count + 1)})))
+
+
+def test_a_program_that_the_kernel_refuses_is_refused_with_its_words() -> None:
+    with pytest.raises(bpf.NoProgram, match=r"^the kernel takes no program: Permission denied .*R0 !read_ok"):
+        bpf.load([(0x95, 0, 0, 0, 0)])
 
 
 async def test_subports_come_and_go_while_the_guest_runs_and_nothing_is_left_of_them() -> None:

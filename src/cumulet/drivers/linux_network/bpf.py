@@ -101,11 +101,13 @@ def load(instructions: Sequence[Instruction]) -> int:
     text, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Apache-2.0")
     said = ctypes.create_string_buffer(_LOG_BYTES)
     program = (_OF_TC, len(instructions), ctypes.addressof(text), ctypes.addressof(licence))
-    attributes = struct.pack(_ATTRIBUTES, *program, 1, _LOG_BYTES, ctypes.addressof(said), 0)
-    given = ctypes.create_string_buffer(attributes, _ATTRIBUTE_BYTES)
     libc = ctypes.CDLL(None, use_errno=True)
-    loaded: int = libc.syscall(number, _PROG_LOAD, given, _ATTRIBUTE_BYTES)
-    if loaded < 0:
-        words = said.value.decode(errors="replace").strip().splitlines()
-        raise NoProgram(f"the kernel takes no program: {os.strerror(ctypes.get_errno())} {' '.join(words[-2:])[:200]}")
-    return loaded
+    # What the kernel tells of a long program has no room, and that alone would be a refusal (ENOSPC): it is asked for
+    # only where the kernel has refused, for another reason.
+    for told in ((0, 0, 0), (1, _LOG_BYTES, ctypes.addressof(said))):
+        given = ctypes.create_string_buffer(struct.pack(_ATTRIBUTES, *program, *told, 0), _ATTRIBUTE_BYTES)
+        loaded: int = libc.syscall(number, _PROG_LOAD, given, _ATTRIBUTE_BYTES)
+        if loaded >= 0:
+            return loaded
+    words = said.value.decode(errors="replace").strip().splitlines()
+    raise NoProgram(f"the kernel takes no program: {os.strerror(ctypes.get_errno())} {' '.join(words[-2:])[:200]}")
