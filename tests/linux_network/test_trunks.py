@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import struct
 import uuid
 
 import pytest
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from cumulet.drivers.linux_network import bpf, names, namespaces
+from cumulet.drivers.linux_network.carrying import Carrying
 from cumulet.host import wiring as w
+from cumulet.host.driver import DriverError
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, Lab, lab, needs_packets, reopened
 from tests.linux_network.test_metadata import Call, told
@@ -205,6 +209,43 @@ async def test_an_agent_that_starts_again_finds_subports_and_disturbs_none() -> 
         await wire(place, parent, far, one)
         assert await devices(place) == {name: kind for name, kind in before.items() if name != names.tap(gone.id)}
         assert await its.gets(Tagged(guest, one), udp(one, far))
+
+
+async def test_what_an_earlier_agent_left_goes_also_if_the_first_wiring_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lab(["host1"]) as place:
+        parent, far = port("10.0.0.1"), port("10.1.0.2", network=OTHER)
+        one = subport(parent, 7, "10.1.0.1")
+        await wire(place, parent, far, one)
+        await place.plug("host1", parent)
+        await place.networks["host1"].close()
+        place.networks["host1"] = await reopened("192.0.2.1", place.namespaces["host1"])
+        # It has applied as far as ports can be plugged, and no further.
+        with monkeypatch.context() as patched:
+            patched.setattr(Carrying, "apply", broken)
+            with pytest.raises(DriverError):
+                await wire(place, parent, far)
+        await place.plug("host1", far)
+        await wire(place, parent, far)
+        assert await devices(place) == {names.tap(own.id): "tun" for own in (parent, far)}
+        assert await programs(place) == 0
+
+
+async def test_a_plug_that_fails_at_the_subports_leaves_no_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lab(["host1"]) as place:
+        parent = port("10.0.0.1")
+        one = subport(parent, 7, "10.1.0.1")
+        await wire(place, parent, one)
+        with monkeypatch.context() as patched:
+            patched.setattr(Carrying, "apply", broken)
+            with pytest.raises(DriverError, match="ENOBUFS"):
+                await place.networks["host1"].plug(parent.id)
+        assert await devices(place) == {}
+        await place.plug("host1", parent)
+        assert await devices(place) == {names.tap(parent.id): "tun", names.tap(one.id): "ifb"}
+
+
+def broken(*_arguments: object, **_more: object) -> list[w.NotDone]:
+    raise NetlinkError(errno.ENOBUFS, "ENOBUFS")
 
 
 async def test_a_guest_hears_about_itself_on_its_subports_too() -> None:

@@ -53,7 +53,7 @@ class Carrying:
         subports = [port for port in wiring.ports if port.carried is not None]
         if not subports and not self._any:
             return []
-        self._any = bool(subports)
+        self._any = True
         present = self._links.present()
         of_tap: dict[str, list[w.Port]] = {}
         for port in subports:
@@ -70,6 +70,7 @@ class Carrying:
                 not_done += [w.NotDone(subject=port.id, reason=str(refused)) for port in carried]
         if parent is None:
             self._remove_others(of_tap, present)
+            self._any = bool(subports)
         return not_done
 
     def _carry(

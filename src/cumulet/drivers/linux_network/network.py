@@ -173,6 +173,7 @@ class LinuxNetwork:
         self._responding.tell(dict.fromkeys(gone.values()))
         for tap in gone:
             self._told.pop(tap, None)
+            self._told_by_parent.pop(tap, None)
         forget_connections(before, wiring, former.zones, zones)
         self._wiring = wiring
         unconnected = self._links.apply(wiring)
@@ -241,13 +242,13 @@ class LinuxNetwork:
             raise
         try:
             self._links.attach(tap, network, mac=port.mac, active=port.active)
+            subports = {port.id for port in self._subports_on(port_id)}
+            others = [entry for entry in self._not_done if entry.subject not in subports]
+            unconnected = {entry.subject for entry in others}
+            self._not_done = (*others, *self._carrying.apply(wiring, but=unconnected, parent=port_id))
         except BaseException:
             os.close(fd)  # Otherwise the tap stays, and looks as if a guest had it.
             raise
-        subports = {port.id for port in self._subports_on(port_id)}
-        others = [entry for entry in self._not_done if entry.subject not in subports]
-        unconnected = {entry.subject for entry in others}
-        self._not_done = (*others, *self._carrying.apply(wiring, but=unconnected, parent=port_id))
         return fd
 
 
