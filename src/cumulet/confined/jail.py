@@ -27,7 +27,8 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 38, 24
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
+ALLOW, REFUSE, UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+LOAD, IF_EQUAL, IF_AT_LEAST, IF_BITS, ANSWER = 0x20, 0x15, 0x35, 0x45, 0x06  # <linux/bpf_common.h>
 MSG_FASTOPEN = 0x20000000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -40,6 +41,10 @@ REFUSED = {
 REFUSED_EVERYWHERE = (425, 426, 427, 438)
 # sendto, sendmsg, sendmmsg, and which of their arguments has the flags
 SENDING = {"x86_64": ((44, 3), (46, 2), (307, 3)), "aarch64": ((206, 3), (211, 2), (269, 3))}
+# fork, vfork
+FORKING = {"x86_64": (57, 58), "aarch64": ()}
+CLONE, CLONE3, PRCTL = {"x86_64": 56, "aarch64": 220}, 435, {"x86_64": 157, "aarch64": 167}
+CLONE_THREAD = 0x00010000
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -139,16 +144,38 @@ def refuse_connections() -> None:
     address in the network that it was made in.
     """
     machine = os.uname().machine
-    load, if_equal, if_at_least, if_bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06  # <linux/bpf_common.h>
-    refused = (*REFUSED[machine], *REFUSED_EVERYWHERE)
-    program = [(load, 0, 0, 4), (if_equal, 1, 0, ARCHITECTURES[machine]), (answer, 0, 0, REFUSE)]
-    program += [(load, 0, 0, 0), (if_at_least, 0, 1, 0x40000000), (answer, 0, 0, REFUSE)]  # x32's numbers.
-    for number in refused:
-        program += [(if_equal, 0, 1, number), (answer, 0, 0, REFUSE)]
+    program = []
+    for number in (*REFUSED[machine], *REFUSED_EVERYWHERE):
+        program += [(IF_EQUAL, 0, 1, number), (ANSWER, 0, 0, REFUSE)]
     for number, argument in SENDING[machine]:  # With this flag sending connects.
-        program += [(if_equal, 0, 4, number), (load, 0, 0, 16 + 8 * argument)]
-        program += [(if_bits, 0, 1, MSG_FASTOPEN), (answer, 0, 0, REFUSE), (answer, 0, 0, ALLOW)]
-    program += [(answer, 0, 0, ALLOW)]
+        program += [(IF_EQUAL, 0, 4, number), (LOAD, 0, 0, 16 + 8 * argument)]
+        program += [(IF_BITS, 0, 1, MSG_FASTOPEN), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
+    filter_system_calls(program)
+
+
+def refuse_processes() -> None:
+    """From now on no other process begins, only threads, and this one goes on ending with its parent (`end_with`).
+
+    Else one could live on with the same user, and write to a file after that was looked at.
+    """
+    machine = os.uname().machine
+    program = []
+    for number in FORKING[machine]:
+        program += [(IF_EQUAL, 0, 1, number), (ANSWER, 0, 0, REFUSE)]
+    # What clone3 is asked for is in memory, which cannot be looked at. Without it the C library uses clone.
+    program += [(IF_EQUAL, 0, 1, CLONE3), (ANSWER, 0, 0, UNKNOWN)]
+    program += [(IF_EQUAL, 0, 4, CLONE[machine]), (LOAD, 0, 0, 16)]
+    program += [(IF_BITS, 1, 0, CLONE_THREAD), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
+    program += [(IF_EQUAL, 0, 4, PRCTL[machine]), (LOAD, 0, 0, 16)]
+    program += [(IF_EQUAL, 0, 1, PR_SET_PDEATHSIG), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
+    filter_system_calls(program)
+
+
+def filter_system_calls(refused: "list[tuple[int, int, int, int]]") -> None:
+    """`refused` begins with the call's number; what it has no answer to is allowed. Other machines' calls are not."""
+    program = [(LOAD, 0, 0, 4), (IF_EQUAL, 1, 0, ARCHITECTURES[os.uname().machine]), (ANSWER, 0, 0, REFUSE)]
+    program += [(LOAD, 0, 0, 0), (IF_AT_LEAST, 0, 1, 0x40000000), (ANSWER, 0, 0, REFUSE)]  # x32's numbers.
+    program += [*refused, (ANSWER, 0, 0, ALLOW)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     described = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
     check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described, 0, 0), "seccomp")
@@ -176,6 +203,8 @@ def main() -> None:
         end_with(spec["parent"])
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     refuse_connections()
+    if spec["parent"] is not None:
+        refuse_processes()
     os.umask(0o077)
     if spec["root"] is not None:
         os.chdir("/vm")

@@ -1,6 +1,6 @@
 """Runs short programs on untrusted data with as little power as can be: own uid, own root, no network, limits.
 
-They end with the process that runs them, however that ends.
+They end with the process that runs them, however that ends, and begin no others.
 """
 
 from __future__ import annotations
