@@ -18,7 +18,9 @@ from cumulet.compute.heard import Known, Recorded
 from cumulet.compute.host_recorder import HostRecorder, Said
 from cumulet.compute.host_watch import HostWatch
 from cumulet.compute.store import hosts
+from cumulet.conductor.leadership import LeadsNoMore
 from cumulet.db.engine import Database, Tx
+from cumulet.db.reach import NoAnswer
 from cumulet.settings import Settings
 from cumulet.testing.clock import AdvanceableClock
 from tests.api.test_compute_servers import create
@@ -56,9 +58,9 @@ def said(database: Database, name: str, **more: object) -> Said:
     return Said(facts=facts, reports=[], linked=(), known=known, new=True)
 
 
-def tell(folder: Path, story: Callable[[Database, HostRecorder], object]) -> None:
-    settings = Settings(state_dir=folder, database_url="sqlite://", host_names=NAMES)
-    with of_hosts(folder, dict.fromkeys(NAMES, ())) as database:
+def tell(folder: Path, story: Callable[[Database, HostRecorder], object], names: tuple[str, ...] = NAMES) -> None:
+    settings = Settings(state_dir=folder, database_url="sqlite://", host_names=names)
+    with of_hosts(folder, dict.fromkeys(names, ())) as database:
         recorder = HostRecorder(
             db=database, clock=AdvanceableClock(), settings=settings, require_lead=lambda tx: None, boot=None
         )
@@ -94,6 +96,39 @@ def test_what_cannot_be_recorded_is_its_own_host_s_problem(tmp_path: Path, write
         assert [isinstance(end, Recorded) for end in ends] == [name != "host3" for name in NAMES]
         assert recorded(database) == set(NAMES) - {"host3"}
         assert any(len(names) > 1 for names in writes.seen), "they were together"
+
+    tell(tmp_path, story)
+
+
+def test_who_says_what_cannot_be_recorded_costs_others_few_transactions(tmp_path: Path, writes: Writes) -> None:
+    names = tuple(f"host{number}" for number in range(1, 65))
+
+    async def story(database: Database, recorder: HostRecorder) -> None:
+        asked = [said(database, name, **({"memory_mib": MUCH} if name == "host40" else {})) for name in names]
+        ends = await asyncio.gather(*(recorder.record(one) for one in asked), return_exceptions=True)
+        assert [isinstance(end, Recorded) for end in ends] == [name != "host40" for name in names]
+        assert len(writes.seen) <= 2 + 2 * 6, "it is found by halves"
+
+    tell(tmp_path, story, names)
+
+
+@pytest.mark.parametrize("error", [LeadsNoMore(), NoAnswer("", None, TimeoutError())], ids=["leads no more", "away"])
+def test_what_no_host_can_change_is_not_tried_again_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tries: list[int] = []
+
+    def failing(_recorder: HostRecorder, _tx: Tx, of: list[Said]) -> list[Recorded]:
+        tries.append(len(of))
+        raise error
+
+    monkeypatch.setattr(HostRecorder, "_write", failing)
+
+    async def story(database: Database, recorder: HostRecorder) -> None:
+        asked = [recorder.record(said(database, name)) for name in NAMES]
+        assert await asyncio.gather(*asked, return_exceptions=True) == [error] * len(NAMES)
+        assert sum(tries) == len(NAMES), "each once"
+        assert not recorder._waiting
 
     tell(tmp_path, story)
 

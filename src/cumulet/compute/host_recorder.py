@@ -1,7 +1,8 @@
 """Records what hosts have said: many in one transaction, because after a start of a conductor all are new to it.
 
 A host's answer waits until the answers before it are recorded, and is recorded with all that wait. If that fails, each
-is recorded alone: what one host says, be it hostile, does not keep others from being recorded.
+half is recorded by itself, and so on: what one host says, be it hostile, does not keep others from being recorded, and
+costs them a few transactions more. Where this process leads no more, or the database is away, all have failed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.heard import Known, Recorded
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
+from cumulet.conductor.leadership import LeadsNoMore
 from cumulet.db.engine import Database, Tx
+from cumulet.db.reach import is_away
 from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.network import attaching
 from cumulet.settings import Settings
@@ -96,26 +99,22 @@ class HostRecorder:
     async def _record_some(self, mine: _Waiting) -> None:
         """This one, with others that wait. Who is cancelled leaves them: each then records itself and others."""
         others = (one for one in self._waiting if one is not mine)
-        together = [mine, *itertools.islice(others, MOST_AT_ONCE - 1)]
+        await self._record_together([mine, *itertools.islice(others, MOST_AT_ONCE - 1)])
+
+    async def _record_together(self, together: Sequence[_Waiting]) -> None:
         try:
             recorded = await self._db.write_async(lambda tx: self._write(tx, [one.said for one in together]))
         except Exception as error:
-            if len(together) == 1:
-                self._ended(mine, None, error)
+            if len(together) > 1 and not (isinstance(error, LeadsNoMore) or is_away(error)):
+                half = len(together) // 2
+                await self._record_together(together[:half])
+                await self._record_together(together[half:])
                 return
             for one in together:
-                await self._record_alone(one)
+                self._ended(one, None, error)
         else:
             for one, done in zip(together, recorded, strict=True):
                 self._ended(one, done, None)
-
-    async def _record_alone(self, one: _Waiting) -> None:
-        try:
-            (done,) = await self._db.write_async(lambda tx: self._write(tx, [one.said]))
-        except Exception as error:
-            self._ended(one, None, error)
-        else:
-            self._ended(one, done, None)
 
     def _ended(self, one: _Waiting, done: Recorded | None, failed: Exception | None) -> None:
         one.done, one.failed = done, failed
