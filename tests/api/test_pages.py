@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 import cumulet.testing
+from cumulet.compute.history import History
 from cumulet.compute.store import instance_action_events, instance_actions, migrations
 from cumulet.db.engine import Database, Tx
 from cumulet.processes.parts import load_services
@@ -39,7 +40,9 @@ def small_pages() -> Iterator[TestCloud]:
         for n in range(MORE):
             _make_some(cloud, admin, member, n)
         cloud.idle()
-        cloud.embedded.db.write(lambda tx: _many_rows(tx, servers[0], member, MORE))
+        now_us = cloud.clock.now_us()
+        cloud.embedded.db.write(lambda tx: _many_rows(tx, servers[0], member, MORE, now_us))
+        cloud.await_(cloud.embedded.conductor.reconciler(History).round())  # It comes once a minute anyway.
         yield cloud
 
 
@@ -87,21 +90,22 @@ GROUP = {"server_group": {"name": "group", "policy": "affinity"}}
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1ZL0tXcWfSJ8sQ5VRhEvM1YVXn6Fm7E9a2R1m3m3cB somebody"
 
 
-def _many_rows(tx: Tx, server_id: str, member: Client, count: int) -> None:
-    """Rows of which only long use makes many."""
+def _many_rows(tx: Tx, server_id: str, member: Client, count: int, now_us: int) -> None:
+    """Rows of which only long use makes many, none of them so old that it is forgotten."""
     action: dict[str, object] = {
         "server_id": server_id, "user_id": member.user_id, "project_id": member.project_id, "action": "reboot",
-        "started_at_us": 1, "updated_at_us": 1,
+        "started_at_us": now_us, "updated_at_us": now_us,
     }  # fmt: skip
     ids = []
     for n in range(count):
         result = tx.execute(sa.insert(instance_actions).values(**action, request_id=f"req-{n}"))
         ids.append(result.inserted_primary_key[0])  # type: ignore[index]
-    event = {"action_id": ids[0], "event": "event", "started_at_us": 1}
+    event = {"action_id": ids[0], "event": "event", "started_at_us": now_us}
     tx.execute(sa.insert(instance_action_events), [event] * count)
     migration = {
         "server_id": server_id, "project_id": member.project_id, "user_id": member.user_id, "type": "live-migration",
-        "status": "completed", "source_host": "host1", "created_at_us": 1, "updated_at_us": 1, "operation_id": "none",
+        "status": "completed", "source_host": "host1", "created_at_us": now_us, "updated_at_us": now_us,
+        "operation_id": "none",
     }  # fmt: skip
     tx.execute(sa.insert(migrations), [{**migration, "uuid": f"migration-{n}"} for n in range(count)])
 
@@ -314,7 +318,7 @@ def test_what_is_done_on_the_event_loop_costs_the_same_however_many_rows_there_a
         if n < 8:  # its quota
             create(member, name=f"more-{n}", metadata={"a": "b"}, tags=["tag"])
         member.request("POST", "/image/v2/images", {"name": f"{n}", "disk_format": "raw", "container_format": "bare"})
-    cloud.embedded.db.write(lambda tx: _many_rows(tx, server, member, 200))
+    cloud.embedded.db.write(lambda tx: _many_rows(tx, server, member, 200, cloud.clock.now_us()))
     assert steps(cloud.embedded.db, ask) == few
 
 
