@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import pytest
 
 from tests.refusals.recorder import Place, never_seen, record
 from tests.refusals.unseen import UNSEEN
 
+T = TypeVar("T")
 LONG = ("simulation", "qemu")
-"""Folders with tests that take a minute or so: they begin first, for one that begins last keeps the others waiting."""
+"""Folders with tests that take a minute or so: they begin first, for one that begins last keeps the others waiting.
+With pytest-xdist each of the first processes begins with another of these folders."""
 SEEN: set[Place] = set()
 """Also of other processes of this run."""
 
@@ -43,8 +46,25 @@ def pytest_configure(config: pytest.Config) -> None:
         record(SEEN)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.parent.name not in LONG)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    processes: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = long_ones_first(items, lambda item: item.path.parent.name, processes)
+
+
+def long_ones_first(items: Sequence[T], folder: Callable[[T], str], processes: int) -> list[T]:
+    """The items in the order in which they begin. `processes`: among so many `worksteal` deals them, each an equal part
+    of the list, and who has done theirs takes from the end of another's."""
+    heads: list[list[T]] = [[] for _ in range(processes)]
+    for number, name in enumerate(LONG):
+        heads[number % processes].extend(item for item in items if folder(item) == name)
+    others = [item for item in items if folder(item) not in LONG]
+    ordered: list[T] = []
+    for number, head in enumerate(heads):
+        part = (len(items) - len(ordered)) // (processes - number)
+        shorts = max(0, part - len(head))
+        ordered += head + others[:shorts]
+        del others[:shorts]
+    return ordered
 
 
 @pytest.hookimpl(optionalhook=True)
