@@ -24,7 +24,7 @@ SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
 FIRST_SEED: dict[str, int] = {
-    "a_networks_policy_before_its_ports": 19,
+    "a_networks_policy_before_its_ports": 176,
     "a_policy_of_others": 87,
     "a_lease_from_when_it_was_asked": 124,
     "a_lease_without_a_margin": 146,
@@ -40,16 +40,17 @@ FIRST_SEED: dict[str, int] = {
     "forwarding_and_leading": 122,
     "giving_memory_twice": 70,
     "hearing_of_nics_only": 72,
-    "leaving_subports_active": 165,
+    "leaving_subports_active": 202,
     "leaving_tags_behind": 60,
     "leaving_the_device_in_the_guest": 59,
     "moving_off_a_host_that_is_down": 62,
     "naming_a_segment_that_is_taken": 127,
     "never_comparing_ports": 983,
     "overlooking_a_rescue_image": 303,
-    "plugging_in_a_subport": 101,
+    "plugging_in_a_subport": 181,
     "removing_what_was_staged_too_early": 683,
     "segments_out_of_any_range": 168,
+    "sharing_no_more_what_is_used": 64,
     "starting_over_what_others_import": 56,
     "starting_over_what_was_staged": 133,
 }

@@ -9,7 +9,7 @@ from unittest import mock
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.host.wiring import Meter
-from cumulet.network import free_segments, qos, router_wiring, segment_ranges, topology, wiring
+from cumulet.network import free_segments, qos, router_wiring, segment_ranges, sharing_use, topology, wiring
 from cumulet.network.metering_records import MeteringLabel
 from cumulet.network.store import Port, find, ports
 
@@ -23,6 +23,11 @@ def a_networks_policy_before_its_ports() -> AbstractContextManager[object]:
         return {port_id: policy_id for port_id, policy_id in found.items() if policy_id is not None}
 
     return mock.patch.object(wiring, "_policies", policies)
+
+
+def sharing_no_more_what_is_used() -> AbstractContextManager[object]:
+    """A shared QoS policy becomes its project's own while others have it."""
+    return mock.patch.object(sharing_use, "losing", return_value=set())
 
 
 def a_policy_of_others() -> AbstractContextManager[object]:
@@ -75,6 +80,7 @@ def ranges_that_overlap() -> AbstractContextManager[object]:
 
 PLANTS = (
     a_networks_policy_before_its_ports,
+    sharing_no_more_what_is_used,
     a_policy_of_others,
     metering_for_everybody,
     naming_only_what_has_a_server,

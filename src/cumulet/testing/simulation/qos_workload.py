@@ -46,7 +46,8 @@ class QosWorkload:
         self._requests = requests
 
     async def first(self, project: str) -> None:
-        """Make two policies, give the network of a project one of them, and share the other."""
+        """Make two policies, give the network of a project one of them, and share the other. Its floating IP gets a
+        policy that another project shares: whether that may end depends on those who use it."""
         asked = self._requests.asked
         for number, direction in enumerate(("egress", "ingress"), start=1):
             name = f"policy {number}"
@@ -59,6 +60,10 @@ class QosWorkload:
         one, other = self._own(project)
         await asked(project, "PUT", f"networks/{self._cloud.networks[project]}", {"network": {"qos_policy_id": one}})
         await asked("admin", "PUT", f"qos/policies/{other}", {"policy": {"shared": True}})
+        of_others = [policy_id for policy_id in self._seen(project) if policy_id not in (one, other)]
+        floating = self._ids("SELECT id FROM floating_ips WHERE project_id = ? ORDER BY id", project)
+        for floating_id, policy_id in zip(floating, of_others, strict=False):
+            await asked(project, "PUT", f"floatingips/{floating_id}", {"floatingip": {"qos_policy_id": policy_id}})
 
     def request(self, random: Random, project: str) -> Asked:
         own = self._own(project)
@@ -102,7 +107,7 @@ class QosWorkload:
         ids = self._ids(f"SELECT id FROM {table} WHERE project_id = ?{plugged} ORDER BY id", project)  # noqa: S608
         if not ids:
             return self._rule(random, project, self._own(project)[0])
-        seen = [row[0] for row in self._cloud.db.driver.execute(_SEEN, {"project": project})]
+        seen = self._seen(project)
         hidden = [one for one in self._ids("SELECT id FROM qos_policies ORDER BY id") if one not in seen]
         policy_id = random.choice(hidden if hidden and random.random() < 0.3 else [*seen, None])
         user, user_id = _USERS[table], random.choice(ids)
@@ -120,6 +125,9 @@ class QosWorkload:
 
     def _own(self, project: str) -> list[str]:
         return self._ids("SELECT id FROM qos_policies WHERE project_id = ? ORDER BY id", project)
+
+    def _seen(self, project: str) -> list[str]:
+        return [row[0] for row in self._cloud.db.driver.execute(_SEEN, {"project": project})]
 
     def _ids(self, statement: str, *values: str) -> list[str]:
         return self._requests.ids(statement, *values)
