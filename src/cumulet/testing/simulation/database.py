@@ -60,8 +60,9 @@ class SimulatedDatabase(Database):
         """The process whose transaction runs; empty: none of the control plane."""
         self.claims_touched = False
         self.floating_touched = False
-        self.trunks_touched = False
         """Whether a commit wrote to a table that floating IPs depend on."""
+        self.trunks_touched = False
+        """Whether a commit wrote to trunks, or to what their invariants say of ports."""
         self.host_marked = False
         """Whether a commit changed whether a host answers."""
         self.done_again: list[str] = []
