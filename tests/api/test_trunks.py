@@ -10,7 +10,7 @@ from cumulet.compute.wiring import described
 from cumulet.host import wiring as w
 from cumulet.testing import Client, TestCloud
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet
-from tests.api.test_qos import keeping
+from tests.api.test_qos import keeping, qos_policy
 from tests.network.test_port_status import boot, status_of
 
 
@@ -210,6 +210,27 @@ def test_hosts_that_carry_no_subports_are_said(cloud: TestCloud, member: Client,
         trunk = make(member, "trunk", port_id=parent)["id"]
         path = f"/trunks/{trunk}/add_subports"
         assert call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]}).status == 501
+    assert call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]}).status == 200
+
+
+def test_all_hosts_of_a_guest_must_keep_the_policies_of_its_subports_and_carry_them(
+    cloud: TestCloud, admin: Client, manager: Client, member: Client, ports: list[str]
+) -> None:
+    parent, first, second = ports
+    path = f"/trunks/{make(member, 'trunk', port_id=parent)['id']}/add_subports"
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    assert call(member, "PUT", f"/ports/{first}", {"port": {"qos_policy_id": slow}}).status == 200
+    bound = {"port": {"binding:host_id": "host1"}}
+    assert call(admin, "PUT", f"/ports/{parent}", bound).status == 200
+    with keeping("networks", "trunks", on=["host1"]):
+        refused = call(member, "PUT", path, {"sub_ports": [vlan(second, 2), vlan(first, 1)]})
+        assert (refused.status, "cannot limit the bandwidth of ports" in refused.text) == (501, True), refused.text
+        assert call(member, "PUT", path, {"sub_ports": [vlan(second, 2)]}).status == 200
+    destination = {"binding": {"host": "host2"}}
+    assert call(cloud.persona("service"), "POST", f"/ports/{parent}/bindings", destination).status == 201
+    with keeping("networks", "bandwidth-limits", on=["host2"]):
+        refused = call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]})
+        assert (refused.status, "host2 cannot carry" in refused.text) == (501, True), refused.text
     assert call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]}).status == 200
 
 

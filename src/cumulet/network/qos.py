@@ -115,19 +115,19 @@ def marks(tx: Tx, policy_ids: set[str]) -> Mapping[str, int]:
 
 def features_needed(tx: Tx, server_id: str) -> frozenset[str]:
     """What a host must offer to keep the policies of a server's ports."""
-    return _of_ports(tx, find_by(tx, Port, server_id=server_id))
+    return features_of_ports(tx, find_by(tx, Port, server_id=server_id))
 
 
 def features_of_port(tx: Tx, port_id: str) -> frozenset[str]:
     """What a host must offer to keep the policies of one port."""
-    return _of_ports(tx, find_by(tx, Port, id=port_id))
+    return features_of_ports(tx, find_by(tx, Port, id=port_id))
 
 
-def _of_ports(tx: Tx, its_ports: Sequence[Port]) -> frozenset[str]:
-    """`its_ports`, and the subports that they carry."""
-    subports = carried.subports_of(tx, [port.id for port in its_ports])
-    its_ports = [*its_ports, *find_many(tx, Port, "id", subports)]
-    found = {port.qos_policy_id for port in its_ports} | set(of_networks(tx, its_ports).values())
+def features_of_ports(tx: Tx, of: Sequence[Port]) -> frozenset[str]:
+    """What a host must offer to keep the policies of these ports, and of the subports that they carry."""
+    subports = carried.subports_of(tx, [port.id for port in of])
+    of = [*of, *find_many(tx, Port, "id", subports)]
+    found = {port.qos_policy_id for port in of} | set(of_networks(tx, of).values())
     policies = {policy for policy in found if policy is not None}
     return _features(tx, policies)
 

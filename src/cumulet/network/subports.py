@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import bindings, bodies, carried, hosts, refusals, resource, trunk_details
+from cumulet.network import bindings, bodies, carried, hosts, qos, refusals, resource, trunk_details
 from cumulet.network.device_owners import OF_NETWORK, OF_TRUNKS
 from cumulet.network.hosts import TRUNKS
 from cumulet.network.ports import PORTS
@@ -162,12 +163,23 @@ def add(call: Call[object, object], trunk: Trunk, parent: Port, added: Sequence[
                 reason="DuplicateSubPort",
             )
         taken.add(tag)
-    hosts.require(tx, TRUNKS, bindings.of_ports(tx, [parent.id])[parent.id][0].host or None)
+    _require_carried(tx, parent, [port for port, _ in added])
     rows = [{"port_id": port.id, "trunk_id": trunk.id, "segmentation_id": tag} for port, tag in added]
     tx.execute(inserting(trunk_subports), rows)
     for port, _ in added:
         change(tx, Port, port.id, None, device_owner=OF_TRUNKS)
     revise(tx, Trunk, trunk.id, call.now_us)
+
+
+def _require_carried(tx: Tx, parent: Port, added: Sequence[Port]) -> None:
+    """NotYet (501) where a host of the parent, also the destination of a move, cannot carry subports or not keep their
+    QoS policies. For a guest that is not placed yet the scheduler sees to the policies."""
+    found = [binding.host for binding in bindings.of_ports(tx, [parent.id])[parent.id]]
+    bound = [host for host in found if host != bindings.UNBOUND]
+    if not bound:
+        hosts.require(tx, TRUNKS)
+    for host, feature in itertools.product(bound, sorted({TRUNKS} | qos.features_of_ports(tx, added))):
+        hosts.require(tx, feature, host)
 
 
 def remove(call: Call[object, object], trunk: Trunk, port_ids: Sequence[str]) -> None:
