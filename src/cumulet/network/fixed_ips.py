@@ -36,7 +36,7 @@ def wanted_of(call: Call[object, object], given: object) -> list[FixedIp] | None
     named = [fixed.address for fixed in found if fixed.address]
     if len(set(named)) != len(named):
         raise BadRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
-    for subnet_id in resource.unique(fixed.subnet_id for fixed in found if fixed.subnet_id):
+    for subnet_id in dict.fromkeys(fixed.subnet_id for fixed in found if fixed.subnet_id):
         resource.find_in_sight(call, SUBNETS, subnet_id)
     return found
 

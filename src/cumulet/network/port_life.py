@@ -16,6 +16,7 @@ from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.dhcp_options import port_dhcp_options
 from cumulet.network.forwarding_records import port_forwardings
 from cumulet.network.group_records import port_security_groups
+from cumulet.network.many import change_many
 from cumulet.network.store import (
     Network,
     Port,
@@ -143,8 +144,7 @@ def release(tx: Tx, port: Port) -> None:
 
 def _leave_subports(tx: Tx, port_id: str) -> None:
     """No guest carries the subports of this port any more."""
-    for subport_id in carried.subports_of(tx, [port_id]):
-        change(tx, Port, subport_id, None, status="DOWN")
+    change_many(tx, Port, carried.subports_of(tx, [port_id]), status="DOWN")
 
 
 def unplug(tx: Tx, port_id: str) -> None:

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import sqlalchemy as sa
 
 from cumulet.errors import BadRequest, Conflict, NotFound
-from cumulet.network import port_life, refusals, resource
+from cumulet.network import port_life, refusals
 from cumulet.network.addresses import overlap
 from cumulet.network.bodies import either
 from cumulet.network.group_records import port_security_groups, security_groups
@@ -60,7 +60,7 @@ def wanted_groups(call: Call[object, object], wanted: list[str] | Unset | None) 
     """The wanted security groups; None for the default one. 404 for one that the caller does not see."""
     if not isinstance(wanted, list):
         return None
-    ids = resource.unique(wanted)
+    ids = list(dict.fromkeys(wanted))
     statement = sa.select(security_groups.c.id).where(
         security_groups.c.id.in_(ids), shared_in_sight(call.caller, GROUP_SHARING)
     )

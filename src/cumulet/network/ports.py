@@ -172,7 +172,7 @@ def _policed(given: Mapping[str, object]) -> list[str]:
     for attribute in ("fixed_ips", "allowed_address_pairs"):
         if isinstance(parts := given.get(attribute), list):
             names += [f"{attribute}:{name}" for part in parts for name in resource.given(part)]
-    return resource.unique(names)
+    return list(dict.fromkeys(names))
 
 
 # -- operations

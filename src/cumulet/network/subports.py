@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import bindings, bodies, carried, hosts, qos, refusals, resource, trunk_details
 from cumulet.network.device_owners import OF_NETWORK, OF_TRUNKS
 from cumulet.network.hosts import TRUNKS
+from cumulet.network.many import change_many, find_many
 from cumulet.network.ports import PORTS
 from cumulet.network.sight import sees_all
-from cumulet.network.store import Network, Port, change, erase, find_by, inserting, must_get, revise
-from cumulet.network.trunk_records import VLAN, Subport, Trunk, trunk_subports
+from cumulet.network.store import Binding, Network, Port, inserting, must_get, revise
+from cumulet.network.trunk_records import VLAN, Trunk, trunk_subports
 from cumulet.web.operation import Call
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
@@ -70,17 +74,17 @@ def refuse_repeated(wanted: Sequence[NamedSubport], *, operation: bool = False) 
 
 def require_parent(call: Call[object, object], project_id: str, port_id: str) -> Port:
     """The port, if it may be a trunk's parent. One that a guest has already may be one, too."""
-    port = _port(call, project_id, port_id)
-    _refuse_trunked(call.tx, port)
+    port = _port(call, project_id, port_id, resource.found_in_sight(call, PORTS, [port_id]))
+    _Trunked.among(call.tx, [port_id]).refuse(port)
     if port.device_owner.startswith(OF_NETWORK):
         raise _in_use_as_other(port)
     return port
 
 
-def _port(call: Call[object, object], project_id: str, port_id: str) -> Port:
+def _port(call: Call[object, object], project_id: str, port_id: str, in_sight: Mapping[str, Port]) -> Port:
     """A port within the caller's sight, and of this project unless the caller works for all projects. NotFound."""
-    port = resource.find_in_sight(call, PORTS, port_id)
-    if port.project_id != project_id and not sees_all(call.caller):
+    port = in_sight.get(port_id)
+    if port is None or (port.project_id != project_id and not sees_all(call.caller)):
         raise resource.unknown(PORTS, port_id)
     return port
 
@@ -91,32 +95,48 @@ def _in_use_as_other(port: Port) -> Conflict:
     )
 
 
-def _refuse_trunked(tx: Tx, port: Port) -> None:
-    if find_by(tx, Subport, port_id=port.id):
-        raise Conflict(f"Port {port.id} is in use by another trunk.", reason="TrunkPortInUse")
-    if carried.trunk_of_parent(tx, port.id) is not None:
-        raise _in_use_as_other(port)
+class _Trunked(NamedTuple):
+    """Which of some ports are in a trunk."""
+
+    subports: Collection[str]
+    parents: Collection[str]
+
+    @classmethod
+    def among(cls, tx: Tx, port_ids: Sequence[str]) -> _Trunked:
+        parents = {trunk.port_id for trunk in find_many(tx, Trunk, "port_id", port_ids)}
+        return cls(subports=carried.carriers(tx, port_ids), parents=parents)
+
+    def refuse(self, port: Port) -> None:
+        if port.id in self.subports:
+            raise Conflict(f"Port {port.id} is in use by another trunk.", reason="TrunkPortInUse")
+        if port.id in self.parents:
+            raise _in_use_as_other(port)
 
 
 def checked(
     call: Call[object, object], project_id: str, parent: Port, wanted: Sequence[NamedSubport]
 ) -> list[tuple[Port, int]]:
     """The ports that a request names, each with its tag. Refused if one of them may not be a subport of `parent`."""
-    mtu = must_get(call.tx, Network, parent.network_id).mtu
+    tx, port_ids = call.tx, [one.port_id for one in wanted]
+    in_sight = resource.found_in_sight(call, PORTS, port_ids)
+    network_ids = {parent.network_id, *(port.network_id for port in in_sight.values())}
+    networks = {network.id: network for network in find_many(tx, Network, "id", network_ids)}
+    trunked, bound = _Trunked.among(tx, port_ids), bindings.of_ports(tx, port_ids)
+    mtu = networks[parent.network_id].mtu
     found: list[tuple[Port, int]] = []
     for one in wanted:
         if one.port_id == parent.id:
             raise _in_use_as_other(parent)
-        port = _port(call, project_id, one.port_id)
-        network = must_get(call.tx, Network, port.network_id)
+        port = _port(call, project_id, one.port_id, in_sight)
+        network = networks[port.network_id]
         if network.mtu > mtu:
             raise Conflict(
                 f"MTU {network.mtu} of subport {port.id} cannot be greater than MTU {mtu} of trunk {parent.id}.",
                 reason="SubPortMtuGreaterThanTrunkPortMtu",
             )
         tag = _tag(one, network)
-        _refuse_trunked(call.tx, port)
-        _refuse_in_use(call.tx, port)
+        trunked.refuse(port)
+        _refuse_in_use(port, bound[port.id][0])
         found.append((port, tag))
     return found
 
@@ -137,10 +157,9 @@ def _tag(wanted: NamedSubport, network: Network) -> int:
     return number
 
 
-def _refuse_in_use(tx: Tx, port: Port) -> None:
+def _refuse_in_use(port: Port, binding: Binding) -> None:
     """409 for a port that a device has, or that is bound to a host: a subport is where its parent is."""
-    bound = bindings.of_ports(tx, [port.id])[port.id][0].host != bindings.UNBOUND
-    if port.device_id or port.server_id or bound or port.device_owner.startswith(OF_NETWORK):
+    if port.device_id or port.server_id or binding.host != bindings.UNBOUND or port.device_owner.startswith(OF_NETWORK):
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
             f"Port already has an attached device {port.device_id}.",
@@ -166,8 +185,7 @@ def add(call: Call[object, object], trunk: Trunk, parent: Port, added: Sequence[
     _require_carried(tx, parent, [port for port, _ in added])
     rows = [{"port_id": port.id, "trunk_id": trunk.id, "segmentation_id": tag} for port, tag in added]
     tx.execute(inserting(trunk_subports), rows)
-    for port, _ in added:
-        change(tx, Port, port.id, None, device_owner=OF_TRUNKS)
+    change_many(tx, Port, [port.id for port, _ in added], device_owner=OF_TRUNKS)
     revise(tx, Trunk, trunk.id, call.now_us)
 
 
@@ -184,9 +202,12 @@ def _require_carried(tx: Tx, parent: Port, added: Sequence[Port]) -> None:
 
 def remove(call: Call[object, object], trunk: Trunk, port_ids: Sequence[str]) -> None:
     """Take these subports from their trunk. NotFound for one that it has not."""
+    tx, present = call.tx, {one.port_id for one in trunk_details.of(call.tx, trunk.id)}
     for port_id in port_ids:
-        if not erase(call.tx, trunk_subports, port_id=port_id, trunk_id=trunk.id):
+        if port_id not in present:
             raise NotFound(f"SubPort {port_id} on trunk {trunk.id} could not be found.", reason="SubPortNotFound")
-        change(call.tx, Port, port_id, None, device_owner="", status="DOWN")
+    for part in in_parts(port_ids):
+        tx.changed(sa.delete(trunk_subports).where(trunk_subports.c.port_id.in_(part)))
+    change_many(tx, Port, port_ids, device_owner="", status="DOWN")
     if port_ids:
-        revise(call.tx, Trunk, trunk.id, call.now_us)
+        revise(tx, Trunk, trunk.id, call.now_us)
