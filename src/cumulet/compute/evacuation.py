@@ -107,19 +107,10 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
     return {"adminPass": password}
 
 
-class Evacuation(msgspec.Struct, frozen=True, kw_only=True):
+class Evacuation(moves.Moving, frozen=True, kw_only=True):
     """State of the saga. `run`: whether the server shall run at the destination."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    migration_id: int
-    migration_uuid: str
-    generation: int
-    source: str
-    asked_for: str | None
     run: bool
-    destination: str | None = None
     guest: Guest | None = None
     """As the destination has frozen it."""
 

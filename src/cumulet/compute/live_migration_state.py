@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from cumulet.compute.moves import Moving
 from cumulet.host.driver import GuestState, MigrationProgress
 from cumulet.host.endpoint import Endpoint
 
 
-class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the saga, saved after every step. `generation` is the server's; it rises by one when ownership moves."""
+class LiveMigration(Moving, frozen=True, kw_only=True):
+    """State of the saga, saved after every step."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    migration_id: int
-    migration_uuid: str
-    generation: int
-    source: str
-    asked_for: str | None
-    destination: str | None = None
     endpoint: Endpoint | None = None
     progress: MigrationProgress | None = None
     source_seen: GuestState | None = None

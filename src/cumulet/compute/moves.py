@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from cumulet.compute import boot, hosts_in_memory, operations, promises, scheduler
 from cumulet.compute.model import Flavor, Server
-from cumulet.compute.operations import Commanding
 from cumulet.compute.store import flavors, get_server, migrations
 from cumulet.conductor.saga import Context, Failure, StepFailed
 from cumulet.db.engine import Tx
@@ -32,19 +31,18 @@ class Recorded(Protocol):
     def migration_id(self) -> int: ...
 
 
-class Moving(Recorded, Commanding, Protocol):
-    """What a move's steps need of its saga's state."""
+class Moving(msgspec.Struct, frozen=True, kw_only=True):
+    """What the saga of every move remembers. `generation` is the server's; it rises by one when ownership moves."""
 
-    @property
-    def action_id(self) -> int: ...
-    @property
-    def migration_uuid(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def asked_for(self) -> str | None: ...
-    @property
-    def destination(self) -> str | None: ...
+    server_id: str
+    operation_id: str
+    action_id: int
+    migration_id: int
+    migration_uuid: str
+    generation: int
+    source: str
+    asked_for: str | None
+    destination: str | None = None
 
 
 MovingT = TypeVar("MovingT", bound=Moving)

@@ -147,20 +147,11 @@ def _require_fit(tx: Tx, server: Server, flavor: Flavor) -> None:
         )
 
 
-class Resizing(msgspec.Struct, frozen=True, kw_only=True):
+class Resizing(moves.Moving, frozen=True, kw_only=True):
     """State of the saga. `flavor` is the new one; of a cold migration, the server's own."""
 
-    server_id: str
-    operation_id: str
-    action_id: int
-    migration_id: int
-    migration_uuid: str
-    generation: int
-    source: str
-    asked_for: str | None
     flavor: Flavor
     was_running: bool
-    destination: str | None = None
     endpoint: Endpoint | None = None
     guest: Guest | None = None
     """Its description at the destination."""
