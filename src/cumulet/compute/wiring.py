@@ -276,29 +276,34 @@ class Wirings(Periodic):
 
     async def _tell(self, name: str) -> None:
         self._again.discard(name)
+        self._note_answer(name)
         try:
             await wire(self._hosts, self._db.read_async, self._clock, name, again=self._is_due(name))
         except m.HostError as error:
             log.debug("%s cannot be wired, will retry: %s", name, error)
             return
-        self._is_due(name)
+        self._note_answer(name)
 
-    def _is_due(self, name: str) -> bool:
-        """Whether a host is to be told its wiring even if we or a saga have told it the same: that was long ago."""
+    def _note_answer(self, name: str) -> None:
+        """Remember when the last answer of a host was seen first, ours or a saga's, and log what could not be done."""
         told = self._hosts.told(name)
         if told is None:
-            return True
+            return
         _, answer = told
-        now = self._clock.monotonic()
-        revision, at = self._heard.get(name, (0, 0.0))
-        if revision != answer.revision:
-            at = now
-            self._heard[name] = (answer.revision, at)
+        known = self._heard.get(name)
+        if known is None or known[0] != answer.revision:
+            self._heard[name] = (answer.revision, self._clock.monotonic())
             for entry in set(answer.not_done) - self._undone.get(name, set()):
                 log.warning("%s: %s is not wired: %s", name, entry.subject or "its network", entry.reason)
             self._undone[name] = set(answer.not_done)
+
+    def _is_due(self, name: str) -> bool:
+        """Whether a host is to be told its wiring even if we or a saga have told it the same: that was long ago."""
+        if self._hosts.told(name) is None:
+            return True
+        _, at = self._heard[name]
         # What could not be done is tried again sooner.
-        return now - at >= (SECONDS_UNTIL_RETRY if answer.not_done else SECONDS_UNTIL_TOLD_AGAIN)
+        return self._clock.monotonic() - at >= (SECONDS_UNTIL_RETRY if self._undone[name] else SECONDS_UNTIL_TOLD_AGAIN)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
