@@ -11,7 +11,7 @@ from cumulet.compute.rules import SERVICE
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import servers
 from cumulet.errors import NotYet
-from cumulet.web.operation import Call, Reply, Rule
+from cumulet.web.operation import Call, Microversion, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Unset, Versions
 
@@ -30,7 +30,8 @@ _LATER = {
 
 
 def _names_at(version: str) -> Json:
-    return Json({"enum": [*_NETWORK, *(name for since, name in _LATER.items() if since <= version)]})
+    at = Microversion.parse(version)
+    return Json({"enum": [*_NETWORK, *(name for since, name in _LATER.items() if at.at_least(since))]})
 
 
 Name = Annotated[str, Versions(*((version, Annotated[str, _names_at(version)]) for version in ("2.1", *_LATER)))]
