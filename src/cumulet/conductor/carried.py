@@ -1,4 +1,4 @@
-"""The row of an operation as a runner holds it: the statements that read, take and save it, and what they are about."""
+"""An operation as a runner carries it: what its row says, and the statements that find, take, renew and save rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cumulet.errors import ApiError
 S = TypeVar("S", bound=msgspec.Struct)
 
 # Every operation runs these many times: they are built once.
-THIS = operations.c.id == sa.bindparam("of_id")
-FOUND = sa.select(operations).where(THIS)
+_THIS = operations.c.id == sa.bindparam("of_id")
+FOUND = sa.select(operations).where(_THIS)
 HELD = sa.select(
     operations.c.lease_owner, operations.c.revision, operations.c.abort_requested, operations.c.force_requested
-).where(THIS)
-CHANGE = sa.update(operations).where(THIS)
-TAKE = sa.update(operations).where(THIS).values(lease_beat=operations.c.lease_beat + 1)
-SAVE = TAKE.where(
+).where(_THIS)
+CHANGE = sa.update(operations).where(_THIS)
+TAKE = sa.update(operations).where(_THIS).values(lease_beat=operations.c.lease_beat + 1)
+_SAVE = TAKE.where(
     operations.c.lease_owner == sa.bindparam("held_by"), operations.c.revision == sa.bindparam("held_revision")
 )
 RENEW = (
@@ -90,7 +90,7 @@ def saved(tx: Tx, operation: Carried[S], *, held_by: str, now_us: int, stuck_cau
     """Save an operation whose revision is one more than its row's. False: another runner has the row, or changed it."""
     running = operation.status.running
     matched = tx.changed(
-        SAVE,
+        _SAVE,
         {
             "of_id": operation.id,
             "held_by": held_by,
