@@ -82,8 +82,12 @@ def not_as_recorded(driver: Connection, told: Sequence[Wiring]) -> Iterator[str]
     """At rest: of each packet, a router counts for the labels of its project and the shared ones, and for no other."""
     for wiring in told:
         for router in wiring.routers:
+            owner = driver.execute(_ROUTER, (router.id,)).fetchone()
+            if owner is None:
+                yield f"router {router.id[:8]} on {wiring.host} is deleted"
+                continue
             for packet in PACKETS:
-                counted, wanted = _counted(router, packet), _wanted(driver, router.id, packet)
+                counted, wanted = _counted(router, packet), _wanted(driver, owner[0], packet)
                 if counted != wanted:
                     names = [sorted(label[:8] for label in labels) for labels in (wanted, counted)]
                     where = f"router {router.id[:8]} on {wiring.host}"
@@ -103,9 +107,8 @@ def _counts(meter: Meter, packet: tuple[str, str, str]) -> bool:
     return False
 
 
-def _wanted(driver: Connection, router_id: str, packet: tuple[str, str, str]) -> set[str]:
+def _wanted(driver: Connection, project_id: str, packet: tuple[str, str, str]) -> set[str]:
     """As the tables say it: a label counts what one of its rules is about and no rule excludes."""
-    (project_id,) = driver.execute(_ROUTER, (router_id,)).fetchone()
     found = set()
     for (label_id,) in driver.execute(_LABELS, (project_id,)).fetchall():
         fitting = [bool(excluded) for *rule, excluded in _rules(driver, label_id) if _fits(rule, packet)]

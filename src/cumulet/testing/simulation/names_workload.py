@@ -75,7 +75,11 @@ def not_as_recorded(driver: Connection, told: Sequence[Wiring]) -> Iterator[str]
 
 
 def _answers(driver: Connection, network: Network) -> Iterator[str]:
-    domain, kind = driver.execute(_DOMAIN, (network.id,)).fetchone()
+    found = driver.execute(_DOMAIN, (network.id,)).fetchone()
+    if found is None:
+        yield f"network {network.id[:8]} is deleted"
+        return
+    domain, kind = found
     named: dict[str, set[str]] = {name: set() for name in NAMES if name}
     for name, address in driver.execute(_NAMED, (network.id,)) if kind != "flat" else ():
         named.setdefault(name or f"host-{address.replace('.', '-')}", set()).add(address)
@@ -86,8 +90,8 @@ def _answers(driver: Connection, network: Network) -> Iterator[str]:
         return
     known, suffix = dns.Known(zone), domain.rstrip(".") or NEUTRON_DOMAIN
     for name, addresses in named.items():
-        code, found = _asked(f"{name}.{suffix}", _A, known)
-        answered = {str(IPv4Address(content)) for content in found}
+        code, contents = _asked(f"{name}.{suffix}", _A, known)
+        answered = {str(IPv4Address(content)) for content in contents}
         enough = min(len(addresses), MOST_ADDRESSES)
         if not answered <= addresses or len(answered) != enough or (code == _NO_SUCH_NAME) != (not addresses):
             yield f"{name}.{suffix} is {sorted(addresses)}, and the answer is {code} {sorted(answered)}"
