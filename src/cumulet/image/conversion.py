@@ -153,34 +153,38 @@ async def _take(work: _Work, receiver: Receiver, output: str, virtual_size_limit
 
 
 class _Work:
-    """The folder of one conversion: `vm` is all that qemu-img may write to. Not for the event loop's thread."""
+    """The folder of one conversion. Confined by root, qemu-img can write to the file `disk` and to nothing else: not to
+    other files, whose room nobody has reserved. Not for the event loop's thread."""
 
     def __init__(self, folder: Path, source: Path, uids: range) -> None:
         self._folder = folder
         self._source = source
         self._vm = folder / "vm"
-        self._made = self._vm / "disk"
+        self._made = folder / "disk"
         self._as_root = os.geteuid() == 0
         self._uids = uids
         self._uid: int | None = None
 
     def begin(self) -> None:
-        """Make the folder. Raises `NotConverted` if there is no user for qemu-img."""
+        """Make the folder and the file. Raises `NotConverted` if there is no user for qemu-img."""
         files.prepare(self._folder.parents[1])
-        self._vm.mkdir(parents=True, mode=0o700)
-        (self._folder / "root").mkdir(mode=0o755)
+        self._folder.mkdir(mode=0o700)
+        self._vm.mkdir()
+        self._vm.chmod(0o755)  # Whatever our mask is: qemu-img begins there.
+        (self._folder / "root").mkdir()
+        self._made.touch(mode=0o600, exist_ok=False)
         if self._as_root and self._uids:
             try:
                 self._uid = users.take(self._uids, self._folder)
             except users.NoUserLeft:
                 raise NotConverted("The cloud has no user left to convert with.") from None
-            os.chown(self._vm, self._uid, self._uid)
+            os.chown(self._made, self._uid, self._uid)
             # Only who may enter the store's folder can read it, and qemu-img, to whom it is shown.
             self._source.chmod(0o444)
 
     async def run(self, source_format: str, output: str, limit: int) -> None:
         """Raises `ToolFailed`."""
-        source, made = ("/image", "/vm/disk") if self._as_root else (str(self._source), str(self._made))
+        source, made = ("/image", "/disk") if self._as_root else (str(self._source), str(self._made))
         program = shutil.which(_TOOL)
         if program is None:
             raise ToolFailed(f"TOOL_FAILED: {_TOOL} is not installed")
@@ -188,7 +192,7 @@ class _Work:
             qemu_img.convert(program, source=source, source_format=source_format, target=made, target_format=output),
             uid=self._uid,
             root=self._folder / "root" if self._as_root else None,
-            binds=[(self._vm, "/vm", "rw"), (self._source, "/image", "ro")],
+            binds=[(self._vm, "/vm", "ro"), (self._made, "/disk", "rw"), (self._source, "/image", "ro")],
             timeout_s=LONGEST_SECONDS,
             file_size_bytes=limit,
             cpu_seconds=LONGEST_SECONDS,
@@ -201,15 +205,13 @@ class _Work:
 
     def open_made(self) -> FileIO:
         """The file that qemu-img made, which is ours from now on. Raises `NotConverted` if it is anything else."""
-        if self._uid is not None:
-            os.chown(self._vm, os.geteuid(), os.getegid())
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             file = FileIO(os.open(self._made, flags), "rb")
         except OSError:
             raise NotConverted("The conversion made no file.") from None
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size == 0:
             file.close()
             raise NotConverted("The conversion made no file.")
         os.fchown(file.fileno(), os.geteuid(), os.getegid())
