@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import cumulet.testing
-from cumulet.confined import qemu_img, users
+from cumulet.confined import qemu_img, tools, users
 from cumulet.image import conversion
+from cumulet.part import SettingRefused
+from cumulet.settings import Settings
 from cumulet.testing import TestCloud
 from tests.api.test_image_conversion import DISK, WHOLE, imported, matches, refused, stored
 
@@ -28,6 +30,7 @@ def test_data_is_converted_whatever_the_mask_is(to_qcow2: TestCloud) -> None:
     before = os.umask(0o077)
     try:
         assert imported(to_qcow2.persona("member"), DISK)["disk_format"] == "qcow2"
+        conversion.require(to_qcow2.embedded.settings)
     finally:
         os.umask(before)
 
@@ -106,3 +109,16 @@ def test_without_a_user_of_its_own_qemu_img_does_not_run(to_qcow2: TestCloud, mo
     monkeypatch.setattr(users, "take", none_left)
     message = refused(to_qcow2, imported(to_qcow2.persona("member"), DISK))
     assert message == "The cloud has no user left to convert with."
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root confines programs to folders")
+def test_where_root_cannot_confine_qemu_img_the_setting_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path, database_url="", image_conversion_output_format="raw")
+    assert tools.problem(None) is None
+    without = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    line_of = tools.line_of
+    monkeypatch.setattr(tools, "line_of", lambda spec: [*without, *line_of(spec)])
+    with pytest.raises(SettingRefused, match=r"cannot be confined on this machine: jail: .*unshare.*not permitted"):
+        conversion.require(settings)

@@ -9,7 +9,9 @@ import asyncio
 import fcntl
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from cumulet.confined import jail
 
 _WORDS_BYTES = 64 << 10
 _CPU_SECONDS = 600
+_TRIAL = "/usr/bin/true"
 _LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 128, "RLIMIT_AS": 2 << 30}
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 """qemu-img begins up to 64 threads where a disk is slow, beside its own two. With an arena of 128 MiB for each of them
@@ -77,19 +80,7 @@ async def run(
     uid: the user it becomes; None: it stays who we are. root: an empty folder for a root of its own, in which it begins
     in `/vm`, one of `binds` (source, target, "ro" or "rw"); None: it sees the machine's.
     """
-    spec: dict[str, object] = {
-        "process_file": None,
-        "parent": os.getpid(),
-        "root": None if root is None else str(root),
-        "binds": [[str(source), target, mode] for source, target, mode in binds],
-        "devices": ["/dev/null", "/dev/zero", "/dev/urandom"],
-        "cgroups": [],
-        "limits": limits_for(uid, _LIMITS) | {"RLIMIT_CPU": cpu_seconds, "RLIMIT_FSIZE": file_size_bytes},
-        "uid": uid,
-        "groups": [],
-        "environment": _ENVIRONMENT,
-        "command": list(command),
-    }
+    spec = _spec(command, uid=uid, root=root, binds=binds, file_size_bytes=file_size_bytes, cpu_seconds=cpu_seconds)
     words = Words()
     process = await asyncio.create_subprocess_exec(
         *line_of(spec), stdin=asyncio.subprocess.DEVNULL, stdout=words.fd, stderr=words.fd, start_new_session=True
@@ -105,3 +96,48 @@ async def run(
             await process.wait()
     if status != 0:
         raise ToolFailed(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
+
+
+def problem(uid: int | None) -> str | None:
+    """Why this machine lets us confine no program in a root of its own, found out by doing it; None where it does.
+
+    For a start: it takes as long as a Python process.
+    """
+    # A folder that an unprivileged user could not reach without a root of its own.
+    with tempfile.TemporaryDirectory(prefix="cumulet-probe-") as scratch:
+        root, vm = Path(scratch) / "root", Path(scratch) / "vm"
+        root.mkdir()
+        vm.mkdir()
+        vm.chmod(0o755)  # Whatever our mask is.
+        spec = _spec([_TRIAL], uid=uid, root=root, binds=[(vm, "/vm", "ro")], file_size_bytes=0, cpu_seconds=10)
+        try:
+            done = subprocess.run(
+                line_of(spec), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as failed:
+            return str(failed)
+    return (done.stderr.strip() or f"status {done.returncode}")[-500:] if done.returncode else None
+
+
+def _spec(
+    command: Sequence[str],
+    *,
+    uid: int | None,
+    root: Path | None,
+    binds: Sequence[tuple[Path, str, str]],
+    file_size_bytes: int,
+    cpu_seconds: int,
+) -> dict[str, object]:
+    return {
+        "process_file": None,
+        "parent": os.getpid(),
+        "root": None if root is None else str(root),
+        "binds": [[str(source), target, mode] for source, target, mode in binds],
+        "devices": ["/dev/null", "/dev/zero", "/dev/urandom"],
+        "cgroups": [],
+        "limits": limits_for(uid, _LIMITS) | {"RLIMIT_CPU": cpu_seconds, "RLIMIT_FSIZE": file_size_bytes},
+        "uid": uid,
+        "groups": [],
+        "environment": _ENVIRONMENT,
+        "command": list(command),
+    }

@@ -63,6 +63,8 @@ def require(settings: Settings) -> None:
         raise SettingRefused(f"image_conversion_output_format: {_TOOL} would run as root; set `guest_uids`")
     if uids and (problem := user_ids.problem(uids)) is not None:
         raise SettingRefused(f"image_conversion_output_format: {problem}; set `guest_uids` to others")
+    if (problem := tools.problem(uids[-1] if uids else None)) is not None:
+        raise SettingRefused(f"image_conversion_output_format: {_TOOL} cannot be confined on this machine: {problem}")
 
 
 def wanted(settings: Settings, image: Image) -> str | None:

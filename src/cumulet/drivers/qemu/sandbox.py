@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -65,24 +64,10 @@ class Sandbox:
             raise DriverError("UIDS: guests would run as root; give them users of their own (`guest_uids`)")
         if self.uids and (problem := user_ids.problem(self.uids)) is not None:
             raise DriverError(f"UIDS: {problem}; set `guest_uids` to others")
-        self.own_root = True
-        # A folder that the unprivileged user could not reach without a root of its own.
-        with tempfile.TemporaryDirectory(prefix="cumulet-probe-") as scratch:
-            root, vm = Path(scratch) / "root", Path(scratch) / "vm"
-            root.mkdir()
-            vm.mkdir()
-            vm.chmod(0o755)
-            try:
-                await self.run_tool(
-                    ["/usr/bin/true"],
-                    uid=self.uids[-1] if self.uids else None,
-                    root=root,
-                    binds=[(vm, "/vm", "ro")],
-                    timeout_s=10,
-                )
-            except DriverError as problem:
-                self.own_root = False
-                log.warning("guests get no root folder of their own here: %s", problem)
+        problem = await asyncio.to_thread(tools.problem, self.uids[-1] if self.uids else None)
+        self.own_root = problem is None
+        if problem is not None:
+            log.warning("guests get no root folder of their own here: %s", problem)
 
     def folder_inside(self, folder: GuestFolder) -> PurePosixPath:
         """A guest's folder as its QEMU sees it."""
