@@ -22,7 +22,7 @@ LONGER: dict[str, int] = {
     "src/cumulet/compute/server_views.py": 459,
     "src/cumulet/compute/store.py": 409,
     "src/cumulet/drivers/qemu/live_migration_source.py": 423,
-    "src/cumulet/network/for_compute.py": 431,
+    "src/cumulet/network/for_compute.py": 426,
     "src/cumulet/network/security_groups.py": 411,
     "src/cumulet/network/subnets.py": 411,
     "src/cumulet/web/policy.py": 404,

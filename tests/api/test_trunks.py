@@ -153,6 +153,18 @@ def test_a_guests_host_carries_the_subports_of_its_ports_and_a_move_takes_them_a
     assert carried(cloud, there) == {}
 
 
+def test_a_server_without_a_host_carries_nothing_and_is_plugged_into_nothing(member: Client, ports: list[str]) -> None:
+    parent, first, _ = ports
+    trunk = make(member, "trunk", port_id=parent, sub_ports=[vlan(first, 100)])["id"]
+    server = boot(member, networks=[{"port": parent}])
+    member.wait_for_status(server, "ACTIVE")
+    for action, status, of_ports in (("shelve", "SHELVED_OFFLOADED", "DOWN"), ("unshelve", "ACTIVE", "ACTIVE")):
+        assert member.action(server, {action: None}).status == 202
+        member.wait_for_status(server, status)
+        assert [status_of(member, one) for one in (parent, first)] == [of_ports] * 2
+        assert shown(member, trunk)["status"] == of_ports
+
+
 def test_a_port_that_compute_made_stays_while_it_is_a_trunks_parent(
     member: Client, networks: list[str], ports: list[str]
 ) -> None:

@@ -28,7 +28,7 @@ from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
 from cumulet.image import store as image_store
-from cumulet.network import carried, port_status, qos
+from cumulet.network import carried, port_life, port_status, qos
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
@@ -136,7 +136,7 @@ def release_host(tx: Tx, context: Context, state: B) -> B:
     placement.release(tx, consumer=server.id, now_us=now)
     if server.host is None:
         return state
-    network.unbind(tx, server.id)
+    port_life.unbind_server(tx, server.id)
     generation = change_owner(tx, server.id, old=server.host, new=None, generation=server.generation, now_us=now)
     return msgspec.structs.replace(state, generation=generation)
 

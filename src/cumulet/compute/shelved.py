@@ -24,7 +24,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.image import files
 from cumulet.image import store as image_store
-from cumulet.network import for_compute as network
+from cumulet.network import port_life
 from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
@@ -45,7 +45,7 @@ def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, *
     """Take a server off its host `old`, with its share and bindings; its new generation. Conflict: it has changed."""
     generation = change_owner(tx, server_id, old=old, new=None, generation=generation, now_us=now_us)
     placement.release(tx, consumer=server_id, now_us=now_us)
-    network.unbind(tx, server_id)
+    port_life.unbind_server(tx, server_id)
     operations.settle(
         tx,
         server_id,

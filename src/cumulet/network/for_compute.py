@@ -383,11 +383,6 @@ def bind(tx: Tx, server_id: str, host: str) -> None:
     bindings.bind(tx, Which.SERVER, server_id, host)
 
 
-def unbind(tx: Tx, server_id: str) -> None:
-    """Unbind the ports of a server that has no host any more."""
-    bindings.bind(tx, Which.SERVER, server_id, bindings.UNBOUND)
-
-
 def add_binding(tx: Tx, server_id: str, host: str) -> None:
     """Add a second, inactive binding for a move to `host`."""
     bindings.add_inactive(tx, Which.SERVER, server_id, host)

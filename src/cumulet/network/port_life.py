@@ -23,6 +23,7 @@ from cumulet.network.store import (
     change,
     delete,
     erase,
+    find_by,
     floating_ips,
     insert,
     inserting,
@@ -139,12 +140,20 @@ def release(tx: Tx, port: Port) -> None:
     unplug(tx, port.id)
     if in_trunk:
         change(tx, Port, port.id, None, created_by_compute=False)
-        _leave_subports(tx, port.id)
+        _leave_subports(tx, [port.id])
 
 
-def _leave_subports(tx: Tx, port_id: str) -> None:
-    """No guest carries the subports of this port any more."""
-    change_many(tx, Port, carried.subports_of(tx, [port_id]), status="DOWN")
+def unbind_server(tx: Tx, server_id: str) -> None:
+    """Unbind the ports of a server that has no host any more: no guest is plugged into them."""
+    bindings.bind(tx, bindings.Which.SERVER, server_id, bindings.UNBOUND)
+    port_ids = [port.id for port in find_by(tx, Port, server_id=server_id)]
+    change_many(tx, Port, port_ids, status="DOWN")
+    _leave_subports(tx, port_ids)
+
+
+def _leave_subports(tx: Tx, port_ids: Sequence[str]) -> None:
+    """No guest carries the subports of these ports any more."""
+    change_many(tx, Port, carried.subports_of(tx, port_ids), status="DOWN")
 
 
 def unplug(tx: Tx, port_id: str) -> None:
