@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
+import pytest
+
 import cumulet.testing
+from cumulet.processes.all import EmbeddedCloud
+from cumulet.settings import Settings
+from cumulet.testing import running
 
 SUITE = """
 import cumulet.testing
@@ -57,3 +63,18 @@ def test_a_suite_where_warnings_are_errors_passes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_disks_of_real_guests_fill_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: dict[str, Path] = {}
+
+    async def start(given: Settings, **_: object) -> None:
+        places[given.driver] = given.state_dir.parent
+        raise InterruptedError
+
+    monkeypatch.setattr(running, "in_memory", lambda: tmp_path)
+    monkeypatch.setattr(EmbeddedCloud, "start", start)
+    for driver in ("simulated", "qemu"):
+        with pytest.raises(InterruptedError), cumulet.testing.cloud(driver=driver):
+            pass
+    assert places == {"simulated": tmp_path, "qemu": Path(tempfile.gettempdir())}

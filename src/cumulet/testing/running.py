@@ -330,7 +330,7 @@ def cloud(
     """A whole cloud with simulated hosts on a thread of this process, until the block ends.
 
     hosts: how many (1 to `MOST_HOSTS`), called host1, host2, ...
-    state: its folder, to start again on what it left (default: temporary, in memory if there is room);
+    state: its folder, to start on what it left (default: a temporary one, of simulated hosts in memory if it has room);
     more_parts: services beside Cumulet's own (`cumulet.part`);
     settings: fields of `cumulet.settings.Settings`, e.g. ``simulated_speed=10.0``.
 
@@ -343,7 +343,8 @@ def cloud(
     if wrong := [part for part in more_parts if not isinstance(part, Part)]:
         raise TypeError(f"more_parts are of cumulet.part.Part, not {wrong[0]!r}")
     with contextlib.ExitStack() as stack:
-        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-", dir=in_memory())))
+        place = None if settings.get("driver") == "qemu" else in_memory()
+        folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cumulet-", dir=place)))
         url = settings.get("database_url") or stack.enter_context(own_database(folder, temporary=state is None))
         chosen: JsonObject = {
             "state_dir": folder,
