@@ -230,6 +230,29 @@ async def test_what_an_earlier_agent_left_goes_also_if_the_first_wiring_failed(m
         assert await programs(place) == 0
 
 
+async def test_a_device_that_a_killed_agent_has_just_made_is_used_and_is_silent() -> None:
+    async with lab(["host1"]) as place:
+        parent, far = port("10.0.0.1"), port("10.1.0.2", network=OTHER)
+        one = subport(parent, 7, "10.1.0.1")
+        await wire(place, parent, far)
+        guest, its = await place.plug("host1", parent), await place.plug("host1", far)
+        await asyncio.to_thread(_made, place, names.tap(one.id))
+        await wire(place, parent, far, one)
+        assert await its.gets(Tagged(guest, one), udp(one, far))
+        assert await asyncio.to_thread(_own_addresses, place, names.tap(one.id)) == []
+
+
+def _made(place: Lab, name: str) -> None:
+    with namespaces.inside(place.namespaces["host1"]), IPRoute() as route:
+        route.link("add", ifname=name, kind="ifb")
+
+
+def _own_addresses(place: Lab, name: str) -> list[str]:
+    with namespaces.inside(place.namespaces["host1"]), IPRoute() as route:
+        [index] = route.link_lookup(ifname=name)
+        return [str(one.get_attr("IFA_ADDRESS")) for one in route.get_addr(index=index)]
+
+
 async def test_a_plug_that_fails_at_the_subports_leaves_no_tap(monkeypatch: pytest.MonkeyPatch) -> None:
     async with lab(["host1"]) as place:
         parent = port("10.0.0.1")

@@ -86,6 +86,7 @@ class Carrying:
             index = self._add(name) if device is None else device.index
             self._program(index, _LEAVING, f"tag {tag} for {tap.index}", bpf.tagging(tag, tap.index))
             if device is None or device.master is None or not device.up:
+                silence(name)  # Also where an earlier process has come no further than to make it.
                 self._links.attach(name, network, mac=port.mac, active=port.active)
             devices[tag] = index
         text = " ".join(f"{tag}:{index}" for tag, index in sorted(devices.items()))
@@ -93,7 +94,6 @@ class Carrying:
 
     def _add(self, name: str) -> int:
         self._route.link("add", ifname=name, kind=DEVICE)
-        silence(name)
         (index,) = self._route.link_lookup(ifname=name)
         return int(index)
 
