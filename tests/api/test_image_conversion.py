@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -271,6 +272,35 @@ def test_a_conversion_ends_with_its_image(to_qcow2: TestCloud, monkeypatch: pyte
     assert ask(member, "DELETE", f"/images/{image_id}").status == 204
     to_qcow2.idle()
     nothing_left(to_qcow2, image_id)
+
+
+def test_one_that_waits_ends_with_its_image_and_the_next_gets_its_turn(
+    to_qcow2: TestCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived: list[str] = []
+    convert = conversion.convert
+
+    async def coming(
+        cloud: Place, receiver: Receiver, output: str, source: Path, found: files.Written
+    ) -> files.Written:
+        arrived.append(receiver.image.id)
+        return await convert(cloud, receiver, output, source, found)
+
+    member = to_qcow2.persona("member")
+    images = [new(member) for _ in range(3)]
+    with monkeypatch.context() as patched:
+        slow(patched)
+        patched.setattr(conversion, "convert", coming)
+        for image_id in images:
+            stage(member, image_id, DISK)
+            import_(member, image_id)
+            member.wait("its arrival", partial(arrived.__contains__, image_id))
+        assert ask(member, "DELETE", f"/images/{images[1]}").status == 204
+        member.wait("it to go", lambda: len(left(to_qcow2, images[1])) == 2)
+        assert under_way(to_qcow2).is_dir(), "the first goes on, and the third waits"
+    assert ask(member, "DELETE", f"/images/{images[0]}").status == 204
+    assert ended(member, images[2])["disk_format"] == "qcow2"
+    nothing_left(to_qcow2, images[0])
 
 
 def test_one_is_converted_at_a_time(to_qcow2: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:

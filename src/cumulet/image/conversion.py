@@ -15,7 +15,8 @@ import logging
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 LONGEST_SECONDS = 1800
 """How long `qemu-img` may take, and how much CPU time it may use."""
 WATCH_SECONDS = 1.0
-"""How often is looked at how much it has written, and whether its image is still there."""
+"""How often is looked at how much it has written, and whether its image is still there, also while it waits."""
 WATCH_BLOCKS = 64
 """After so many blocks is looked again, while they are hashed."""
 _TOOL = "qemu-img"
@@ -84,7 +85,7 @@ async def convert(cloud: Place, receiver: Receiver, output: str, source: Path, f
 
     Raises `NotConverted`, `TooLarge`, `InsufficientStorage`, `qcow2.Refused`, and `Gone` if the image is deleted.
     """
-    async with _turns.setdefault(cloud.space, asyncio.Lock()):
+    async with _turn(cloud.space, receiver):
         most = largest_bytes(output, found.virtual_size or 0)
         limit = min(most, await receiver.reserve(most))
         if output == "raw" and limit < most:
@@ -105,8 +106,23 @@ async def convert(cloud: Place, receiver: Receiver, output: str, source: Path, f
                 raise NotConverted(f"The data could not be converted to {output}.") from None
             return await _take(work, receiver, output, cloud.settings.image_virtual_size_limit_gib * GIB)
         finally:
-            await asyncio.to_thread(work.remove)
             promise.end()
+            await asyncio.to_thread(work.remove)
+
+
+@asynccontextmanager
+async def _turn(space: Space, receiver: Receiver) -> AsyncIterator[None]:
+    """Wait until those that came before have ended. Raises `Gone` as soon as the image is deleted."""
+    lock = _turns.setdefault(space, asyncio.Lock())
+    taken = asyncio.ensure_future(lock.acquire())
+    try:
+        while not taken.done():
+            await asyncio.wait((taken,), timeout=WATCH_SECONDS)
+            await receiver.require_ours()
+        yield
+    finally:
+        if not taken.cancel():
+            lock.release()
 
 
 async def _run(work: _Work, receiver: Receiver, promise: Promise, output: str, limit: int) -> None:
