@@ -352,6 +352,8 @@ def test_what_a_killed_conversion_leaves_goes_with_the_next_attempt_or_start(
         import_(member, image_id)
         first = under_way(to_qcow2)
         to_qcow2.kill_conductor()
+        tasks = list(embedded.runner._tasks.values())
+        member.wait("it to end", lambda: all(task.done() for task in tasks))
     (first / "disk").write_bytes(b"half")
     dead = folder / files.CONVERT_FOLDER / "of a dead process"
     (dead / "vm").mkdir(parents=True)
