@@ -37,10 +37,12 @@ apt_install() { # why, packages...
     } || { tail -n 20 .build/apt.log >&2; return 1; }
 }
 
+# The system's own first: it gets the system's security updates, and Debian's is built with profile-guided optimization
+# (pyenv's takes half as much again for the same work).
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    for candidate in ${PYTHON:-} /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sqlite3, ssl, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return
         fi
