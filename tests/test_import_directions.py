@@ -58,9 +58,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "agent": frozenset({"errors", "clock", "settings", "owned", "host", "drivers"}),
     # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),
-    "fleet": frozenset({"errors", "clock", "settings", "owned", "host", "bus", "ca"}),
+    "fleet": frozenset({"errors", "clock", "settings", "owned", "rootless", "host", "bus", "ca"}),
     "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
+    # It reads and writes the files of a cloud that need not run.
+    "backup": frozenset({"db", "image", "owned", "web"}),
     # A process puts parts together, and only programs import it.
     "processes.agent": frozenset({"agent", "bus", "confined", "drivers", "fleet"}),
     "cloud": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
@@ -81,6 +83,7 @@ BUILDS = "`cumulet image build` works where no cloud runs"
 CLEANS = "`cumulet host clean` works where no agent is left that could"
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "processes.all"): STARTS,
+    ("cli.up", "processes.embedded_cloud"): STARTS,
     ("cli.up", "settings"): STARTS,
     ("cli.up", "fleet.public_network"): STARTS,
     ("cli.up", "owned"): STARTS,
@@ -108,9 +111,14 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.agent", "processes.joined_agent"): STARTS,
     ("cli.agent", "web.log"): STARTS,
     ("cli.database", "db.engine"): FILES,
-    ("cli.database", "part"): FILES,
+    ("cli.database", "db.schema"): FILES,
     ("cli.database", "processes.database_copy"): FILES,
-    ("cli.fleet", "processes.roles"): STARTS,
+    ("cli.fleet", "db.schema"): STARTS,
+    ("cli.fleet", "fleet.nats_server"): STARTS,
+    ("cli.fleet", "processes.api"): STARTS,
+    ("cli.fleet", "processes.bus"): STARTS,
+    ("cli.fleet", "processes.conductor"): STARTS,
+    ("cli.fleet", "processes.parts"): STARTS,
     ("cli.fleet", "settings"): STARTS,
     ("cli.fleet", "ca"): STARTS,
     ("cli.fleet", "owned"): STARTS,
@@ -121,7 +129,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.audit", "owned"): FILES,
     ("cli.backup", "owned"): FILES,
     ("cli.backup", "db.engine"): FILES,
-    ("cli.backup", "processes.backup"): FILES,
+    ("cli.backup", "backup"): FILES,
     ("cli.audit", "web.audit"): FILES,
     ("cli.agent", "fleet.local_agents"): STARTS,
     ("cli.doctor", "host.driver"): LOOKS,

@@ -9,36 +9,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from cumulet.clock import Clock
+from cumulet.conductor.conductor import Surroundings
 from cumulet.conductor.saga import Saga
 from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
-from cumulet.wake import Wake
 from cumulet.web.operation import Service
-
-if TYPE_CHECKING:
-    from cumulet.fleet.hosts import Hosts
-
-
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a part's reconcilers may reach."""
-
-    db: Database
-    clock: Clock
-    settings: Settings
-    hosts: Hosts
-    wake: Wake
-    require_lead: Callable[[Tx], None]
-    """Raises in a transaction of a process whose reconcilers are another one's by now (`Leadership.require`)."""
-
-
-class OtherState(Exception):
-    """The state folder belongs to another kind of cloud, whose servers would be lost; the message says what to do."""
 
 
 class SettingRefused(Exception):
@@ -86,9 +67,35 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """What a first start leaves ready to use; asked again if that was killed meanwhile."""
 
 
+def sagas_of(parts: Sequence[Part]) -> dict[str, Saga[Any]]:
+    """Every long operation, by its name."""
+    return {saga.name: saga for part in parts for saga in part.sagas}
+
+
+def catalog_of(parts: Sequence[Part]) -> dict[str, CatalogEntry]:
+    """The catalog's entry of each type of service."""
+    return {part.service.type: part.catalog for part in parts}
+
+
 def hosts_offer_of(parts: Sequence[Part]) -> Callable[[Tx, str], bool | None]:
     """Of the part that keeps the records of hosts."""
     return next((part.hosts_offer for part in parts if part.hosts_offer is not None), lambda _tx, _feature: None)
+
+
+def seed_once(
+    parts: Sequence[Part], settings: Settings, db: Database, clock: Clock, projects: Callable[[Tx], Mapping[str, str]]
+) -> None:
+    """Make what a new cloud begins with. If a start was killed meanwhile, the next one does it."""
+    marker = settings.state_dir / "seeded"
+    if marker.exists():
+        return
+    if not settings.bare:
+        boots = settings.driver != "simulated"
+        start = FirstStart(db=db, clock=clock, settings=settings, projects=db.read(projects), boots=boots)
+        for part in parts:
+            if part.seed is not None:
+                part.seed(start)
+    marker.touch(mode=0o600)
 
 
 def declare_all(package: str) -> None:

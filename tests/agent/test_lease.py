@@ -20,13 +20,13 @@ import pytest
 from cumulet.agent import lease, watchdog
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
+from cumulet.agent.watched_lease import DismissedLease, WatchedLease
 from cumulet.clock import SystemClock
 from cumulet.drivers.qemu import process
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.wiring import Router, RouterPort, Wiring
-from cumulet.processes.agent import DismissedLease, WatchedLease
 from cumulet.settings import Settings
 
 SERVER = "11111111-2222-4333-8444-555555555555"

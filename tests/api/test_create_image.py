@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from cumulet.drivers.simulated import snapshots
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
+from cumulet.host.driver import DriverError
 from cumulet.image.files import image_folder
 from cumulet.testing import Answer, Client, JsonObject, TestCloud
+from tests.image.attack_images import Qcow2
 
 from .test_live_migration import create_pair
 
@@ -219,6 +223,32 @@ def test_nobody_brings_what_is_not_waited_for(cloud: TestCloud, member: Client, 
     for host in cloud.hosts:
         with pytest.raises(NotFound):
             cloud.embedded.db.read(lambda tx, host=host: require_wanted(tx, host, found["id"]))  # type: ignore[misc]
+
+
+def test_what_a_host_brings_is_looked_at_as_an_upload_is(
+    cloud: TestCloud, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = cloud.embedded.world
+    assert world is not None
+    assert world.take is not None
+    take, told = world.take, list[str]()
+    content = Qcow2(backing=b"/etc/shadow").build()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+
+    async def bad(host: str, image_id: str, _size: int, _pieces: AsyncIterator[bytes]) -> None:
+        try:
+            await take(host, image_id, len(content), pieces())
+        except DriverError as refused:
+            told.append(str(refused))
+            raise
+
+    monkeypatch.setattr(world, "take", bad)
+    image_id = create_image(member, server)["image_id"]
+    member.wait("the image to go", lambda: member.request("GET", f"/image/v2/images/{image_id}").status == 404)
+    assert told
+    assert all("the image was not taken" in one and "backing file" in one for one in told)
 
 
 def test_it_is_found_by_its_server_and_kind_on_the_older_paths(member: Client, server: str) -> None:

@@ -15,7 +15,8 @@ from cumulet.bus.nats import NatsAgent
 from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
-from cumulet.processes.all import EmbeddedCloud
+from cumulet.processes.all import start_cloud
+from cumulet.processes.embedded_cloud import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing import JsonObject
 
@@ -72,7 +73,7 @@ async def joinable_cloud(folder: Path, **settings: Any) -> AsyncIterator[Joinabl
         state_dir=folder, database_url=f"sqlite:///{folder / 'cumulet.db'}", host_names=("host1",), listen_port=0,
         hosts_port=0, bus_port=0, host_silent_seconds=1.0, argon2_memory_kib=64, **settings,
     )  # fmt: skip
-    cloud = await EmbeddedCloud.start(chosen)
+    cloud = await start_cloud(chosen)
     try:
         credentials, authority = credentials_of(folder / "clouds.yaml", "cumulet")
         http = await asyncio.to_thread(https, cloud.url, authority)

@@ -23,7 +23,7 @@ from cumulet.fleet import image_door
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Image
 from cumulet.host.joining import Admitted, Refused, Renew
-from cumulet.processes import strangers
+from cumulet.web import strangers
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join, joinable_cloud, membership
 

@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 import cumulet.testing
 from cumulet.cli.program import run
-from cumulet.fleet.hosts import Hosts
-from cumulet.part import OtherState
-from cumulet.processes.api import Api, start_api
+from cumulet.db.schema import OtherState
+from cumulet.processes.api import api_alone
 from cumulet.processes.parts import PARTS
+from cumulet.processes.serving import Api
 from cumulet.settings import Settings
 from cumulet.testing import TestCloud
 from cumulet.testing.client import Client
@@ -31,7 +31,7 @@ def api_beside(cloud: TestCloud, own: Path, **others: str) -> Iterator[tuple[Api
     """A second API on the cloud's database, with its own port, its own audit trail and settings `others`."""
     stack = AsyncExitStack()
     settings = replace(cloud.embedded.settings, listen_port=0, **others)
-    api = cloud.await_(start_api(PARTS, settings, Hosts(), stack, own=own))
+    api = cloud.await_(stack.enter_async_context(api_alone(PARTS, settings, own)))
     trusted = ssl.create_default_context(cafile=str(cloud.cacert))
     try:
         with httpx.Client(base_url=f"https://127.0.0.1:{api.server.port}", verify=trusted, timeout=60) as http:
@@ -65,8 +65,8 @@ def test_what_is_begun_at_an_api_alone_is_carried_by_the_cloud(database_url: str
 def test_a_database_of_one_process_is_refused(tmp_path: Path) -> None:
     async def start() -> None:
         settings = Settings(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path / 'cumulet.db'}")
-        async with AsyncExitStack() as stack:
-            await start_api(PARTS, settings, Hosts(), stack, own=tmp_path / "own")
+        async with api_alone(PARTS, settings, tmp_path / "own"):
+            raise AssertionError("it serves")
 
     with pytest.raises(OtherState, match="needs PostgreSQL"):
         asyncio.run(start())
@@ -87,8 +87,8 @@ def test_apis_with_addresses_of_their_own_keep_their_certificates(database_url: 
 def test_a_database_that_nothing_was_prepared_in_is_refused(database_url: str, tmp_path: Path) -> None:
     async def start() -> None:
         settings = Settings(state_dir=tmp_path, database_url=database_url.replace("/postgres?", "/template1?"))
-        async with AsyncExitStack() as stack:
-            await start_api(PARTS, settings, Hosts(), stack, own=tmp_path / "own")
+        async with api_alone(PARTS, settings, tmp_path / "own"):
+            raise AssertionError("it serves")
 
     with pytest.raises(OtherState, match="`cumulet up`"):
         asyncio.run(start())

@@ -11,7 +11,7 @@ import cumulet.testing
 from cumulet.cli.program import run
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, metadata
-from cumulet.part import OtherState
+from cumulet.db.schema import OtherState
 from cumulet.processes import database_copy
 from tests.identity.test_postgresql import database_url
 

@@ -16,7 +16,8 @@ import cumulet.testing
 from cumulet.clock import SystemClock
 from cumulet.db import notices
 from cumulet.db.engine import Tx, opened
-from cumulet.processes.roles import api_alone
+from cumulet.processes.api import api_alone
+from cumulet.processes.parts import PARTS
 from cumulet.testing import Client, TestCloud
 from tests.api.test_live_migration import image_and_flavor
 from tests.identity.test_postgresql import database_url
@@ -99,7 +100,7 @@ def test_a_server_asked_for_at_an_api_alone_is_begun_at_once(
     admin = cloud.persona("admin")
     listening = cloud.embedded.conductor.elsewhere
     settings = msgspec.structs.replace(cloud.embedded.settings, listen_port=0)
-    alone = api_alone(settings, tmp_path / "api")
+    alone = api_alone(PARTS, settings, tmp_path / "api")
     api = cloud.await_(alone.__aenter__())
     try:
         context = ssl.create_default_context(cafile=str(cloud.cacert))

@@ -21,7 +21,8 @@ from cumulet.db import notices
 from cumulet.db.engine import Tx, opened
 from cumulet.db.transaction import WRITTEN
 from cumulet.network.store import networks
-from cumulet.processes.roles import api_alone
+from cumulet.processes.api import api_alone
+from cumulet.processes.parts import PARTS
 from cumulet.testing import Client
 from tests.compute.test_told_at_once import NEVER, Fleet, Heard
 from tests.identity.test_postgresql import database_url
@@ -44,7 +45,7 @@ def fleet(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         cloud.await_(wirings.start())
         made = Fleet(cloud, told)
         alone = api_alone(
-            msgspec.structs.replace(cloud.embedded.settings, listen_port=0), tmp_path_factory.mktemp("api")
+            PARTS, msgspec.structs.replace(cloud.embedded.settings, listen_port=0), tmp_path_factory.mktemp("api")
         )
         api = cloud.await_(alone.__aenter__())
         stack.callback(lambda: cloud.await_(alone.__aexit__(None, None, None)))

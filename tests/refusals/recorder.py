@@ -19,7 +19,7 @@ from typing import Any
 import cumulet
 
 ROOT = Path(cumulet.__file__).parent
-ELSEWHERE = ("cli/", "testing/", "drivers/qemu/", "drivers/linux_network/", "processes/", "ca.py")
+ELSEWHERE = ("cli/", "testing/", "drivers/qemu/", "drivers/linux_network/", "processes/", "backup.py", "ca.py")
 """What runs as another process, or needs what not every machine has: there the tests of that part answer for it."""
 
 Place = tuple[str, int]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import cumulet.testing
-from cumulet.processes.all import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing import running
 
@@ -73,7 +72,7 @@ def test_disks_of_real_guests_fill_no_memory(tmp_path: Path, monkeypatch: pytest
         raise InterruptedError
 
     monkeypatch.setattr(running, "in_memory", lambda: tmp_path)
-    monkeypatch.setattr(EmbeddedCloud, "start", start)
+    monkeypatch.setattr(running, "start_cloud", start)
     for driver in ("simulated", "qemu"):
         with pytest.raises(InterruptedError), cumulet.testing.cloud(driver=driver):
             pass

@@ -12,7 +12,7 @@ from cumulet.cli import state_folder
 from cumulet.cli.configuration import DEFAULT_FILE, NotThus, checked, from_file
 
 if TYPE_CHECKING:
-    from cumulet.processes.backup import Manifest
+    from cumulet.backup import Manifest
 
 STATE = click.option(
     "--state",
@@ -45,8 +45,8 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
     FILE holds every secret of the cloud. Only its owner can read it; keep it like that. Guests' disks are not part of
     it, nor are files that settings name. A PostgreSQL database is not part of it either: run pg_dump just before.
     """
+    from cumulet.backup import Refused, write_backup
     from cumulet.owned import Exposed
-    from cumulet.processes.backup import Refused, write_backup
 
     given = {name: one.value for name, one in from_file(config).items()}
     folder = (state or given.get("state_dir") or state_folder.default()).absolute()
@@ -80,8 +80,8 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
     Everything in FILE is checked before any of it is put in its place. Afterwards `cumulet up` starts the cloud.
     Guests' disks are not part of a backup; a PostgreSQL database is restored with psql or pg_restore.
     """
-    from cumulet.processes.backup import Refused
-    from cumulet.processes.backup import restore as restore_into
+    from cumulet.backup import Refused
+    from cumulet.backup import restore as restore_into
 
     given = {name: one.value for name, one in from_file(config).items()}
     folder = (state or given.get("state_dir") or state_folder.default()).absolute()

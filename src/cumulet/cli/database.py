@@ -31,7 +31,7 @@ def upgrade(target: str) -> None:
     Processes of the version before go on, and are restarted with this version afterwards, one at a time, agents last.
     """
     from cumulet.db.engine import Database
-    from cumulet.part import OtherState
+    from cumulet.db.schema import OtherState
     from cumulet.processes.database_copy import upgrade as upgraded
 
     url = checked_option("--database", "database_url", target)
@@ -101,7 +101,7 @@ def copy(state: Path | None, target: str) -> None:
     Its state folder stays: keys and images are in it. Start it with `cumulet up --database URL` from then on.
     """
     from cumulet.db.engine import Database
-    from cumulet.part import OtherState
+    from cumulet.db.schema import OtherState
     from cumulet.processes.database_copy import copy as copied
 
     folder = (state or state_folder.default()).absolute()

@@ -82,11 +82,14 @@ def api(
     sets: tuple[tuple[str, Any], ...],
 ) -> None:
     """Serve the API of a cloud that `cumulet up --database postgresql://...` has made, beside its other processes."""
-    from cumulet.processes.roles import api_alone
+    from cumulet.processes.api import api_alone
+    from cumulet.processes.parts import PARTS
 
     settings = _settings(state, database, config, sets, bus=bus, listen=listen)
     _require_bus(settings)
-    _run(api_alone(settings, own.absolute()), settings, lambda one: f"https://{listen.address}:{one.server.port}/")
+    _run(
+        api_alone(PARTS, settings, own.absolute()), settings, lambda one: f"https://{listen.address}:{one.server.port}/"
+    )
 
 
 @click.command(short_help="Carry long operations, as one of several.")
@@ -102,11 +105,12 @@ def conductor(
     sets: tuple[tuple[str, object], ...],
 ) -> None:
     """Carry the long operations of a cloud, and look after its hosts while this one leads."""
-    from cumulet.processes.roles import conductor_alone
+    from cumulet.processes.conductor import conductor_alone
+    from cumulet.processes.parts import PARTS
 
     settings = _settings(state, database, config, sets, bus=bus)
     _require_bus(settings)
-    _run(conductor_alone(settings, health=_place(health)), settings, lambda _one: "conductor")
+    _run(conductor_alone(PARTS, settings, health=_place(health)), settings, lambda _one: "conductor")
 
 
 @click.command(short_help="Run a NATS server for a cloud's hosts on other machines, or keep the users of yours.")
@@ -139,7 +143,7 @@ def bus(
     `cumulet up` alone needs none: it runs one of its own. With a NATS cluster of yours, run one of these beside each
     of its servers, with --users-file and --pid-file.
     """
-    from cumulet.processes.roles import bus_alone, bus_users_alone
+    from cumulet.processes.bus import bus_alone, bus_users_alone
 
     if (own is None) == (users_file is None):
         raise click.UsageError(
@@ -200,9 +204,10 @@ def _settings(
 def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Callable[[Any], str]) -> None:
     """Run until SIGINT or SIGTERM. An error that a user can mend is one line."""
     from cumulet.ca import BadCertificate
+    from cumulet.db.schema import OtherState
+    from cumulet.fleet.nats_server import NoNatsServer
     from cumulet.owned import Exposed
-    from cumulet.part import OtherState, SettingRefused
-    from cumulet.processes.roles import NoNatsServer
+    from cumulet.part import SettingRefused
     from cumulet.web.log import end_log, log_as
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken

@@ -26,7 +26,7 @@ def driver_of(folder: Path) -> str | None:
 
 
 RESTORING = ".restoring"
-"""The folder inside a state folder that is being restored; the same name as in `processes.backup`."""
+"""The folder inside a state folder that is being restored; the same name as in `cumulet.backup`."""
 
 
 @contextmanager

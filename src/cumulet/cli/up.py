@@ -32,7 +32,7 @@ from cumulet.cli.namespaces import image_trouble_told, in_namespaces, why_no_ima
 from cumulet.signals import when_told_to_stop
 
 if TYPE_CHECKING:
-    from cumulet.processes.all import EmbeddedCloud
+    from cumulet.processes.embedded_cloud import EmbeddedCloud
     from cumulet.settings import HostNetwork, Settings
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
@@ -293,11 +293,11 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
 async def _start(settings: Settings) -> EmbeddedCloud:
     """Start the cloud. An error that a user can mend becomes one line."""
     from cumulet.ca import BadCertificate
-    from cumulet.db.schema import SchemaTooNew
+    from cumulet.db.schema import OtherState, SchemaTooNew
     from cumulet.fleet.public_network import NotPublic
     from cumulet.owned import Exposed
-    from cumulet.part import OtherState, SettingRefused
-    from cumulet.processes.all import EmbeddedCloud
+    from cumulet.part import SettingRefused
+    from cumulet.processes.all import start_cloud
     from cumulet.web.log import end_log, log_as
     from cumulet.web.policy import PolicyError
     from cumulet.web.server import AddressTaken
@@ -306,7 +306,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
         with database_trouble_told(), image_trouble_told(), contextlib.ExitStack() as on_failure:
             # On a terminal, a line for every request would hide the important ones.
             on_failure.callback(end_log, log_as(settings, on_terminal="warning"))
-            cloud = await EmbeddedCloud.start(settings)
+            cloud = await start_cloud(settings)
             on_failure.pop_all()
             return cloud
     except AddressTaken as error:

@@ -55,7 +55,7 @@ class HostWatch:
     ) -> None:
         """`boot`: decides, at each start of a host's agent, about servers that should run there and do not.
 
-        `require_lead`: `part.Surroundings.require_lead`.
+        `require_lead`: `conductor.conductor.Surroundings.require_lead`.
         """
         self._db = db
         self._recorder = HostRecorder(db=db, clock=clock, settings=settings, require_lead=require_lead, boot=boot)

@@ -14,11 +14,11 @@ from cumulet.compute.scheduler import HostView, Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import OfMany, in_parts
+from cumulet.db.schema import OtherState
 from cumulet.errors import BadRequest
 from cumulet.host.driver import Guest, HostFacts
 from cumulet.host.nics import DEVICE_TAGS, without_tags
 from cumulet.host.wiring import NO_PACKETS
-from cumulet.part import OtherState
 from cumulet.placement import allocations as placement
 from cumulet.placement.providers import Inventory, inventory_of
 from cumulet.placement.store import allocations, inventories, resource_providers

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
 import sqlalchemy as sa
 
+from cumulet.clock import Clock
 from cumulet.compute.model import RESCUE_IMAGE, SHELVED_IMAGE
 from cumulet.compute.store import servers
 from cumulet.conductor.saga import Status, operations
-from cumulet.db.engine import Tx
-from cumulet.errors import NotFound
+from cumulet.db.engine import Database, Tx
+from cumulet.errors import NotFound, UnsupportedMediaType
+from cumulet.host.images import Find, Receive
 from cumulet.image import store as image_store
+from cumulet.image.files import image_folder
+from cumulet.image.qcow2 import Refused
+from cumulet.image.uploads import receive_data
 from cumulet.placement.store import allocations, resource_providers
+from cumulet.settings import Settings
+from cumulet.space import Space
 
 _IMAGES_OF = (
     sa.select(
@@ -48,3 +59,37 @@ def require_wanted(tx: Tx, host: str, image_id: str) -> None:
     """NotFound unless a running operation waits for this image's content from `host`."""
     if tx.first(_WAITS, {"of_host": host, "of_image": image_id}) is None:
         raise NotFound(f"Failed to find image {image_id}", private=f"nobody waits for it from {host}")
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """An `image.uploads.Place` for a process that has no `web.context.Cloud` yet."""
+
+    settings: Settings
+    db: Database
+    clock: Clock
+    space: Space
+
+    @property
+    def state_dir(self) -> Path:
+        return self.settings.state_dir
+
+
+def images_for_hosts(settings: Settings, db: Database, clock: Clock, space: Space) -> tuple[Find, Receive]:
+    """What finds the images that hosts fetch, and what stores those of guests' disks that they bring."""
+    place = _Place(settings, db, clock, space)
+
+    async def find(host: str, sha512: str) -> Path | None:
+        image_id = await db.read_async(lambda tx: image_for(tx, host, sha512))
+        return None if image_id is None else image_folder(settings.state_dir) / image_id
+
+    async def receive(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        async def require() -> None:
+            await db.read_async(lambda tx: require_wanted(tx, host, image_id))
+
+        await require()
+        try:
+            await receive_data(place, image_id, pieces, size, require)
+        except Refused as refused:
+            raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
+
+    return find, receive

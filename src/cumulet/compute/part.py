@@ -29,8 +29,9 @@ from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.compute.shelved import OFFLOADING, STARTING, AutomaticOffload
 from cumulet.compute.snapshot import SNAPSHOT
 from cumulet.compute.wiring import Wirings
+from cumulet.conductor.conductor import Surroundings
 from cumulet.db.engine import Database
-from cumulet.part import CatalogEntry, FirstStart, Part, Surroundings, declare_all
+from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
 from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
 

@@ -199,7 +199,7 @@ class Wirings(Periodic):
     """Tells each host with packets its wiring: when the records change, and on a timer.
 
     A commit that writes one of `WATCHED` begins a round at once. Other processes send notices of their commits
-    (`processes.conductor`); the timer finds changes whose notice was lost. After a round, and after telling a host, it
+    (`conductor.conductor`); the timer finds changes whose notice was lost. After a round, and after telling a host, it
     rests for as long as that took. So many changes in short time are told together, and take at most half of the time.
     """
 

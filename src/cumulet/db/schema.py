@@ -33,8 +33,19 @@ LOCK_NOT_AVAILABLE = "55P03"
 log = logging.getLogger(__name__)
 
 
+MOVED = (
+    "the records of this cloud were copied to {place}, and go on there: start with --database; to go back to what is "
+    "here, and lose what came since, run `cumulet database keep` first"
+)
+
+
 class SchemaTooNew(Exception):
     """The database was made by a newer Cumulet."""
+
+
+class OtherState(Exception):
+    """What is there is not this process's to use, such as the state of another kind of cloud, whose servers would be
+    lost. The message says what to do."""
 
 
 def prepare(database: Database) -> None:
@@ -109,6 +120,12 @@ def moved_to(database: Database) -> str | None:
         return str(tx.scalar(sa.text("SELECT place FROM moved_to")))
 
     return database.read(found) if database.is_sqlite else None
+
+
+def refuse_moved(database: Database) -> None:
+    """Raise OtherState if the records of this SQLite database went elsewhere."""
+    if (elsewhere := moved_to(database)) is not None:
+        raise OtherState(MOVED.format(place=elsewhere))
 
 
 def _is_empty(tx: Tx) -> bool:

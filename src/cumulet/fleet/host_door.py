@@ -21,7 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from cumulet.ca import Issued
-from cumulet.fleet.image_door import CONTENT_LENGTH, HEAD_SECONDS, PIECE_BYTES, Find, ImageDoor, Receive, say
+from cumulet.fleet.image_door import CONTENT_LENGTH, HEAD_SECONDS, PIECE_BYTES, ImageDoor, say
+from cumulet.host.images import Find, Receive
 from cumulet.host.joining import Admitted, Claim, Granted, Join, Refused, Renew
 from cumulet.host.record import NOT_UNDERSTOOD
 

@@ -13,11 +13,12 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from cumulet.ca import Issued
 from cumulet.errors import ApiError
+from cumulet.host.images import Find, Receive
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,6 @@ PIECE_BYTES = 1 << 20
 _REQUEST = re.compile(rb"GET /images/([0-9a-f]{128}) HTTP/1\.[01]\r\n", re.ASCII)
 _BROUGHT = re.compile(rb"PUT /images/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) HTTP/1\.[01]\r\n", re.ASCII)
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.ASCII | re.IGNORECASE)
-
-Find = Callable[[str, str], Awaitable[Path | None]]
-"""The file of an image, from the host's name and a SHA-512. None: the host may not have it."""
-Receive = Callable[[str, str, int, AsyncIterator[bytes]], Awaitable[None]]
-"""Stores an image, from the host's name, the image's id, its size and its content. ApiError: it is refused."""
 
 
 class ImageDoor:

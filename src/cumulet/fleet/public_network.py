@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
+from cumulet import rootless
 from cumulet.fleet.local_networks import PUBLIC, LocalNetworks, inside
+from cumulet.settings import Settings
 
 _LEG, _BEYOND = "machine", "beyond"
 """In the wire's namespace, the ports of `public` that lead to the machine, and to the network beyond it."""
@@ -78,6 +80,22 @@ def join_machine(local: LocalNetworks, gateways: Iterable[str]) -> str:
     except (OSError, NetlinkError, subprocess.SubprocessError) as refused:
         return f"this machine is not on `public` (so floating IPs are not reached from here): {refused}"
     return f"this machine is {', '.join(wanted)} on `public` (interface {name}): floating IPs are reached from here"
+
+
+def join_public(settings: Settings, local: LocalNetworks | None, gateways: Sequence[str]) -> str | None:
+    """If the hosts' networks were made here, join `public` to the machine or to the interface in the settings.
+
+    Returns a sentence for people, or None. Raises `NotPublic` for an interface that cannot be used.
+    """
+    if local is None:
+        return None
+    if settings.public_interface is not None:
+        return join_interface(local, settings.public_interface)
+    if not settings.machine_on_public:
+        return None
+    if rootless.inside() is None:
+        return join_machine(local, gateways)
+    return f"in the cloud's own network (`cumulet enter COMMAND`) {join_machine(local, gateways)}"
 
 
 def join_interface(local: LocalNetworks, interface: str) -> str:

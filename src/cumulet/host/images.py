@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 from cumulet.host.driver import Image
+
+Find = Callable[[str, str], Awaitable[Path | None]]
+"""The file of an image, from the host's name and a SHA-512. None: the host may not have it."""
+Receive = Callable[[str, str, int, AsyncIterator[bytes]], Awaitable[None]]
+"""Stores an image, from the host's name, the image's id, its size and its content. ApiError: it is refused."""
 
 
 class ImageSource(Protocol):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cumulet.conductor.conductor import Surroundings
 from cumulet.identity.api import IDENTITY
 from cumulet.identity.expired import Expired
 from cumulet.identity.key_rotation import rotate_keys
-from cumulet.part import CatalogEntry, Part, Surroundings, declare_all
+from cumulet.part import CatalogEntry, Part, declare_all
 from cumulet.periodic import Reconciler
 
 declare_all("cumulet.identity")

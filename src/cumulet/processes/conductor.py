@@ -1,106 +1,65 @@
-"""The parts of a conductor: a runner for the sagas of all parts, and their reconcilers while it leads."""
+"""A conductor, made from parts: it carries their sagas, and while it leads, looks after what they look after."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock
-from cumulet.conductor.giving_back import OPERATIONS, give_back
-from cumulet.conductor.leadership import Leadership
-from cumulet.conductor.runner import BeforeStep, Runner
-from cumulet.conductor.saga import Saga
-from cumulet.db.engine import Database, Tx
-from cumulet.db.notices import Listening
-from cumulet.db.transaction import WRITTEN
-from cumulet.fleet.hosts import Hosts
-from cumulet.part import Part, Surroundings
-from cumulet.periodic import Reconciler
+from cumulet.conductor.conductor import Conductor
+from cumulet.conductor.presence import Presence
+from cumulet.conductor.runner import BeforeStep
+from cumulet.part import Part, sagas_of
+from cumulet.processes.ground import Ground, Place, say_that_it_lives, shared_ground
+from cumulet.processes.remote_hosts import RemoteHosts
 from cumulet.settings import Settings
-from cumulet.space import Space
 from cumulet.wake import Wake
 
-ReconcilerT = TypeVar("ReconcilerT")
-OPERATIONS_BEGUN = "cumulet_operations"
-"""The channel on which processes without a conductor say the ids of operations they have begun, or wish for."""
+
+def conductor_of(
+    parts: Sequence[Part],
+    ground: Ground,
+    *,
+    name: str,
+    alone: bool,
+    before_step: BeforeStep | None = None,
+    wake: Wake | None = None,
+) -> Conductor:
+    """The arguments are those of `Conductor`. Raises SettingRefused."""
+    for part in parts:
+        if part.require is not None:
+            part.require(ground.settings)
+    return Conductor(
+        sagas_of(parts),
+        lambda around: [one for part in parts for one in part.reconcilers(around)],
+        db=ground.db,
+        clock=ground.clock,
+        settings=ground.settings,
+        hosts=ground.hosts,
+        space=ground.space,
+        name=name,
+        alone=alone,
+        before_step=before_step,
+        wake=wake,
+    )
 
 
-class Conductor:
-    """Carries operations, and reconciles hosts and records while it holds the lease. `name` is unique per start."""
-
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        sagas: Mapping[str, Saga[Any]],
-        *,
-        db: Database,
-        clock: Clock,
-        settings: Settings,
-        hosts: Hosts,
-        name: str,
-        alone: bool,
-        before_step: BeforeStep | None = None,
-        wake: Wake | None = None,
-        space: Space | None = None,
-    ) -> None:
-        """`alone`: no other conductor can be on the same database. `wake`: told of the operations that reconcilers
-        begin; by default this conductor's own runner. Raises SettingRefused."""
-        for part in parts:
-            if part.require is not None:
-                part.require(settings)
-        self._alone = alone
-        self.runner = Runner(
-            db=db,
-            clock=clock,
-            settings=settings,
-            hosts=hosts,
-            sagas=sagas,
-            name=name,
-            alone=alone,
-            before_step=before_step,
-            space=space,
-        )
-        self.elsewhere = Listening(
-            db=db, clock=clock, hear={OPERATIONS_BEGUN: self.runner.poke, WRITTEN: db.hear_written}
-        )
-        around = Surroundings(
-            db=db,
-            clock=clock,
-            settings=settings,
-            hosts=hosts,
-            wake=wake or self.runner,
-            require_lead=self._require_lead,
-        )
-        self.reconcilers: tuple[Reconciler, ...] = tuple(r for part in parts for r in part.reconcilers(around))
-        self.leadership = Leadership(
-            db=db,
-            clock=clock,
-            name="reconcilers",
-            owner=name,
-            seconds=settings.lease_seconds,
-            alone=alone,
-            led=self.reconcilers,
-        )
-
-    def reconciler(self, kind: type[ReconcilerT]) -> ReconcilerT:
-        """The reconciler of this class."""
-        (found,) = (r for r in self.reconcilers if isinstance(r, kind))
-        return found
-
-    def _require_lead(self, tx: Tx) -> None:
-        self.leadership.require(tx)
-
-    async def start(self) -> None:
-        """Start. If it leads, hosts are known when this returns; from then on operations are carried."""
-        await self.leadership.start()
-        await self.runner.start()
-        await self.elsewhere.start()
-
-    async def stop(self) -> None:
-        await self.elsewhere.stop()
-        await self.runner.stop()
-        if not self._alone:
-            limit = self.runner.settings.lease_seconds / 4
-            mine: dict[str, object] = {"of_owner": self.runner.name}
-            await give_back(self.runner.db, OPERATIONS, mine, seconds=limit, said="what was carried")
-        await self.leadership.stop()
+@asynccontextmanager
+async def conductor_alone(
+    parts: Sequence[Part], settings: Settings, *, clock: Clock | None = None, health: Place | None = None
+) -> AsyncIterator[Conductor]:
+    """A conductor, one of several. When the lease of one has run out, another goes on with its operations. `health`:
+    where it answers `web.health`. Raises OtherState and SettingRefused."""
+    async with AsyncExitStack() as stack:
+        ground = await shared_ground(settings, stack, clock)
+        remote = RemoteHosts(ground, CertificateAuthority.load_or_create(settings.state_dir / "ca"))
+        stack.push_async_callback(remote.stop)
+        await remote.start(None)
+        name = f"conductor-{ground.clock.uuid()}"
+        conductor = conductor_of(parts, ground, name=name, alone=False)
+        stack.push_async_callback(conductor.stop)
+        await conductor.start()
+        presence = Presence(db=ground.db, clock=ground.clock, role="conductor", name=name, bus=remote.bus_state)
+        await say_that_it_lives(presence, ground.db, stack, health)
+        yield conductor

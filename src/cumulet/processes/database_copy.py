@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, metadata
-from cumulet.part import OtherState
+from cumulet.db.schema import OtherState
 from cumulet.processes.parts import PARTS as PARTS  # Importing them declares every table.
 from cumulet.web.log import redact
 

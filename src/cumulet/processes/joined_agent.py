@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
-import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,24 +14,22 @@ from cumulet.agent.agent import Agent
 from cumulet.agent.fence import FileFence
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.joining import Joined, Membership, Unreachable
+from cumulet.agent.only_one import only_one
+from cumulet.agent.staying_joined import granted_to, keep_admitted, keep_renewed
+from cumulet.agent.watched_lease import lease_of
 from cumulet.bus.nats import NatsAgent
 from cumulet.clock import SystemClock
 from cumulet.confined import user_ids
+from cumulet.drivers.linux_network.opening import network_of
+from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.fit import require_fit
+from cumulet.fleet.addresses import address_towards
 from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
-from cumulet.processes.agent import lease_of, network_of, only_one
 from cumulet.signals import when_told_to_stop
 
-if TYPE_CHECKING:
-    from cumulet.drivers.qemu.driver import QemuDriver
-
 log = logging.getLogger(__name__)
-
-LEAST_SPACE_BYTES = 2 << 30
-AGAIN_SECONDS = 2.0
-CUT_OFF_SECONDS = 5.0
-RENEWAL_LOOK_SECONDS = 3600.0
 
 
 class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,12 +76,12 @@ async def _join_and_serve(place: JoinedPlace) -> None:
                 "OTHER_CLOUD",
                 f"{place.state} belongs to {joined.name} of the cloud at {joined.url}: name another with --state",
             )
-        await _require_fit(place)
+        await require_fit(place.state, emulated=place.emulated)
         joined = await membership.join(place.url, place.token, place.ca_fingerprint)
         print(f"joined as {joined.name}", flush=True)
     async with only_one(place.state), AsyncExitStack() as stack:
         session = secrets.token_hex(8)
-        granted = await _granted(membership, session, stop)
+        granted = await granted_to(membership, session, stop)
         if granted is None:
             return
         bus = await _serve(place, membership, joined, granted, session, stack)
@@ -96,8 +90,8 @@ async def _join_and_serve(place: JoinedPlace) -> None:
             asyncio.create_task(one, name=name)
             for one, name in (
                 (stop.wait(), "stop"),
-                (_keep_admitted(membership, bus, session), "admitted"),
-                (_keep_renewed(membership), "renewal"),
+                (keep_admitted(membership, lambda: bus.is_connected, session), "admitted"),
+                (keep_renewed(membership), "renewal"),
             )
         ]
         try:
@@ -114,49 +108,10 @@ def _elsewhere(place: JoinedPlace, joined: Joined) -> bool:
     return place.ca_fingerprint is not None and place.ca_fingerprint != joined.ca_fingerprint
 
 
-async def _require_fit(place: JoinedPlace) -> None:
-    """Check that this machine can be a host. Raises Refused before the cloud is asked anything."""
-    from cumulet.drivers.qemu.facts import QemuMissing, probe
-
-    try:
-        facts = await probe()
-    except QemuMissing as problem:
-        raise Refused(
-            "NO_QEMU", f"{problem}: install Debian's qemu-system-x86 and qemu-utils on this machine"
-        ) from None
-    if facts.kvm_problem is not None and not place.emulated:
-        raise Refused(
-            "NO_KVM", f"this machine has no KVM ({facts.kvm_problem}): to join with emulated guests, add --emulated"
-        )
-    there = next(folder for folder in (place.state, *place.state.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < LEAST_SPACE_BYTES:
-        raise Refused("NO_SPACE", f"{there} has {free >> 20} MiB free, and a host needs {LEAST_SPACE_BYTES >> 20}")
-
-
-async def _granted(membership: Membership, session: str, stop: asyncio.Event) -> Granted | None:
-    """Ask until the cloud answers. None: told to stop meanwhile. Raises Refused if asking again cannot help."""
-    told = ""
-    while not stop.is_set():
-        try:
-            return await membership.claim(session)
-        except Unreachable as problem:
-            words = str(problem)
-        except Refused as refused:
-            if not refused.refusal.again:
-                raise
-            words = str(refused)
-        if words != told:
-            log.warning("%s; trying again", words)
-        told = words
-        await asyncio.sleep(AGAIN_SECONDS)
-    return None
-
-
 async def _serve(
     place: JoinedPlace, membership: Membership, joined: Joined, granted: Granted, session: str, stack: AsyncExitStack
 ) -> NatsAgent:
-    address = place.migration_address or _address_towards(joined.url)
+    address = place.migration_address or address_towards(joined.url)
     lease = await lease_of(place.state, granted.lease_seconds)
     driver = await _driver(place, membership, joined, address)
     stack.push_async_callback(driver.close)
@@ -169,8 +124,6 @@ async def _serve(
 
 
 async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, address: str) -> QemuDriver:
-    from cumulet.drivers.qemu.driver import QemuDriver
-
     images = ImagesOfControlPlane(joined.url, membership.identity)
     return await QemuDriver.open(
         name=joined.name,
@@ -182,38 +135,3 @@ async def _driver(place: JoinedPlace, membership: Membership, joined: Joined, ad
         guest_uids=user_ids.of(place.guest_uids),
         limits=place.limits,
     )
-
-
-async def _keep_admitted(membership: Membership, bus: NatsAgent, session: str) -> None:
-    """While cut off from the bus, ask why. Raises Refused: this host was removed, or another machine has its place."""
-    while True:
-        await asyncio.sleep(CUT_OFF_SECONDS)
-        if bus.is_connected:
-            continue
-        try:
-            await membership.claim(session)
-        except Unreachable as problem:
-            log.info("%s", problem)
-        except Refused as refused:
-            if not refused.refusal.again:
-                raise
-
-
-async def _keep_renewed(membership: Membership) -> None:
-    while True:
-        if membership.needs_renewal():
-            try:
-                await membership.renew()
-                log.info("certificates are renewed")
-            except (Refused, Unreachable) as problem:
-                log.warning("certificates are not renewed: %s", problem)
-        await asyncio.sleep(RENEWAL_LOOK_SECONDS)
-
-
-def _address_towards(url: str) -> str:
-    """The address of this machine on its route to the cloud."""
-    parts = urlsplit(url)
-    family, kind, _protocol, _name, address = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as towards:
-        towards.connect(address)  # Sends nothing.
-        return str(towards.getsockname()[0])

@@ -11,19 +11,18 @@ import logging
 import socket
 import ssl
 from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
 
 from cumulet.bus.nats import SERVER_NAME, NatsBus
 from cumulet.ca import CertificateAuthority, Issued, read_request
-from cumulet.clock import Clock
 from cumulet.compute import joined_hosts as records
 from cumulet.conductor.presence import CUT_OFF
-from cumulet.db.engine import Database, Tx
+from cumulet.db.engine import Tx
+from cumulet.fleet.addresses import ANY_ADDRESS, THIS_MACHINE, in_url, reached_at
 from cumulet.fleet.host_door import HostDoor, key_sha256
-from cumulet.fleet.hosts import QUESTION_SECONDS, Hosts
-from cumulet.fleet.image_door import Find, Receive
+from cumulet.fleet.hosts import QUESTION_SECONDS
 from cumulet.fleet.nats_server import CONTROL_PLANE, BusUser, NatsServer, NoNatsServer
 from cumulet.host import messages as m
+from cumulet.host.images import Find, Receive
 from cumulet.host.joining import (
     DOOR_NAME,
     Admitted,
@@ -35,13 +34,12 @@ from cumulet.host.joining import (
     require_clock,
     require_protocol,
 )
-from cumulet.processes.strangers import Strangers
-from cumulet.settings import Settings
+from cumulet.processes.ground import Ground
 from cumulet.web.context import Door
+from cumulet.web.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 LOOK_SECONDS = 1.0
 """On a database with several processes: how often this one looks for new and removed members."""
 AGAIN_SECONDS = 2.0
@@ -51,13 +49,11 @@ AGAIN_SECONDS = 2.0
 class RemoteHosts:
     """A `fleet.host_door.Membership`. It keeps `hosts` and the bus as the records say."""
 
-    def __init__(
-        self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts, authority: CertificateAuthority
-    ) -> None:
-        self._db = db
-        self._clock = clock
-        self._settings = settings
-        self._hosts = hosts
+    def __init__(self, ground: Ground, authority: CertificateAuthority) -> None:
+        self._db = ground.db
+        self._clock = ground.clock
+        self._settings = ground.settings
+        self._hosts = ground.hosts
         self._authority = authority
         self._images: tuple[Find, Receive] | None = None
         self._door: HostDoor | None = None
@@ -80,8 +76,8 @@ class RemoteHosts:
             self._socket.bind((address, 0))  # Nothing listens yet.
             port = self._socket.getsockname()[1]
         self._port = port
-        address = _reached_at(self._settings)
-        url = f"https://{f'[{address}]' if ':' in address else address}:{port}"
+        address = reached_at(self._settings)
+        url = f"https://{in_url(address)}:{port}"
         return Door(url=url, fingerprint=self._authority.fingerprint, changed=self._wake)
 
     def _wake(self) -> None:
@@ -181,8 +177,8 @@ class RemoteHosts:
         assert self._server is not None
         address = self._settings.listen_address
         if address in ANY_ADDRESS:
-            address = "127.0.0.1" if ours else _reached_at(self._settings)
-        return (f"nats://{f'[{address}]' if ':' in address else address}:{self._server.port}",)
+            address = THIS_MACHINE if ours else reached_at(self._settings)
+        return (f"nats://{in_url(address)}:{self._server.port}",)
 
     # -- `fleet.host_door.Membership`
 
@@ -256,18 +252,6 @@ class RemoteHosts:
     def _require_driver(self, driver: str) -> None:
         if driver != self._settings.driver:
             raise Refused("OTHER_DRIVER", f"this cloud's hosts are {self._settings.driver}, and this one is {driver}")
-
-
-def _reached_at(settings: Settings) -> str:
-    """The address for other machines: the public name, the listen address, or the one of the default route."""
-    if settings.public_url is not None and (name := urlsplit(settings.public_url).hostname):
-        return name
-    if settings.listen_address not in ANY_ADDRESS:
-        return settings.listen_address
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards, contextlib.suppress(OSError):
-        towards.connect(("192.0.2.1", 9))  # Sends nothing.
-        return str(towards.getsockname()[0])
-    return "127.0.0.1"
 
 
 def _tls(issued: Issued) -> ssl.SSLContext:

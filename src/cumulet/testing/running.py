@@ -25,7 +25,8 @@ from cumulet.host.driver import GuestState
 from cumulet.identity.bootstrap import CLOUDS
 from cumulet.image.files import image_folder, remove_at, stored
 from cumulet.part import Part
-from cumulet.processes.all import EmbeddedCloud
+from cumulet.processes.all import start_cloud
+from cumulet.processes.embedded_cloud import EmbeddedCloud
 from cumulet.settings import Settings
 from cumulet.testing.client import ENDED, Client, JsonObject
 from cumulet.testing.clock import AdvanceableClock
@@ -362,7 +363,7 @@ def cloud(
         faults = Faults()
         loop = stack.enter_context(_loop_on_thread())
         clock = AdvanceableClock()
-        starting = EmbeddedCloud.start(given, clock=clock, before_step=faults.before_step, more_parts=more_parts)
+        starting = start_cloud(given, clock=clock, before_step=faults.before_step, more_parts=more_parts)
         running = _on(loop, starting)
         stack.callback(lambda: _on(loop, running.stop()))
         found = TestCloud(running, loop, faults, clock)

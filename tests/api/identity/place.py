@@ -19,7 +19,8 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
 from cumulet.identity.api import IDENTITY
 from cumulet.identity.service import Identity
-from cumulet.processes.parts import PARTS, catalog_of
+from cumulet.part import catalog_of
+from cumulet.processes.parts import PARTS
 from cumulet.settings import Settings
 from cumulet.testing import JsonObject
 from cumulet.testing.databases import VARIABLE, own_database

@@ -14,13 +14,16 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
+from cumulet.conductor.conductor import Conductor
 from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
 from cumulet.image import data
-from cumulet.processes.conductor import Conductor
-from cumulet.processes.parts import PARTS, SAGAS
+from cumulet.processes.conductor import conductor_of
+from cumulet.processes.ground import Ground
+from cumulet.processes.parts import PARTS
+from cumulet.processes.serving import cloud_of
 from cumulet.settings import Settings
 from cumulet.testing.simulation.always import Always
 from cumulet.testing.simulation.apis import Api
@@ -33,7 +36,6 @@ from cumulet.testing.simulation.images import Images
 from cumulet.testing.simulation.life import LIFE, Life
 from cumulet.testing.simulation.process import DatabaseOfProcess, Process, hosts_of
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
-from cumulet.web.context import Cloud
 
 HOST_MEMORY_MIB = (4096, 6144, 16384)
 """Memory of the hosts, one of these in a run: from too little for all servers to enough."""
@@ -142,11 +144,13 @@ class SimulatedCloud:
             await self.start_conductor()
         for number in range(1 if self.alone else self.random.choice((1, 2, 3))):
             process = Process(self.loop, self.random, f"api-{number + 1}")
-            context = Cloud(
-                settings=self.settings, db=self._database_of(process), clock=process,
-                state_dir=self.settings.state_dir, wake=_Wake(self), hosts=hosts_of(self.hosts, process),
-                identity=Identity(), policy=self.foundation.policy,
-            )  # fmt: skip
+            context = cloud_of(
+                PARTS,
+                self._ground_of(process),
+                identity=Identity(),
+                policy=self.foundation.policy,
+                wake=_Wake(self),
+            )
             self.apis.append(Api(process, self.foundation.app_of(context), context, self.mend_images))
         self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s), {len(self.apis)} API(s)")
 
@@ -155,8 +159,9 @@ class SimulatedCloud:
         if self.importing:
             data.reconcile(self.db, self.settings.state_dir, self.clock.now_us())
 
-    def _database_of(self, process: Process) -> DatabaseOfProcess:
-        return DatabaseOfProcess(self.db, process, self._memory if self.alone else Memory(), alone=self.alone)
+    def _ground_of(self, process: Process) -> Ground:
+        db = DatabaseOfProcess(self.db, process, self._memory if self.alone else Memory(), alone=self.alone)
+        return Ground(settings=self.settings, db=db, clock=process, hosts=hosts_of(self.hosts, process))
 
     async def start_conductor(self) -> None:
         process = Process(self.loop, self.random)
@@ -164,17 +169,7 @@ class SimulatedCloud:
         while True:
             with contextlib.suppress(DBAPIError):
                 self.mend_images()
-            conductor = Conductor(
-                PARTS,
-                SAGAS,
-                db=self._database_of(process),
-                clock=process,
-                settings=self.settings,
-                hosts=hosts_of(self.hosts, process),
-                name=name,
-                alone=self.alone,
-                wake=_Wake(self),
-            )
+            conductor = conductor_of(PARTS, self._ground_of(process), name=name, alone=self.alone, wake=_Wake(self))
             conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN if self.routed else None
             process.life = Life()
             before = LIFE.set(process.life)

@@ -23,7 +23,9 @@ from cumulet.db import schema
 from cumulet.db.engine import Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.image import store as image_store
-from cumulet.processes.parts import load_services
+from cumulet.processes.ground import Ground
+from cumulet.processes.parts import PARTS, load_services
+from cumulet.processes.serving import cloud_of
 from cumulet.settings import Settings
 from cumulet.testing.simulation.database import SimulatedDatabase
 from cumulet.testing.simulation.virtual_time import EPOCH_US, VirtualClock, VirtualLoop
@@ -117,11 +119,8 @@ def foundation() -> Foundation:
     db.write(lambda tx: image_store.add(tx, _image()))
     loop = VirtualLoop()
     settings = Settings(state_dir=state_dir(), database_url="sqlite://")
-    cloud = Cloud(
-        settings=settings, db=db, clock=VirtualClock(loop, Random(0)), state_dir=settings.state_dir, wake=_Nobody(),  # noqa: S311
-        hosts=Hosts(), identity=Identity(), policy=policy,
-    )  # fmt: skip
-    app = App(cloud, services)
+    ground = Ground(settings=settings, db=db, clock=VirtualClock(loop, Random(0)), hosts=Hosts())  # noqa: S311
+    app = App(cloud_of(PARTS, ground, identity=Identity(), policy=policy, wake=_Nobody()), services)
     asyncio.set_event_loop(loop)
     made = {project: loop.run_until_complete(_network(app, project, "10.0.0.0/16")) for project in PROJECTS}
     outside, _ = loop.run_until_complete(_network(app, "admin", "203.0.113.0/24", external=True))

@@ -144,7 +144,7 @@ def acting_on_an_expired_lease() -> Iterator[None]:
     save = sa.update(saga.operations).where(rows.id == sa.bindparam("of_id"), whoever_holds_it)
     with (
         mock.patch.multiple(Runner, _check_held=check_held, record_held=record_held),
-        mock.patch.object(carried, "SAVE", save),
+        mock.patch.object(carried, "_SAVE", save),
     ):
         yield
 

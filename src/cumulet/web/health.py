@@ -10,6 +10,10 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 
+from cumulet.db.engine import Database
+from cumulet.db.health import problem_of
+from cumulet.web.context import Presence
+
 HEAD_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 MOST_HEAD_BYTES = 4096
@@ -68,3 +72,17 @@ class HealthServer:
             writer.write(body)
         async with asyncio.timeout(ANSWER_SECONDS):
             await writer.drain()
+
+
+async def answer_health(place: tuple[str, int], db: Database, presence: Presence) -> HealthServer:
+    """Answer at this address and port, until the server is closed. OSError: the port is taken."""
+
+    async def healthy() -> str | None:
+        return await problem_of(db)
+
+    async def ready() -> str | None:
+        return await healthy() or presence.problem()
+
+    server = HealthServer(healthy, ready)
+    await server.listen(*place)
+    return server

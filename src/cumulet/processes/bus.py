@@ -1,9 +1,4 @@
-"""Processes of a control plane that has several: an API alone, a conductor alone, the bus; on one PostgreSQL.
-
-`cumulet up` has made the cloud. Each process sees the cloud's state folder (keys, authority, images); several machines
-share it by a file system. Each may be killed, paused or cut off at any moment: when the lease of a conductor has run
-out, another one goes on with its operations.
-"""
+"""The bus of a control plane with several processes: a NATS server that admits the members of the cloud."""
 
 from __future__ import annotations
 
@@ -15,58 +10,17 @@ from pathlib import Path
 
 from cumulet.bus.nats import SERVER_NAME
 from cumulet.ca import CertificateAuthority
-from cumulet.clock import Clock, SystemClock
+from cumulet.clock import SystemClock
 from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
-from cumulet.db.health import problem_of
-from cumulet.fleet.hosts import Hosts
+from cumulet.db.shared import shared_clock, shared_database
 from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
-from cumulet.fleet.nats_server import NoNatsServer as NoNatsServer
-from cumulet.processes.api import Api, shared_clock, shared_database, start_api
-from cumulet.processes.conductor import Conductor
-from cumulet.processes.health import HealthServer
-from cumulet.processes.parts import PARTS, SAGAS
-from cumulet.processes.remote_hosts import LOOK_SECONDS, RemoteHosts
+from cumulet.processes.ground import Place, say_that_it_lives
+from cumulet.processes.remote_hosts import LOOK_SECONDS
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
-
-Place = tuple[str, int]
-"""An address and a port."""
-
-
-@asynccontextmanager
-async def api_alone(settings: Settings, own: Path) -> AsyncIterator[Api]:
-    """`own`: a folder of this process alone. Raises OtherState."""
-    async with AsyncExitStack() as stack:
-        hosts = Hosts()
-        stack.push_async_callback(hosts.close)
-        yield await start_api(PARTS, settings, hosts, stack, own=own)
-
-
-@asynccontextmanager
-async def conductor_alone(
-    settings: Settings, *, clock: Clock | None = None, health: Place | None = None
-) -> AsyncIterator[Conductor]:
-    """A conductor, one of several. `health`: where it answers `processes.health`. Raises OtherState and
-    SettingRefused."""
-    async with AsyncExitStack() as stack:
-        db = await shared_database(settings, stack)
-        shared = await shared_clock(db, clock or SystemClock(), stack)
-        hosts = Hosts()
-        stack.push_async_callback(hosts.close)
-        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
-        remote = RemoteHosts(db=db, clock=shared, settings=settings, hosts=hosts, authority=authority)
-        stack.push_async_callback(remote.stop)
-        await remote.start(None)
-        name = f"conductor-{shared.uuid()}"
-        conductor = Conductor(PARTS, SAGAS, db=db, clock=shared, settings=settings, hosts=hosts, name=name, alone=False)
-        stack.push_async_callback(conductor.stop)
-        await conductor.start()
-        presence = Presence(db=db, clock=shared, role="conductor", name=name, bus=remote.bus_state)
-        await _say_that_it_lives(presence, db, stack, health)
-        yield conductor
 
 
 @asynccontextmanager
@@ -108,24 +62,7 @@ async def _go_on_admitting(
     stack.callback(following.cancel)
     shared = await shared_clock(db, SystemClock(), stack)
     presence = Presence(db=db, clock=shared, role="bus", name=f"bus-{shared.uuid()}", bus=bus)
-    await _say_that_it_lives(presence, db, stack, health)
-
-
-async def _say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitStack, health: Place | None) -> None:
-    stack.push_async_callback(presence.stop)
-    await presence.start()
-    if health is None:
-        return
-
-    async def healthy() -> str | None:
-        return await problem_of(db)
-
-    async def ready() -> str | None:
-        return await healthy() or presence.problem()
-
-    server = HealthServer(healthy, ready)
-    await server.listen(*health)
-    stack.push_async_callback(server.close)
+    await say_that_it_lives(presence, db, stack, health)
 
 
 async def _users(db: Database) -> list[BusUser]:

@@ -1,0 +1,73 @@
+"""What `cumulet up` prepares: a cloud's state folder, its database, its first users. Other processes find it there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from cumulet.ca import CertificateAuthority
+from cumulet.clock import Clock, SystemClock
+from cumulet.db import schema
+from cumulet.db.engine import Database
+from cumulet.db.own_folder import own_folder
+from cumulet.db.shared import shared_clock
+from cumulet.fleet.hosts import Hosts
+from cumulet.identity import bootstrap
+from cumulet.identity.service import Identity
+from cumulet.part import Part, catalog_of
+from cumulet.processes.ground import Ground
+from cumulet.settings import Settings
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A cloud before anything of it runs. `clouds_file`: where the first users' passwords are kept."""
+
+    parts: Sequence[Part]
+    ground: Ground
+    identity: Identity
+    authority: CertificateAuthority
+    passwords: bootstrap.Passwords
+    clouds_file: Path
+
+
+async def prepare_cloud(
+    settings: Settings, clock: Clock | None, more_parts: Sequence[Part], stack: AsyncExitStack
+) -> Prepared:
+    """Make a new cloud's state, or mend what is left of an earlier start; `stack` ends it. Raises OtherState.
+
+    `clock` and `more_parts`: as for `all.start_cloud`.
+    """
+    own_folder(settings)
+    db = Database(settings.database_url)
+    stack.push_async_callback(asyncio.to_thread, db.close)
+    schema.refuse_moved(db)
+    if clock is None:  # Nobody shares SQLite, so the clock is this machine's.
+        clock = SystemClock() if db.embedded else await shared_clock(db, SystemClock(), stack)
+    identity = Identity(db=db, clock=clock, settings=settings, state_dir=settings.state_dir)
+    stack.callback(identity.close)
+    clouds_file = settings.state_dir / "clouds.yaml"
+    first_passwords = bootstrap.begin(identity, clouds_file)
+    from cumulet.processes.parts import PARTS  # while the passwords are hashed
+
+    parts = (*PARTS, *more_parts)
+    authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+    schema.prepare(db)
+    passwords = bootstrap.prepare(db, identity, first_passwords, catalog_of(parts))
+    for part in parts:
+        if part.mend is not None:
+            part.mend(db, settings, clock)
+    (settings.state_dir / "driver").write_text(f"{settings.driver}\n", encoding="utf-8")
+    hosts = Hosts()
+    stack.push_async_callback(hosts.close)
+    return Prepared(
+        parts=parts,
+        ground=Ground(settings=settings, db=db, clock=clock, hosts=hosts),
+        identity=identity,
+        authority=authority,
+        passwords=passwords,
+        clouds_file=clouds_file,
+    )
