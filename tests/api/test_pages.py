@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import threading
@@ -262,13 +263,19 @@ def _following(answer: JsonObject, key: str) -> str | None:
 # -- the event loop
 
 
+def of_a_reconciler() -> bool:
+    """Whether a task of the conductor runs on this loop: those have names."""
+    task = asyncio.current_task()
+    return task is not None and not task.get_name().startswith("Task-")
+
+
 def steps(database: Database, work: Callable[[], object]) -> int:
     """How many steps SQLite's machine takes for what is read on the event loop meanwhile."""
     count = 0
 
     def step() -> int:
         nonlocal count
-        count += threading.current_thread().name == "cumulet-cloud"
+        count += threading.current_thread().name == "cumulet-cloud" and not of_a_reconciler()
         return 0
 
     def watched(fn: Callable[[Tx], object]) -> Any:

@@ -47,7 +47,7 @@ def source_of(revision: str, folder: Path) -> Path:
     if packed.returncode != 0:
         raise Unexpected(f"no commit {revision}: {packed.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     return folder / "src"
 
 

@@ -160,7 +160,9 @@ class _Uvicorn(uvicorn.Server):
         """Drop connections that wait for a next request: a TLS farewell would wait for clients that are elsewhere."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, _Protocol) and (connection.cycle is None or connection.cycle.response_complete):
-                connection.transport.abort()
+                # Before Python 3.11.3 that is an error for a TLS transport that was closed twice. It is ending already.
+                with contextlib.suppress(AttributeError):
+                    connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
