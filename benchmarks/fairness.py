@@ -1,15 +1,18 @@
 """What others notice while one caller floods the cloud with the most expensive requests of each kind.
 
 It is compared with a quiet machine, and with an equal flood of another cloud on the same machine. The latter uses as
-much of the few cores, so the rest of the difference is our cloud's own.
+much of the few cores, so the rest of the difference is our cloud's own. `python -m benchmarks.fairness [FLOOD ...]`
+measures these floods alone.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -46,8 +49,8 @@ OWN_POST = Measure(
 )
 
 
-def measure(folder: Path) -> Iterator[Result]:
-    """The worst of all floods; what each does is printed on the way."""
+def measure(folder: Path, only: Collection[str] = ()) -> Iterator[Result]:
+    """The worst of all floods, or of those named; what each does is printed on the way."""
     with running(folder / "floods", hosts=2) as cloud, running(folder / "elsewhere", hosts=2) as elsewhere:
         other = user_of(cloud, "other")
         server = _server(cloud, other, 1)
@@ -57,6 +60,8 @@ def measure(folder: Path) -> Iterator[Result]:
         quiet = _asked(other, server)
         worst = [1.0] * 4
         for here, there in zip(*map(floods, flooders), strict=True):
+            if only and here[0] not in only:
+                continue
             with flooding(flooders[1], there[1]):
                 loaded = _asked(other, server)
             with flooding(flooders[0], here[1]):
@@ -175,3 +180,9 @@ def _server(cloud: MeasuredCloud, owner: Connection, count: int) -> str:
 def _until(good: Callable[[], bool]) -> None:
     while not good():
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as where:
+        for result in measure(Path(where), sys.argv[1:]):
+            print(f"{result.measure.title}: {result.value:.3g} {result.measure.unit}")

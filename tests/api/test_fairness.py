@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
+from cumulet.compute.server_shapes import ServerRow
+from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import CLOUD, FairQueue, Job
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
@@ -41,3 +45,20 @@ def test_who_has_no_token_is_served_by_address(cloud: TestCloud, lanes: list[tup
 
 def test_what_the_databases_threads_compute_is_charged_to_the_turns_of_who_asked(cloud: TestCloud) -> None:
     assert cloud.embedded.db.computed == cloud.embedded.server._inner.turns.note
+
+
+def test_a_list_of_servers_is_shown_in_pieces_so_that_others_are_served_in_between(
+    cloud: TestCloud, member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_for(member)
+    pieces: list[type] = []
+
+    def in_pieces(tx: Tx, rows: Iterable[object]) -> Iterable[object]:
+        for row in original(tx, rows):
+            pieces.append(type(row))
+            yield row
+
+    original = Tx.in_pieces
+    monkeypatch.setattr(Tx, "in_pieces", in_pieces)
+    assert len(member.compute("GET", "/servers/detail")["servers"]) == 1
+    assert pieces.count(ServerRow) == 1

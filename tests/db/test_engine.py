@@ -12,6 +12,36 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, opened
+from cumulet.db.transaction import ROWS_AT_ONCE
+
+
+def test_a_thread_that_reads_a_long_list_gives_way_after_each_piece_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[str] = []
+    monkeypatch.setattr("cumulet.db.engine.give_way", lambda: pauses.append(threading.current_thread().name))
+    table = sa.Table("numbers", sa.MetaData(), sa.Column("number", sa.Integer))
+
+    def fill(tx: Tx) -> None:
+        table.create(tx.connection)
+        tx.execute(table.insert(), [{"number": number} for number in range(3 * ROWS_AT_ONCE + 1)])
+
+    def by_sqlalchemy(tx: Tx) -> int:
+        return len(tx.all(sa.select(table)))
+
+    def prepared(tx: Tx) -> int:
+        return len(tx.all(sa.select(table), {}))
+
+    with opened(f"sqlite:///{tmp_path / 'cumulet.db'}") as database:
+        database.write(fill)
+        for count in (by_sqlalchemy, prepared):
+            pauses.clear()
+            assert asyncio.run(database.read_async(count)) == 3 * ROWS_AT_ONCE + 1
+            assert len(pauses) == 3
+            assert all(name.startswith("db-read") for name in pauses)
+            # Nobody waits for a thread that did not take the job from the queue.
+            assert asyncio.run(database.look_up(count)) == 3 * ROWS_AT_ONCE + 1
+            assert len(pauses) == 3
 
 
 @pytest.mark.parametrize("when", ["waits its turn", "is being done"])

@@ -169,7 +169,7 @@ class Viewer:
 
     def views(self) -> list[ServerView]:
         """All of them, in the order found."""
-        return [self._view(row) for row in self.rows]
+        return [self._view(row) for row in self.call.tx.in_pieces(self.rows)]
 
     def _view(self, row: ServerRow) -> ServerView:
         deleted = row.deleted_at_us is not None

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
+from cumulet.db.fair_queue import CLOUD, FairQueue, Job, give_way, serve
 from cumulet.db.postgresql import notices_of, postgresql_engine
 from cumulet.db.prepared import Statements
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
@@ -105,7 +105,7 @@ class Database:
             else:
                 write = self._write_serializable
                 self._start("db-write", POSTGRESQL_WRITERS, serve, self._writes, write, self._computed)
-            self._start("db-read", 1 if memory else READERS, serve, self._reads, self.read, self._computed)
+            self._start("db-read", 1 if memory else READERS, self._serve_reads)
         self._inline_writer: Connection | None = None
         self._commit_seconds = GROUP_SECONDS
         """What the last commit took, on SQLite."""
@@ -115,6 +115,10 @@ class Database:
             thread = threading.Thread(target=target, args=arguments, name=f"{name}-{n}", daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _serve_reads(self) -> None:
+        self._local.pause = give_way
+        serve(self._reads, self.read, self._computed)
 
     def _computed(self, lane: str, seconds: float) -> None:
         if self.computed is not None and lane != CLOUD:
@@ -191,6 +195,7 @@ class Database:
             watches=watches,
             writer=self._name,
             kept=self._kept,
+            pause=None if writable else getattr(self._local, "pause", None),
         )
 
     def watch(self, tables: frozenset[str], callback: Callable[[], None]) -> Watch:

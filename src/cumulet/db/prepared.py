@@ -9,7 +9,7 @@ its own values.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Executable, Row
@@ -57,9 +57,12 @@ class Prepared:
         except driver.Error as error:
             raise as_sqlalchemys(error, self._sql, bound, driver, self._dialect) from error
 
-    def rows(self, driver: Any, values: Mapping[str, Any]) -> list[Row[*tuple[object, ...]]]:
+    def rows(
+        self, driver: Any, values: Mapping[str, Any], pieces: Callable[[Iterable[Any]], Iterable[Any]]
+    ) -> list[Row[*tuple[object, ...]]]:
+        """All rows. `pieces`: the same rows, with pauses."""
         parent, processors, index = self._parent, self._processors, self._parent._key_to_index
-        return [Row(parent, processors, index, data) for data in self._run(driver, values).fetchall()]
+        return [Row(parent, processors, index, data) for data in pieces(self._run(driver, values))]
 
     def first(self, driver: Any, values: Mapping[str, Any]) -> Row[*tuple[object, ...]] | None:
         cursor = self._run(driver, values)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVarTuple, overload
+from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple, overload
 
 import msgspec
 import sqlalchemy as sa
@@ -22,6 +23,10 @@ Select: TypeAlias = sa.Select[*tuple[object, ...]]
 """A SELECT of any columns."""
 
 Columns = TypeVarTuple("Columns")
+One = TypeVar("One")
+
+ROWS_AT_ONCE = 64
+"""Rows of a long list that are read, or shown, before others have a chance: a quarter of a millisecond's work."""
 
 
 class Keeper(Protocol):
@@ -61,6 +66,7 @@ class Tx:
     __slots__ = (
         "_after_commit",
         "_driver",
+        "_pause",
         "_statements",
         "_watches",
         "_writer",
@@ -82,8 +88,10 @@ class Tx:
         watches: Sequence[Watch] = (),
         writer: str = "",
         kept: dict[str, object] | None = None,
+        pause: Callable[[], None] | None = None,
     ) -> None:
-        """`statements`: prepared ones, which may be run on the driver's connection itself. `writer`: for `Written`."""
+        """`statements`: prepared ones, which may be run on the driver's connection itself. `writer`: for `Written`.
+        `pause`: lets other threads work; None where nobody has to wait for this one."""
         self.connection = connection
         self.writable = writable
         self.keeper = keeper
@@ -93,6 +101,7 @@ class Tx:
         self._statements = statements
         self._driver: object = None if statements is None else connection.connection.dbapi_connection
         self._after_commit: list[Callable[[], None]] = []
+        self._pause = pause
         self._watches = watches
         self._writer = writer
         self._written: set[sa.Table] = set()
@@ -117,8 +126,15 @@ class Tx:
     def all(self, statement: Executable, values: Mapping[str, object] | None = None) -> Sequence[object]:
         self._note(statement)
         if values is not None and (prepared := self._prepared(statement, values)) is not None:
-            return prepared.rows(self._driver, values)
-        return list(self.connection.execute(statement, values).all())
+            return prepared.rows(self._driver, values, self.in_pieces)
+        result = self.connection.execute(statement, values)
+        if self._pause is None:
+            return list(result.all())
+        return list(self.in_pieces(itertools.chain.from_iterable(result.partitions(ROWS_AT_ONCE))))
+
+    def in_pieces(self, rows: Iterable[One]) -> Iterable[One]:
+        """`rows`, with a pause after each `ROWS_AT_ONCE` of them. For lists that may be long."""
+        return rows if self._pause is None else _in_pieces(rows, self._pause)
 
     @overload
     def first(
@@ -208,6 +224,14 @@ class Tx:
         for callback in self._after_commit:
             _call_safely(callback)
         call_watches(self._watches, {table.name for table in self._written})
+
+
+def _in_pieces(rows: Iterable[One], pause: Callable[[], None]) -> Iterator[One]:
+    left = iter(rows)
+    while piece := list(itertools.islice(left, ROWS_AT_ONCE)):
+        yield from piece
+        if len(piece) == ROWS_AT_ONCE:
+            pause()
 
 
 def call_watches(watches: Iterable[Watch], written: Collection[str]) -> None:
