@@ -49,6 +49,7 @@ FIRST_SEED: dict[str, int] = {
     "leaving_the_device_in_the_guest": 59,
     "losing_patience_with_what_progresses": 32,
     "moving_off_a_host_that_is_down": 62,
+    "moving_routers_on_silence_alone": 926,
     "naming_a_segment_that_is_taken": 127,
     "never_comparing_ports": 1129,
     "not_renewing_while_it_starts": 45,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from cumulet.compute.store import hosts
 from cumulet.compute.wiring import described
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
 from cumulet.host.wiring import Router, Wiring
+from cumulet.network.router_hosts import host_of
 from cumulet.network.store import ports, routers
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 HANDED_OVER_SECONDS = 20.0
 """A router that moves between two hosts that answer has left the first one after so long."""
-_SILENT = sa.select(hosts.c.name).where(~hosts.c.up)
+LEFT_ALONE_SECONDS = 10.0
+"""A router whose place is a silent host without a watchdog is on no other host for so long."""
+_HOSTS = sa.select(hosts.c.name, hosts.c.up, hosts.c.forced_down, hosts.c.disabled, hosts.c.facts)
 _IN_SERVICE = sa.select(hosts.c.name).where(hosts.c.up, ~hosts.c.forced_down, ~hosts.c.disabled)
 _OUTWARD = (
     sa.select(routers.c.id)
@@ -61,30 +64,40 @@ class Served:
 
     def __init__(self, cloud: SimulatedCloud) -> None:
         self._cloud = cloud
-        self._twice_since: dict[str, float] = {}
+        self._twice_since: dict[tuple[str, bool], float] = {}
+        """By router, and whether its place is silent: since when two hosts serve it."""
 
     def broken(self) -> Iterator[tuple[str, str]]:
         """The kind and the story of each invariant that does not hold."""
         cloud = self._cloud
         serving = {name: machine.routers for name, machine in cloud.machines.items() if machine.routers}
-        watched = {name for name in serving if cloud.machines[name].watchdog is not None}
-        if watched:
-            for row in cloud.db.read(lambda tx: tx.all(_SILENT, {})):
-                if row.name in watched:
-                    yield "router twice", f"{row.name} counts as lost, and serves {len(serving[row.name])} router(s)"
+        known = cloud.db.read(lambda tx: tx.all(_HOSTS, {})) if serving else ()
+        silent = {row.name for row in known if not row.up}
+        unwatched = {name for name, machine in cloud.machines.items() if machine.watchdog is None}
+        able = _able(known, unwatched)
         places: dict[str, list[str]] = {}
         for name, served in serving.items():
+            if name in silent - unwatched:
+                yield "router twice", f"{name} counts as lost, and serves {len(served)} router(s)"
             for router in served:
-                places.setdefault(router.id, []).append(name)
+                # What has its place elsewhere is kept by a silent host without a lease until it can be told.
+                if name not in silent or host_of(router.id, able) == name:
+                    places.setdefault(router.id, []).append(name)
             yield from _answered_twice(name, served)
         for name, machine in cloud.machines.items():
             yield from _astray(name, machine.driver.network.wiring)
         now = cloud.loop.now
-        twice = {router_id: since for router_id, since in places.items() if len(since) > 1}
-        self._twice_since = {router_id: self._twice_since.get(router_id, now) for router_id in twice}
-        for router_id, since in self._twice_since.items():
-            if now - since > HANDED_OVER_SECONDS:
-                yield "router twice", f"router {router_id[:8]} is served by {' and '.join(twice[router_id])}"
+        twice = {(router_id, not silent.isdisjoint(on)): on for router_id, on in places.items() if len(on) > 1}
+        self._twice_since = {one: self._twice_since.get(one, now) for one in twice}
+        for (router_id, alone), since in self._twice_since.items():
+            if now - since > (LEFT_ALONE_SECONDS if alone else HANDED_OVER_SECONDS):
+                yield "router twice", f"router {router_id[:8]} is served by {' and '.join(twice[router_id, alone])}"
+
+
+def _able(known: Sequence[Row], unwatched: set[str]) -> tuple[str, ...]:
+    """The hosts that may have routers: in service, and silent only if their routers do not end with a lease."""
+    in_service = [row for row in known if not (row.forced_down or row.disabled)]
+    return tuple(row.name for row in in_service if row.name in unwatched or (row.up and row.facts.get("lease_held")))
 
 
 def _answered_twice(host: str, served: tuple[Router, ...]) -> Iterator[tuple[str, str]]:

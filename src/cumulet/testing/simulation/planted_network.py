@@ -36,6 +36,15 @@ def routers_without_a_lease() -> Iterator[None]:
         yield
 
 
+def moving_routers_on_silence_alone() -> AbstractContextManager[object]:
+    """A silent host without a watchdog may have no routers, although it may be alive and have them still."""
+
+    def may_have_routers(self: Kind, *, up: bool) -> bool:
+        return up and (self.lease_seconds is None or self.lease_held)
+
+    return mock.patch.object(Kind, "may_have_routers", may_have_routers)
+
+
 def believing_that_what_was_told_is_in_force() -> AbstractContextManager[object]:
     """What a host was told last is taken to be in force, whatever the host reports."""
     return mock.patch.object(Hosts, "told", lambda self, host: self._told.get(host))
@@ -65,6 +74,7 @@ def giving_memory_twice() -> AbstractContextManager[object]:
 PLANTS = (
     a_watchdog_that_leaves_routers,
     routers_without_a_lease,
+    moving_routers_on_silence_alone,
     believing_that_what_was_told_is_in_force,
     forwarding_and_leading,
     forwarding_a_port_twice,
