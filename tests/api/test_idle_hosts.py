@@ -156,7 +156,7 @@ def _heard_by_one_write(cloud: TestCloud, watch: HostWatch, monkeypatch: pytest.
     assert len({row.seen_at_us for row in rows}) == 1
     db.write(lambda tx: host_records.set_up(tx, "host1", up=False, now_us=1))
     db.write(lambda tx: host_records.heard_again(tx, names, now_us=2))
-    assert db.read(lambda tx: host_records.heard_of(tx, names)) == {"host2"}
+    assert db.read(lambda tx: host_records.heard_of(tx, names)) == {"host2": False}
 
 
 def test_a_host_that_was_removed_while_it_was_asked_is_not_known_again(cloud: TestCloud, admin: Client) -> None:

@@ -158,3 +158,31 @@ def test_a_port_that_is_deleted_in_network_is_pulled_out_of_its_guest(cloud: Tes
     moves = admin.compute("GET", f"/os-migrations?instance_uuid={server}")["migrations"]
     assert [move["status"] for move in moves] == ["completed"]
     assert ports(member, server) == {}
+
+
+@pytest.mark.parametrize(("begin", "end"), [("rescue", "unrescue"), ("suspend", "resume")])
+def test_a_port_that_is_deleted_meanwhile_is_pulled_out_where_and_as_soon_as_that_can_be(
+    cloud: TestCloud, network: str, begin: str, end: str
+) -> None:
+    """The devices of a suspended guest cannot change."""
+    member = cloud.persona("member")
+    server = create(member, networks="none")["id"]
+    port = attach(member, server, net_id=network)["interfaceAttachment"]["port_id"]
+    working(member, server, 1)
+    assert member.action(server, {begin: None}).status in (200, 202)
+    member.wait_for_status(server, {"rescue": "RESCUE", "suspend": "SUSPENDED"}[begin])
+    assert cloud.persona("admin").request("DELETE", f"/network/v2.0/ports/{port}").status == 204
+    cloud.idle()
+    cloud.reconcile()
+    assert plugged(cloud, server) == {"rescue": (), "suspend": (port,)}[begin]
+    assert member.action(server, {end: None}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    cloud.idle()
+    cloud.reconcile()
+    assert plugged(cloud, server) == ()
+
+
+def plugged(cloud: TestCloud, server: str) -> tuple[str, ...]:
+    """The ports that its guest has, as its host says."""
+    reports = cloud.await_(cloud.embedded.hosts.guests(cloud.persona("admin").server(server)["OS-EXT-SRV-ATTR:host"]))
+    return next(report.ports or () for report in reports if report.server_id == server)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
-from cumulet.host.driver import GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.driver import DriverError, GuestState, MigrationParameters, MigrationPhase
 from cumulet.testing import Answer, Client, TestCloud
 from cumulet.testing.moving import prepared
 from tests.links import Way, instead
@@ -127,5 +128,29 @@ def test_what_else_cannot_be_done_ends_and_it_runs_as_it_was(
     assert admin.server(server_id)["status"] == "ACTIVE"
     assert len(admin.compute("GET", f"/servers/{server_id}/os-interface")["interfaceAttachments"]) == 1
     assert len(here._guests[server_id].guest.nics) == 1
+    assert admin.action(server_id, {"os-stop": None}).status == 202
+    admin.wait_for_status(server_id, "SHUTOFF")
+
+
+def test_a_copy_that_no_move_needs_is_ended(cloud: TestCloud, admin: Client, member: Client) -> None:
+    """Its host was down when the move was undone. Until it ends, the guest's power and devices cannot be changed."""
+    server_id = create_pair(member)[0]
+    source = host_of(admin, server_id)
+    world = cloud.embedded.world
+    assert world is not None
+    here, there = world.drivers[source], world.drivers[other(source)]
+
+    async def begin() -> None:
+        slow = msgspec.structs.replace(PARAMETERS, bandwidth_mib_s=1)
+        endpoint = await prepared(here, there, here._guests[server_id].guest, slow)
+        await here.start_copy(server_id, endpoint, slow)
+
+    with instead(cloud, source, TellsNothing):
+        cloud.await_(begin())
+    with pytest.raises(DriverError, match="one side of a migration"):
+        cloud.await_(here.stop(server_id, grace_seconds=0))
+    cloud.reconcile()
+    assert cloud.await_(here.observe(server_id)) is GuestState.RUNNING
+    assert [report.copied for report in cloud.await_(here.guests())] == [False] * len(cloud.await_(here.guests()))
     assert admin.action(server_id, {"os-stop": None}).status == 202
     admin.wait_for_status(server_id, "SHUTOFF")

@@ -54,7 +54,7 @@ def said(database: Database, name: str, **more: object) -> Said:
     facts = facts_of(name, ("networks",), session="new", **more)
     before = database.read(lambda tx: drift.before(tx, [name]))[name]
     totals = database.read(lambda tx: host_records.recorded_totals(tx, [name]))[name]
-    known = Known(up=True, lease_seconds=None, before=before, totals=totals)
+    known = Known(cleared=True, lease_seconds=None, before=before, totals=totals)
     return Said(facts=facts, reports=[], linked=(), known=known, new=True)
 
 

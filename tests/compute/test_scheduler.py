@@ -35,6 +35,7 @@ CASES: list[tuple[Reason, Mapping[str, object], Mapping[str, object], str]] = [
     (Reason.SAME_HOST, {}, {"not_on": frozenset({"host1"})}, ""),
     (Reason.NOT_THE_NAMED_HOST, {"name": "host2"}, {"affinity": frozenset({"host2"})}, ""),
     (Reason.HOST_DOWN, {"up": False}, {}, ""),
+    (Reason.HOST_RETURNING, {"returning": True}, {}, ""),
     (Reason.HOST_DISABLED, {"disabled": True}, {}, ""),
     (Reason.ZONE_DIFFERENT, {"zone": "west"}, {}, ""),
     (Reason.TRIED_BEFORE, {}, {"tried": {"host1": "no disk"}}, "no disk"),

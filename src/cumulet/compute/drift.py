@@ -36,14 +36,16 @@ class Finding(StrEnum):
     GUEST_MISSING = "guest-missing"
     STATE_DIFFERS = "state-differs"
     PORTS_DIFFER = "ports-differ"
+    COPY_WITHOUT_MOVE = "copy-without-move"
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
     """One difference, and what the host must do. The host refuses a `generation` that is out of date.
 
-    `resume`: the guest's memory was sent, but the guest still belongs here. `let_run`: it has arrived and was not told
-    to run. `shelve`: once its guest is removed, the server is shelved again. `look`: the host is asked for its last
-    word, after which it refuses late commands of the failed operation; only that is recorded (`record_found`).
+    `cancel`: a copy of the guest is still made, and no move needs it. `resume`: the guest's memory was sent, but the
+    guest still belongs here. `let_run`: it has arrived and was not told to run. `shelve`: once its guest is removed,
+    the server is shelved again. `look`: the host is asked for its last word, after which it refuses late commands of
+    the failed operation; only that is recorded (`record_found`).
     """
 
     finding: Finding
@@ -51,6 +53,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     seen: GuestState
     destroy: bool = False
+    cancel: bool = False
     resume: bool = False
     let_run: bool = False
     look: bool = False
@@ -68,6 +71,7 @@ NOT_UNSHELVED = "The server could not be unshelved."
 """Its host went down with its guest. When the host is back its guest is removed and the server is shelved again."""
 _UNSURE = (LOST, NOT_REBUILT)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
+_HAS_GUEST = (*_STABLE, VmState.RESCUED, VmState.RESIZED)
 
 
 # Every round with every host asks these, so the statements are built once.
@@ -221,6 +225,8 @@ def compare(
         own = seen.get(server_id)
         correction = _correct_own(tx, record, own, now_us)
         if correction is None and own is not None:
+            correction = _correct_copy(record, own)
+        if correction is None and own is not None:
             correction = _correct_ports(tx, record, own, recorded.plugged.get((host, server_id), set()), now_us)
         if correction is not None:
             corrections.append(correction)
@@ -262,13 +268,26 @@ def _taken_back(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correcti
     return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
 
 
+def _correct_copy(record: Row, report: GuestReport) -> Correction | None:
+    """The host was down when the move that made the copy was undone."""
+    if not report.copied:
+        return None
+    return Correction(
+        finding=Finding.COPY_WITHOUT_MOVE,
+        server_id=record.id,
+        generation=record.generation,
+        seen=report.state,
+        cancel=True,
+    )
+
+
 def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], now_us: int) -> Correction | None:
     """The guest has other ports than its server.
 
     A port was deleted in Network, or the host was down when a change had to be undone.
     """
     seen = wanted if report.ports is None else set(report.ports)
-    if seen == wanted or VmState(record.vm_state) not in _STABLE or report.state not in _PLUGGABLE:
+    if seen == wanted or VmState(record.vm_state) not in _HAS_GUEST or report.state not in _PLUGGABLE:
         return None
     stored = get_server(tx, record.id).guest
     if stored is None:

@@ -19,7 +19,8 @@ RECORD_SECONDS = 60.0
 class Known(msgspec.Struct, frozen=True):
     """What the records say of a host. `lease_seconds`: None without a lease, or if this process has heard the host."""
 
-    up: bool
+    cleared: bool
+    """It is up, and has removed the guests that it lost while it was down."""
     lease_seconds: float | None
     before: drift.Before
     totals: Mapping[str, int]
@@ -33,6 +34,8 @@ class Recorded(msgspec.Struct, frozen=True):
     """Its agent has just started, and servers' ports are bound there: it is told its wiring before the welcome."""
     corrections: Sequence[drift.Correction] = ()
     generations: dict[str, int] = {}
+    cleared: bool = True
+    """It is recorded that the host has no guests left that it lost; else it has to be, once they are removed."""
     agreed: drift.Agreed | None = None
 
 
@@ -75,7 +78,8 @@ class Heard:
         unheard = host_records.kinds_of(tx, [name for name in names if name not in self._facts])
         totals = host_records.recorded_totals(tx, names)
         leases = {name: kind.lease_seconds for name, kind in unheard.items()}
-        return {name: Known(name in up, leases.get(name), before[name], totals[name]) for name in names}
+        cleared = {name: not to_clear for name, to_clear in up.items()}
+        return {name: Known(cleared.get(name, False), leases.get(name), before[name], totals[name]) for name in names}
 
     def is_news(
         self,
@@ -85,7 +89,7 @@ class Heard:
         known: Known,
     ) -> bool:
         """Whether the answers of a host must be recorded, or may differ from the records."""
-        if reports is None or facts != self._facts.get(facts.name):
+        if not known.cleared or reports is None or facts != self._facts.get(facts.name):
             return True
         if not host_records.totals_of(facts).items() <= known.totals.items():
             return True

@@ -146,16 +146,26 @@ class HostRecorder:
                 found[one.name] = drift.compare(
                     tx, one.name, reports, linked=_plugged(one), before=before, now_us=now_us, recorded=recorded
                 )
+        cleared = {one.name for one in said if one.known.cleared}
+        for one in said:
+            if one.name not in cleared and one.reports is not None and not _destroys(found.get(one.name, ())):
+                host_records.cleared(tx, one.name)
+                cleared.add(one.name)
         after = drift.before(tx, sorted(name for name, corrections in found.items() if not corrections))
         return [
             Recorded(
                 wires=one.name in wired,
                 corrections=found.get(one.name, ()),
                 generations=_of(compared.get(one.name, ()), generations) if one.new else {},
+                cleared=one.name in cleared,
                 agreed=_agreed(one, after.get(one.name)),
             )
             for one in said
         ]
+
+
+def _destroys(corrections: Sequence[drift.Correction]) -> bool:
+    return any(correction.destroy for correction in corrections)
 
 
 def _of(reports: Sequence[GuestReport], generations: dict[str, int]) -> dict[str, int]:

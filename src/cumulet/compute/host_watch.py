@@ -70,8 +70,6 @@ class HostWatch:
         self._heard: dict[str, int] = {}
         self._welcomed: dict[str, str] = {}
         """By host: the session of its agent that was welcomed."""
-        self._returning: set[str] = set()
-        """Hosts that answer again and have not yet removed the guests that they lost while they were down."""
         self._fenced_at: dict[str, float] = {}
         """By host: the moment at which its lease has run out for certain, if it is not heard again; monotonic."""
         self._leases: dict[str, float] = {}
@@ -142,7 +140,6 @@ class HostWatch:
         for known in (self._seen_at, self._heard, self._welcomed, self._fenced_at, self._leases):
             for gone in known.keys() - names:
                 del known[gone]
-        self._returning &= names
         self._records.forget_others(names)
 
     @property
@@ -207,7 +204,6 @@ class HostWatch:
 
     async def _ask(self, name: str, known: Known) -> None:
         now = self._clock.monotonic()
-        was_up = known.up
         if name not in self._records:
             self._learn_lease(name, known.lease_seconds)
         try:
@@ -223,23 +219,20 @@ class HostWatch:
         self._learn_lease(name, facts.lease_seconds)
         if question is not None:
             self._fenced_at[name] = self._lease_end(name)
-        if not was_up:
-            self._returning.add(name)
         reports, linked = await self._look(name, facts)
 
         new = self._welcomed.get(name) != facts.session
         if new:
             self._hosts.has_started(name)
 
-        cleared = reports is not None
         recorded = Recorded()
-        if new or not was_up or self._records.is_news(facts, reports, linked, known):
+        if new or self._records.is_news(facts, reports, linked, known):
             said = Said(facts=facts, reports=reports, linked=linked, known=known, new=new)
             recorded = await self._recorder.record(said)
             self._records.recorded(facts, recorded.agreed, now)
         else:
             self._records.again(name, now)
-        if new and cleared:
+        if new and reports is not None:
             try:
                 if recorded.wires:
                     await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
@@ -248,13 +241,14 @@ class HostWatch:
                 log.warning("%s cannot be welcomed, will retry: %s", name, error)
                 return
             self._welcomed[name] = facts.session
+        removed = reports is not None
         for correction in recorded.corrections:
             done = await self._correct(name, correction)
-            cleared = cleared and (done or not correction.destroy)
-        if cleared:
-            self._returning.discard(name)
+            removed = removed and (done or not correction.destroy)
+        if removed and not recorded.cleared:
+            await self._db.write_async(lambda tx: self._record_cleared(tx, name))
         # It may have a lease from here on: the record says that it is up, and it has removed the guests that it lost.
-        if question is not None and name not in self._returning:
+        if question is not None and (removed or recorded.cleared):
             self._heard[name] = question
 
     async def _look(self, name: str, facts: HostFacts) -> tuple[list[GuestReport] | None, Collection[str] | None]:
@@ -303,6 +297,10 @@ class HostWatch:
         else:
             self._leases[name] = seconds
 
+    def _record_cleared(self, tx: Tx, name: str) -> None:
+        self._require_lead(tx)
+        host_records.cleared(tx, name)
+
     async def _mark_down(self, name: str) -> None:
         """The host is silent for too long, and its lease, if it had one, has run out."""
         silent = self._clock.monotonic() - self._seen_at[name] if name in self._records else None
@@ -340,6 +338,9 @@ class HostWatch:
                 if correction.shelve:  # From here on the host refuses late commands to make this guest.
                     await self._db.write_async(lambda tx: self._shelve(tx, name, correction))
                     done = "shelved again"
+            elif correction.cancel:
+                await self._hosts.send(name, m.CancelCopy(**command))
+                done = "copy ended"
             elif correction.resume:
                 # It may wait for a commit that will not come.
                 await self._hosts.send(name, m.CancelCopy(**command))

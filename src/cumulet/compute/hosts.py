@@ -48,7 +48,8 @@ def require_same(tx: Tx, settings: Settings) -> None:
 
 _OF_NAME = hosts.c.name == sa.bindparam("of_name")
 _KNOWN = OfMany(sa.select(hosts.c.name, hosts.c.hypervisor_uuid), hosts.c.name)
-_HEARD = sa.update(hosts).where(_OF_NAME)
+_HEARD = sa.update(hosts).where(_OF_NAME).values(to_clear=sa.or_(hosts.c.to_clear, sa.not_(hosts.c.up)))
+_CLEARED = sa.update(hosts).where(_OF_NAME, hosts.c.to_clear).values(to_clear=False)
 _OTHERWISE = sa.update(hosts).where(_OF_NAME, hosts.c.up != sa.bindparam("of_up"))
 _STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
 _TOTALS = OfMany(
@@ -151,6 +152,12 @@ def set_up(tx: Tx, name: str, *, up: bool, now_us: int, seen_at_us: int | None =
         return False
     tx.touch(name)
     return True
+
+
+def cleared(tx: Tx, name: str) -> None:
+    """Record that a host has removed the guests that it lost while it was down: it may get others."""
+    if tx.changed(_CLEARED, {"of_name": name}) == 1:
+        tx.touch(name)
 
 
 def is_up(tx: Tx, name: str) -> bool:
@@ -258,7 +265,7 @@ def is_heard(tx: Tx, name: str) -> bool:
     return row is not None and bool(row.up)
 
 
-_UP = OfMany(sa.select(hosts.c.name).where(hosts.c.up), hosts.c.name)
+_UP = OfMany(sa.select(hosts.c.name, hosts.c.to_clear).where(hosts.c.up), hosts.c.name)
 _HEARD_AGAIN = (
     sa.update(hosts)
     .where(hosts.c.name.in_(sa.bindparam("of_names", expanding=True)), hosts.c.up)
@@ -266,9 +273,9 @@ _HEARD_AGAIN = (
 )
 
 
-def heard_of(tx: Tx, names: Sequence[str]) -> set[str]:
-    """Those of these hosts that answer, as the record says."""
-    return {row.name for row in _UP.rows(tx, names)}
+def heard_of(tx: Tx, names: Sequence[str]) -> dict[str, bool]:
+    """Those of these hosts that answer, as the record says, and whether they have guests left that they lost."""
+    return {row.name: row.to_clear for row in _UP.rows(tx, names)}
 
 
 def heard_again(tx: Tx, names: Sequence[str], *, now_us: int) -> None:
@@ -284,7 +291,7 @@ _ROOM = sa.select(inventories, resource_providers.c.name).join(
     resource_providers, resource_providers.c.id == inventories.c.provider_id
 )
 _HOSTS = sa.select(
-    hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.forced_down, hosts.c.disabled,
+    hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.to_clear, hosts.c.forced_down, hosts.c.disabled,
     sa.cast(hosts.c.facts, sa.Text).label("facts_text"),
 )  # fmt: skip
 
@@ -380,6 +387,7 @@ def _view(row: Row, free: dict[str, float], offered: dict[str, Inventory]) -> Ho
         machine_types=kind.machine_types,
         features=kind.features,
         answers=row.up,
+        returning=row.to_clear,
         may_have_routers=_may_have_routers(row),
         address=kind.address,
         inventories=offered,

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     HOST_UNKNOWN = "HOST_UNKNOWN"
     SAME_HOST = "SAME_HOST"
     HOST_DOWN = "HOST_DOWN"
+    HOST_RETURNING = "HOST_RETURNING"
     HOST_DISABLED = "HOST_DISABLED"
     NOT_THE_NAMED_HOST = "NOT_THE_NAMED_HOST"
     ZONE_DIFFERENT = "ZONE_DIFFERENT"
@@ -70,6 +71,8 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     machine_types: frozenset[str]
     features: frozenset[str] = frozenset()
     answers: bool = True
+    returning: bool = False
+    """It answers again, and has not yet removed the guests that it lost while it was down: they take its memory."""
     may_have_routers: bool = True
     """It counts only if the host offers networks."""
     address: str = ""
@@ -128,6 +131,8 @@ def reject(host: HostView, need: Need) -> Reason | None:
         return Reason.NOT_THE_NAMED_HOST
     if not host.up:
         return Reason.HOST_DOWN
+    if host.returning:
+        return Reason.HOST_RETURNING
     if host.disabled:
         return Reason.HOST_DISABLED
     if need.zone is not None and host.zone != need.zone:

@@ -192,6 +192,7 @@ hosts = sa.Table(
     sa.Column("disabled_reason", sa.String(255)),
     sa.Column("forced_down", sa.Boolean, nullable=False),
     sa.Column("up", sa.Boolean, nullable=False),
+    sa.Column("to_clear", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("seen_at_us", sa.BigInteger),
     sa.Column("facts", sa.JSON(none_as_null=True)),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
@@ -388,9 +389,8 @@ def change_owner(tx: Tx, server_id: str, *, old: str | None, new: str | None, ge
     taken = {"host": new, "generation": generation + 1, "updated_at_us": now_us}
     matched = tx.changed(_TAKE, held | taken) if old is None else tx.changed(_MOVE, held | taken | {"of_host": old})
     if matched != 1:
-        raise Conflict(
-            f"Instance {server_id} is not owned by {old} at generation {generation}.", reason="OWNER_CHANGED"
-        )
+        problem = f"Instance {server_id} is not owned by {old} at generation {generation}."
+        raise Conflict(problem, reason="OWNER_CHANGED")
     return generation + 1
 
 

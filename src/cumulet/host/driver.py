@@ -150,6 +150,8 @@ class GuestReport(Record, frozen=True):
     """The ports of the NICs in its description here; None: the host does not say."""
     rescued: bool = False
     """It runs from a rescue image."""
+    copied: bool = False
+    """It is the source of a copy that has not ended, so its power and its devices cannot be changed."""
 
 
 class MigrationPhase(StrEnum):

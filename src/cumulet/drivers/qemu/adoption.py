@@ -87,5 +87,11 @@ async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
         state = GuestState.PAUSED if record.user_paused else GuestState.RUNNING
         if record.role is Role.INCOMING:
             state = GuestState.INCOMING
-    ports = tuple(nic.port_id for nic in record.guest.nics)
-    return GuestReport(server_id=folder.server_id, state=state, generation=0, ports=ports, rescued=record.rescued)
+    return GuestReport(
+        server_id=folder.server_id,
+        state=state,
+        generation=0,
+        ports=tuple(nic.port_id for nic in record.guest.nics),
+        rescued=record.rescued,
+        copied=record.copy is not None and record.copy.outcome is None,
+    )

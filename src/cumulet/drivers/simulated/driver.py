@@ -112,7 +112,8 @@ class SimulatedDriver(
         )
 
     async def guests(self) -> list[GuestReport]:
-        return [found.report() for found in self._guests.values()]
+        copied = {server_id for server_id, copy in self._copies.items() if copy.outcome is None}
+        return [found.report(copied=server_id in copied) for server_id, found in self._guests.items()]
 
     async def observe(self, server_id: str) -> GuestState:
         return self._guests[server_id].state if server_id in self._guests else GuestState.ABSENT

@@ -112,10 +112,15 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
         without_process = self.state in (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
         return () if without_process else tuple(nic.port_id for nic in self.guest.nics)
 
-    def report(self) -> GuestReport:
-        ports = tuple(nic.port_id for nic in self.guest.nics)
-        rescued = self.rescue_image is not None
-        return GuestReport(server_id=self.guest.server_id, state=self.state, generation=0, ports=ports, rescued=rescued)
+    def report(self, *, copied: bool) -> GuestReport:
+        return GuestReport(
+            server_id=self.guest.server_id,
+            state=self.state,
+            generation=0,
+            ports=tuple(nic.port_id for nic in self.guest.nics),
+            rescued=self.rescue_image is not None,
+            copied=copied,
+        )
 
     def printed(self, now_us: int, max_bytes: int, *, host: str) -> bytes:
         """The last `max_bytes` of what it has printed on this host."""

@@ -15,7 +15,7 @@ from cumulet.compute.store import get_server, migrations, servers
 from cumulet.conductor.findings import findings
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
-from cumulet.host.driver import Guest
+from cumulet.host.driver import Guest, GuestState
 from cumulet.network import for_compute as network
 from cumulet.testing import agreement
 from cumulet.testing.simulation import network_details
@@ -79,8 +79,13 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     wrong_images = cloud.db.read(lambda tx: list(workload.imports.wrong(tx)))
     if wrong_images:
         return wrong_images
+    # The devices of a suspended guest cannot change. It gets the ports on record once it runs again.
     plugged = {
-        name: {key: _tags(guest) for key, guest in machine.driver.described().items()}
+        name: {
+            key: _tags(guest)
+            for key, guest in machine.driver.described().items()
+            if guests[name].get(key) is not GuestState.SUSPENDED
+        }
         for name, machine in cloud.machines.items()
     }
     further = {name: machine.driver.further_disks() for name, machine in cloud.machines.items()}

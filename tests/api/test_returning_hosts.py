@@ -1,0 +1,50 @@
+"""A host that was down comes back with guests that are nobody's any more. It gets no others before they are removed."""
+
+from __future__ import annotations
+
+from cumulet.host import messages as m
+from cumulet.testing import Client, TestCloud
+from tests.links import Way, instead, silent
+
+from .test_live_migration import create_pair, host_of, image_and_flavor
+
+
+class RemovesNothing(Way):
+    """Its guests hang, and cannot be removed now."""
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.Destroy):
+            raise m.VerbFailed("a test keeps this guest")
+        return await super().send(message)
+
+
+def boot_at(admin: Client, host: str) -> str:
+    wanted = {"name": "next", "networks": "none", "host": host} | image_and_flavor(admin)
+    answer = admin.compute("POST", "/servers", {"server": wanted}, version="2.74")
+    assert answer.status == 202, answer.text
+    return str(answer["server"]["id"])
+
+
+def test_a_host_that_is_back_gets_no_servers_before_it_has_removed_what_it_lost(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    server_id = create_pair(member)[0]
+    host = host_of(admin, server_id)
+    with silent(cloud, host):
+        cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
+        cloud.reconcile()
+        assert member.compute("DELETE", f"/servers/{server_id}").status == 204
+        admin.wait("it to be gone", lambda: admin.compute("GET", f"/servers/{server_id}").status == 404)
+    with instead(cloud, host, RemovesNothing):
+        cloud.reconcile()
+        assert server_id in cloud.guests(host)
+        services = admin.compute("GET", f"/os-services?host={host}&binary=nova-compute")["services"]
+        assert [service["state"] for service in services] == ["up"]
+        refused = boot_at(admin, host)
+        admin.wait_for_status(refused, "ERROR")
+        path = f"/servers/{refused}/os-instance-actions"
+        request = admin.compute("GET", path)["instanceActions"][0]["request_id"]
+        assert "HOST_RETURNING" in str(admin.compute("GET", f"{path}/{request}")["instanceAction"]["events"])
+    cloud.reconcile()
+    assert server_id not in cloud.guests(host)
+    admin.wait_for_status(boot_at(admin, host), "ACTIVE")
