@@ -19,6 +19,7 @@ from benchmarks.report import Measure, Result
 from cumulet.db.engine import Tx
 from cumulet.drivers.linux_network import namespaces, nft, skeleton
 from cumulet.drivers.linux_network.probe import probe
+from cumulet.fleet.local_networks import LocalNetworks
 from cumulet.host.wiring import Group, Wiring
 from cumulet.network import port_life
 from cumulet.network.store import Network, get
@@ -130,17 +131,20 @@ class _Story:
         return time.monotonic()
 
     def look(self) -> None:
-        """Every host's tables have the newest rule for each of its ports."""
+        """Every host's tables lead each of its ports to a chain that has the newest rule."""
         tracking = probe().tracking
         assert tracking is not None
-        places = {name: place.namespace for name, place in self._cloud.embedded.settings.host_networks.items()}
+        settings = self._cloud.embedded.settings
+        places = LocalNetworks(settings.state_dir, settings.host_names).make()  # They exist: this only says where.
         for host in self._cloud.hosts:
-            with namespaces.inside(places[host] or ""):
+            with namespaces.inside(places[host].namespace or ""):
                 listed = nft.run_json("list", "table", tracking.value, skeleton.state_table(tracking)) or []
             chains = {
                 entry["rule"]["chain"] for entry in listed if "rule" in entry and str(self._last) in str(entry["rule"])
             }
-            assert len(chains) >= PORTS, f"{host}: {len(chains)} chains have the newest rule"
+            (into,) = (entry["map"]["elem"] for entry in listed if entry.get("map", {}).get("name") == "to")
+            with_it = sum(verdict["jump"]["target"] in chains for _, verdict in into)
+            assert with_it >= PORTS, f"{host}: {with_it} ports have the newest rule"
 
 
 if __name__ == "__main__":
