@@ -38,7 +38,7 @@ LONGER: dict[str, int] = {
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
 
-MOST_UNFORMATTED_IN_TESTS = 120
+MOST_UNFORMATTED_IN_TESTS = 37
 """Lines of tests, benchmarks and scripts the formatter is kept from, at most. The number is only ever lowered."""
 
 MUTUAL = {
@@ -57,73 +57,27 @@ MUTUAL = {
 }
 """Pairs that import each other: one of the two for types alone, or inside a function. The list only shrinks."""
 
-MOST_ANY = 302
+MOST_ANY = 300
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
 
-MOST_ANY_IN_TESTS = 320
+MOST_ANY_IN_TESTS = 319
 """The same of tests, benchmarks and scripts."""
 
 UNFORMATTED: dict[str, int] = {
-    "src/cumulet/agent/watchdog.py": 1,
-    "src/cumulet/cli/status.py": 1,
-    "src/cumulet/cli/up.py": 1,
-    "src/cumulet/compute/aggregates.py": 2,
-    "src/cumulet/compute/automatic_restart.py": 2,
-    "src/cumulet/compute/boot.py": 3,
-    "src/cumulet/compute/drift.py": 3,
-    "src/cumulet/compute/evacuation.py": 4,
-    "src/cumulet/compute/extensions.py": 1,
-    "src/cumulet/compute/flavors.py": 4,
-    "src/cumulet/compute/guest_metadata.py": 1,
     "src/cumulet/compute/hosts.py": 2,
-    "src/cumulet/compute/hosts_proxy.py": 1,
-    "src/cumulet/compute/hypervisors.py": 4,
-    "src/cumulet/compute/image_proxy.py": 7,
-    "src/cumulet/compute/instance_actions.py": 2,
-    "src/cumulet/compute/keypairs.py": 4,
-    "src/cumulet/compute/leftovers.py": 1,
-    "src/cumulet/compute/limits.py": 3,
-    "src/cumulet/compute/live_migration.py": 1,
-    "src/cumulet/compute/migrations.py": 5,
-    "src/cumulet/compute/moves.py": 4,
     "src/cumulet/compute/power.py": 2,
-    "src/cumulet/compute/preconditions.py": 1,
-    "src/cumulet/compute/promises.py": 2,
-    "src/cumulet/compute/quota_sets.py": 2,
     "src/cumulet/compute/quotas.py": 1,
     "src/cumulet/compute/resize.py": 9,
-    "src/cumulet/compute/resize_outcome.py": 7,
-    "src/cumulet/compute/resume_on_boot.py": 3,
-    "src/cumulet/compute/seed.py": 1,
-    "src/cumulet/compute/server_actions.py": 4,
-    "src/cumulet/compute/server_addresses.py": 3,
     "src/cumulet/compute/server_creation.py": 7,
     "src/cumulet/compute/server_filters.py": 5,
-    "src/cumulet/compute/server_groups.py": 2,
-    "src/cumulet/compute/server_metadata.py": 1,
-    "src/cumulet/compute/server_security_groups.py": 4,
     "src/cumulet/compute/server_views.py": 2,
-    "src/cumulet/compute/services.py": 3,
-    "src/cumulet/compute/states.py": 1,
     "src/cumulet/compute/store.py": 4,
-    "src/cumulet/compute/usage.py": 3,
     "src/cumulet/compute/wiring.py": 1,
-    "src/cumulet/drivers/linux_network/dhcp.py": 2,
-    "src/cumulet/drivers/linux_network/links.py": 2,
-    "src/cumulet/drivers/linux_network/probe.py": 3,
-    "src/cumulet/drivers/linux_network/responding.py": 2,
     "src/cumulet/drivers/linux_network/skeleton.py": 1,
     "src/cumulet/fleet/local_agents.py": 2,
     "src/cumulet/network/for_compute.py": 1,
-    "src/cumulet/placement/allocations.py": 2,
-    "src/cumulet/testing/__init__.py": 1,
-    "src/cumulet/testing/simulation/cloud.py": 1,
     "src/cumulet/testing/simulation/faults.py": 1,
     "src/cumulet/testing/simulation/foundation.py": 3,
-    "src/cumulet/testing/simulation/hosts.py": 1,
-    "src/cumulet/testing/simulation/liveness.py": 1,
-    "src/cumulet/testing/simulation/many.py": 2,
-    "src/cumulet/testing/simulation/planted.py": 1,
     "src/cumulet/testing/simulation/workload.py": 2,
     "src/cumulet/web/dispatch.py": 1,
     "src/cumulet/web/schema.py": 1,

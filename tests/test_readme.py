@@ -71,8 +71,12 @@ def test_the_openstack_client_does_what_is_written_in_its_order(environment: dic
         program, *arguments = shlex.split(command)
         done = subprocess.run(
             [str(PROGRAMS / program), *arguments],
-            capture_output=True, text=True, check=False, env=environment, timeout=120,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=120,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         outputs[" ".join([program, *arguments[:2]])] = done.stdout
     assert outputs["openstack server list"].count("ACTIVE") == 2
@@ -88,8 +92,12 @@ def test_a_command_of_ours_does_what_it_says(command: str, environment: dict[str
         return
     done = subprocess.run(
         [sys.executable, "-m", "cumulet", *arguments],
-        capture_output=True, text=True, check=False, env=environment, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "host1" in done.stdout or "cumulet up" in done.stdout
 

@@ -107,9 +107,16 @@ def test_extra_specs_come_and_go(admin: Client, member: Client) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "value"),
-    [("hw:cpu_policy", "best"), ("hw:cpu_cores", "0"), ("hw:no_such", "1"), ("quota:cpu_shares", "x"),
-     ("trait:HW_CPU", "maybe"), ("hw:boot_menu", "perhaps"), ("hw:cpu_realtime_mask", "all")],
-)  # fmt: skip
+    [
+        ("hw:cpu_policy", "best"),
+        ("hw:cpu_cores", "0"),
+        ("hw:no_such", "1"),
+        ("quota:cpu_shares", "x"),
+        ("trait:HW_CPU", "maybe"),
+        ("hw:boot_menu", "perhaps"),
+        ("hw:cpu_realtime_mask", "all"),
+    ],
+)
 def test_extra_specs_that_mean_nothing_are_refused_from_2_86_on(admin: Client, spec: str, value: str) -> None:
     make(admin, id="f1")
     body = {"extra_specs": {spec: value}}

@@ -19,9 +19,16 @@ def services(admin: Client, query: str = "") -> dict[str, JsonObject]:
 
 @pytest.mark.parametrize(
     "path",
-    ["/os-services", "/os-hypervisors", "/os-hypervisors/detail", "/os-aggregates", "/os-availability-zone/detail",
-     "/os-quota-class-sets/default", "/os-simple-tenant-usage"],
-)  # fmt: skip
+    [
+        "/os-services",
+        "/os-hypervisors",
+        "/os-hypervisors/detail",
+        "/os-aggregates",
+        "/os-availability-zone/detail",
+        "/os-quota-class-sets/default",
+        "/os-simple-tenant-usage",
+    ],
+)
 def test_operators_pages_are_for_administrators(admin: Client, manager: Client, path: str) -> None:
     assert admin.compute("GET", path).status == 200
     assert manager.compute("GET", path).status == 403

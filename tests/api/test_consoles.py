@@ -267,9 +267,12 @@ def test_what_there_is_not_is_refused_as_nova_does(member: Client) -> None:
     assert ask("spice", "spice-direct", "2.99") == (400, "Unavailable console type spice-direct.")
     assert member.compute("POST", f"/servers/{server}/remote-consoles", SERIAL, version="2.5").status == 404
     for action, kind, status in (
-        ("os-getSerialConsole", "serial", 200), ("os-getVNCConsole", "novnc", 200), ("os-getVNCConsole", "x", 400),
-        ("os-getSPICEConsole", "spice-html5", 400), ("os-getRDPConsole", "rdp-html5", 400),
-    ):  # fmt: skip
+        ("os-getSerialConsole", "serial", 200),
+        ("os-getVNCConsole", "novnc", 200),
+        ("os-getVNCConsole", "x", 400),
+        ("os-getSPICEConsole", "spice-html5", 400),
+        ("os-getRDPConsole", "rdp-html5", 400),
+    ):
         assert member.action(server, {action: {"type": kind}}, version="2.5").status == status, action
         assert member.action(server, {action: {"type": kind}}, version="2.6").status == 404, action
     member.action(server, {"os-stop": None})

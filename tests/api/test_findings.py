@@ -62,9 +62,14 @@ def second_conductor(cloud: TestCloud, wrong_seconds: float) -> Runner:
     """A conductor as another process has it, beside the one that carries operations here."""
     running = cloud.embedded
     return Runner(
-        db=running.db, clock=WrongClock(running.clock, wrong_seconds), settings=running.settings, hosts=running.hosts,
-        sagas=SAGAS, name="the-second", alone=False,
-    )  # fmt: skip
+        db=running.db,
+        clock=WrongClock(running.clock, wrong_seconds),
+        settings=running.settings,
+        hosts=running.hosts,
+        sagas=SAGAS,
+        name="the-second",
+        alone=False,
+    )
 
 
 @pytest.mark.parametrize("wrong_seconds", [0.0, 3600.0, -3600.0], ids=["right", "ahead", "behind"])

@@ -21,9 +21,18 @@ from tests.links import silent
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA7XkJlBYhPWTrqB7DyZl4x5x2v2p9LrJ9VxW0y8oVvC one@example"
 VERSIONS = {
-    "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22", "2018-08-27",
-    "2020-10-14", "2025-04-04", "latest",
-}  # fmt: skip
+    "2012-08-10",
+    "2013-04-04",
+    "2013-10-17",
+    "2015-10-15",
+    "2016-06-30",
+    "2016-10-06",
+    "2017-02-22",
+    "2018-08-27",
+    "2020-10-14",
+    "2025-04-04",
+    "latest",
+}
 
 
 def drive_of(cloud: TestCloud, server_id: str) -> dict[str, bytes]:
@@ -47,9 +56,16 @@ def with_key(client: Client) -> str:
 
 def test_it_is_told_what_the_api_says(cloud: TestCloud, member: Client) -> None:
     answer = ask_for(
-        member, config_drive=True, key_name=with_key(member), metadata={"colour": "blue"}, adminPass="its-own-word",
-        user_data=base64.encodebytes(b"#!/bin/sh\n" + b"x" * 100).decode(), min_count=2, max_count=2, name="pair",
-    )  # fmt: skip
+        member,
+        config_drive=True,
+        key_name=with_key(member),
+        metadata={"colour": "blue"},
+        adminPass="its-own-word",
+        user_data=base64.encodebytes(b"#!/bin/sh\n" + b"x" * 100).decode(),
+        min_count=2,
+        max_count=2,
+        name="pair",
+    )
     first = answer["server"]["id"]
     assert answer["server"]["adminPass"] == "its-own-word"
     shown = member.wait_for_status(first, "ACTIVE")
@@ -108,10 +124,13 @@ def test_every_version_has_what_nova_gives_in_it(cloud: TestCloud, member: Clien
 def test_it_is_told_its_network(cloud: TestCloud, member: Client, dhcp: bool) -> None:
     network = member.request("POST", "/network/v2.0/networks", {"network": {"name": "inside"}})["network"]
     subnet = {
-        "network_id": network["id"], "ip_version": 4, "cidr": "10.9.0.0/24", "enable_dhcp": dhcp,
+        "network_id": network["id"],
+        "ip_version": 4,
+        "cidr": "10.9.0.0/24",
+        "enable_dhcp": dhcp,
         "dns_nameservers": ["192.0.2.53"],
         "host_routes": [{"destination": "198.51.100.0/24", "nexthop": "10.9.0.9"}],
-    }  # fmt: skip
+    }
     assert member.request("POST", "/network/v2.0/subnets", {"subnet": subnet}).status == 201
     server = create(member, config_drive=True, networks=[{"uuid": network["id"], "tag": "front"}])
     drive = drive_of(cloud, server["id"])
@@ -123,9 +142,7 @@ def test_it_is_told_its_network(cloud: TestCloud, member: Client, dhcp: bool) ->
     assert inside["link"] == link["id"] == f"tap{link['vif_id']}"[:14]
     assert seen["services"] == [{"type": "dns", "address": "192.0.2.53"}]
     if dhcp:
-        assert inside == {
-            "id": "network0", "type": "ipv4_dhcp", "link": link["id"], "network_id": network["id"]
-        }  # fmt: skip
+        assert inside == {"id": "network0", "type": "ipv4_dhcp", "link": link["id"], "network_id": network["id"]}
     else:
         assert (inside["type"], inside["ip_address"], inside["netmask"]) == ("ipv4", address["addr"], "255.255.255.0")
         assert inside["routes"] == [
@@ -277,9 +294,11 @@ def test_a_server_that_asked_for_no_drive_has_none_unless_its_image_needs_one(
     image = member.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
     needed = [{"op": "add", "path": "/img_config_drive", "value": "mandatory"}]
     patched = admin.request(
-        "PATCH", f"/image/v2/images/{image}", needed,
+        "PATCH",
+        f"/image/v2/images/{image}",
+        needed,
         headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
-    )  # fmt: skip
+    )
     assert patched.status == 200, patched.text
     needing = create(member)
     assert needing["config_drive"] == "True"

@@ -68,19 +68,34 @@ def test_what_is_too_old_is_forgotten_and_what_is_not_over_is_kept(
 def _begin(tx: Tx, server: str) -> int:
     """Begin an operation that was asked for long ago and is still being done."""
     operation = {
-        "id": "runs", "saga": "power", "kind": "server", "subject": server, "status": "queued", "position": 0,
-        "state": {}, "abort_requested": False, "force_requested": False, "attempts": 0, "lease_beat": 0, "revision": 0,
-        "created_at_us": 1, "updated_at_us": 1,
-    }  # fmt: skip
+        "id": "runs",
+        "saga": "power",
+        "kind": "server",
+        "subject": server,
+        "status": "queued",
+        "position": 0,
+        "state": {},
+        "abort_requested": False,
+        "force_requested": False,
+        "attempts": 0,
+        "lease_beat": 0,
+        "revision": 0,
+        "created_at_us": 1,
+        "updated_at_us": 1,
+    }
     tx.execute(sa.insert(operations).values(operation))
     return _acted(tx, server, "long-ago", operation_id="runs")
 
 
 def _acted(tx: Tx, server: str, request_id: str, operation_id: str | None = None, *, at_us: int = 1) -> int:
     action = {
-        "server_id": server, "request_id": request_id, "action": "reboot", "operation_id": operation_id,
-        "started_at_us": at_us, "updated_at_us": at_us,
-    }  # fmt: skip
+        "server_id": server,
+        "request_id": request_id,
+        "action": "reboot",
+        "operation_id": operation_id,
+        "started_at_us": at_us,
+        "updated_at_us": at_us,
+    }
     key = tx.execute(sa.insert(instance_actions).values(action)).inserted_primary_key
     assert key is not None
     return int(key[0])

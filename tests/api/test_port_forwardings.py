@@ -60,10 +60,16 @@ def test_ports_lead_to_several_guests_and_are_shown_at_the_floating_ip(site: Sit
     made = site.forward(internal_port=22, external_port="2222", description="ssh")["port_forwarding"]
     address = site.ports[0]["fixed_ips"][0]["ip_address"]
     assert made == {
-        "id": made["id"], "description": "ssh", "protocol": "tcp", "internal_port_id": site.ports[0]["id"],
-        "internal_ip_address": address, "external_port": 2222, "internal_port": 22,
-        "external_port_range": "2222:2222", "internal_port_range": "22:22",
-    }  # fmt: skip
+        "id": made["id"],
+        "description": "ssh",
+        "protocol": "tcp",
+        "internal_port_id": site.ports[0]["id"],
+        "internal_ip_address": address,
+        "external_port": 2222,
+        "internal_port": 22,
+        "external_port_range": "2222:2222",
+        "internal_port_range": "22:22",
+    }
     ranges = site.forward(1, internal_port_range="80:90", external_port_range="8080:8090")["port_forwarding"]
     assert "external_port" not in ranges
     shown = site.shown()

@@ -221,11 +221,19 @@ def keeping(*features: str, on: Iterable[str]) -> Iterator[None]:
     """From now on the cloud's hosts are these, and they offer these features alone."""
     lacking = [
         hosts.Host(
-            name=name, id=UNKNOWN, zone="nova", up=True, enabled=True, features=frozenset(features),
-            created_at_us=0, seen_at_us=0, started_at_us=0, may_have_routers=True,
+            name=name,
+            id=UNKNOWN,
+            zone="nova",
+            up=True,
+            enabled=True,
+            features=frozenset(features),
+            created_at_us=0,
+            seen_at_us=0,
+            started_at_us=0,
+            may_have_routers=True,
         )
         for name in on
-    ]  # fmt: skip
+    ]
     hosts.told_by(lambda _tx: lacking)
     try:
         yield

@@ -34,14 +34,19 @@ def server(folder: Path, shown: Issued, *, joins: int | None) -> Iterator[tuple[
     UsersFile(folder / "users.conf", None).admit([])
     cluster = {"name": "operators", "host": "127.0.0.1", "port": -1}
     settings = {
-        "host": "127.0.0.1", "port": -1, "server_name": folder.name, "ports_file_dir": str(folder),
+        "host": "127.0.0.1",
+        "port": -1,
+        "server_name": folder.name,
+        "ports_file_dir": str(folder),
         "pid_file": str(folder / "pid"),
         "cluster": cluster | ({} if joins is None else {"routes": [f"nats://127.0.0.1:{joins}"]}),
         "tls": {
-            "cert_file": str(shown.certificate), "key_file": str(shown.key), "ca_file": str(shown.authority),
+            "cert_file": str(shown.certificate),
+            "key_file": str(shown.key),
+            "ca_file": str(shown.authority),
             "verify_and_map": True,
         },
-    }  # fmt: skip
+    }
     lines = [f"{key}: {json.dumps(value)}" for key, value in settings.items()]
     (folder / "nats.conf").write_text("\n".join([*lines, 'include "users.conf"', ""]))
     program = shutil.which("nats-server", path=PLACES)

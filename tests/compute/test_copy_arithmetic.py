@@ -83,10 +83,12 @@ class Source:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.now, self.forced, self.step = plan, 0.0, 0, 0
         self.settings = Settings(
-            state_dir=Path("/nonexistent"), database_url="", migration_progress_timeout_seconds=plan.stall_seconds,
+            state_dir=Path("/nonexistent"),
+            database_url="",
+            migration_progress_timeout_seconds=plan.stall_seconds,
             migration_timeout_seconds_per_gib=plan.seconds_per_gib,
             migration_timeout_action="force_complete" if plan.by_force else "abort",
-        )  # fmt: skip
+        )
         self.clock = self.hosts = self
         self.server_id = self.operation_id = self.source = "one"
         self.generation = self.migration_id = 1
@@ -105,9 +107,10 @@ class Source:
         done = self.now >= self.plan.completes_at
         return MigrationProgress(
             phase=MigrationPhase.COMPLETED if done else MigrationPhase.ACTIVE,
-            memory_total=self.plan.memory_bytes, disk_total=self.plan.disk_bytes,
+            memory_total=self.plan.memory_bytes,
+            disk_total=self.plan.disk_bytes,
             memory_processed=sum(at <= self.now for at in self.plan.grows_at),
-        )  # fmt: skip
+        )
 
     async def record(self, fn: Callable[[object], None]) -> Wishes:
         return Wishes(abort=False, force=False)
@@ -137,11 +140,17 @@ copies = st.builds(
         Guest(server_id="one", name="one", vcpus=1, memory_mib=memory, disk_gib=disk, image=None),
         Endpoint(address="host2", port=1, nbd_port=None, peer=Peer(host="host1", move="m", authority="two")),
         MigrationParameters(bandwidth_mib_s=bandwidth, downtime_limit_ms=downtime_ms, copy_disk=copy_disk),
-        Peer(host="host1", move="m", authority="one"), float(rate), 0,
+        Peer(host="host1", move="m", authority="one"),
+        float(rate),
+        0,
     ),
-    memory=st.integers(64, 4096), disk=st.integers(0, 20), bandwidth=st.integers(1, 2000),
-    downtime_ms=st.integers(1, 2000), rate=st.integers(0, 2500), copy_disk=st.booleans(),
-)  # fmt: skip
+    memory=st.integers(64, 4096),
+    disk=st.integers(0, 20),
+    bandwidth=st.integers(1, 2000),
+    downtime_ms=st.integers(1, 2000),
+    rate=st.integers(0, 2500),
+    copy_disk=st.booleans(),
+)
 
 
 @given(copy=copies)

@@ -20,8 +20,10 @@ atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\-", r"\d", r"\w", "1"
 quantified = st.builds(lambda atom, quantifier: atom + quantifier, atoms, st.sampled_from(["", "*", "+", "?", "{1,2}"]))
 branches = st.builds(
     lambda start, parts, end: start + "".join(parts) + end,
-    st.sampled_from(["", "^"]), st.lists(quantified, max_size=6), st.sampled_from(["", "$"]),
-)  # fmt: skip
+    st.sampled_from(["", "^"]),
+    st.lists(quantified, max_size=6),
+    st.sampled_from(["", "$"]),
+)
 patterns = st.lists(branches, min_size=1, max_size=3).map("|".join)
 
 

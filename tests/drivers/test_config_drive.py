@@ -52,8 +52,10 @@ def test_files_are_found_by_their_names() -> None:
 
 
 def test_a_guest_without_joliet_finds_them_too() -> None:
-    names = {path.removesuffix(";1").removesuffix("."): content for path, content in
-             read_back(image(FILES), joliet=False).items()}  # fmt: skip
+    names = {
+        path.removesuffix(";1").removesuffix("."): content
+        for path, content in read_back(image(FILES), joliet=False).items()
+    }
     assert names == {path.upper(): content for path, content in FILES.items()}
 
 

@@ -77,9 +77,16 @@ def test_every_port_of_a_guest_is_told_of_ports_that_come_and_go(tmp_path: Path)
     device = {"type": "nic", "mac": first.mac, "address": "0000:01:00.0", "tags": ["front"]}
     drive = json.dumps({"devices": [device]}).encode()
     guest = Guest(
-        server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=(first,), nic_slots=16,
+        server_id=SERVER,
+        name="one",
+        vcpus=1,
+        memory_mib=64,
+        disk_gib=1,
+        image=None,
+        nics=(first,),
+        nic_slots=16,
         config_drive=(DriveFile(paths=("openstack/latest/meta_data.json",), content=drive),),
-    )  # fmt: skip
+    )
     folder = host.folder(SERVER)
     folder.path.mkdir(parents=True)
     folder.write(GuestRecord(guest=guest, uid=None, role=Role.OWN, intent=Intent.RUNNING))

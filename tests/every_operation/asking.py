@@ -124,8 +124,9 @@ class Stage:
 def staged() -> Iterator[Stage]:
     """A cloud for examples. A copy that makes no headway is let go on for as long as the tests may take."""
     patience: JsonObject = {
-        "migration_progress_timeout_seconds": 3600.0, "migration_timeout_seconds_per_gib": 3600.0,
-    }  # fmt: skip
+        "migration_progress_timeout_seconds": 3600.0,
+        "migration_timeout_seconds_per_gib": 3600.0,
+    }
     with cumulet.testing.cloud(hosts=4, **patience) as cloud:
         yield Stage(cloud)
 

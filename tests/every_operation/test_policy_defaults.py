@@ -18,9 +18,13 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "policy"
 UPSTREAM = {
     service: json.loads((GOLDEN / f"{name}.json").read_text())
     for service, name in {
-        "compute": "nova", "identity": "keystone", "network": "neutron", "image": "glance", "placement": "placement",
+        "compute": "nova",
+        "identity": "keystone",
+        "network": "neutron",
+        "image": "glance",
+        "placement": "placement",
     }.items()
-}  # fmt: skip
+}
 ANY_SCOPE = {"project", "domain", "system"}
 
 EXCEPTIONS = {

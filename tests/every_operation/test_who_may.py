@@ -31,12 +31,18 @@ OTHERS = ("admin", "manager", "reader", "norole", "service", "other_member")
 
 CANNOT_BE_TOLD = {
     **{(case, persona): reason for case, reason in ONES_OWN.items() for persona in OTHERS},
-    **{("identity PUT /OS-OAUTH1/authorize/{request_token_id}", persona):
-        "it gives away the caller's own roles, and the example gives the role admin"
-        for persona in ("member", "manager", "reader", "norole", "service", "other_member")},
-    ("compute GET /servers/{server_id}/os-volume_attachments/{volume_id}", "other_member"):
-        "servers have no volumes: it is 404 for everybody, in sight or not",
-}  # fmt: skip
+    **{
+        (
+            "identity PUT /OS-OAUTH1/authorize/{request_token_id}",
+            persona,
+        ): "it gives away the caller's own roles, and the example gives the role admin"
+        for persona in ("member", "manager", "reader", "norole", "service", "other_member")
+    },
+    (
+        "compute GET /servers/{server_id}/os-volume_attachments/{volume_id}",
+        "other_member",
+    ): "servers have no volumes: it is 404 for everybody, in sight or not",
+}
 """Refusals that opening the rules does not lift, each with its reason. This list only shrinks."""
 
 

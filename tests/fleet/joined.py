@@ -70,9 +70,16 @@ class JoinableCloud:
 @asynccontextmanager
 async def joinable_cloud(folder: Path, **settings: Any) -> AsyncIterator[JoinableCloud]:
     chosen = Settings(
-        state_dir=folder, database_url=f"sqlite:///{folder / 'cumulet.db'}", host_names=("host1",), listen_port=0,
-        hosts_port=0, bus_port=0, host_silent_seconds=1.0, argon2_memory_kib=64, **settings,
-    )  # fmt: skip
+        state_dir=folder,
+        database_url=f"sqlite:///{folder / 'cumulet.db'}",
+        host_names=("host1",),
+        listen_port=0,
+        hosts_port=0,
+        bus_port=0,
+        host_silent_seconds=1.0,
+        argon2_memory_kib=64,
+        **settings,
+    )
     cloud = await start_cloud(chosen)
     try:
         credentials, authority = credentials_of(folder / "clouds.yaml", "cumulet")

@@ -231,9 +231,18 @@ def serve_postgresql(machine: Machine) -> None:
     """Returns when it takes connections."""
     data = machine.folder / "postgresql"
     server = machine.start(
-        str(_postgresql("postgres")), "-D", str(data), "-c", f"listen_addresses={machine.address}", "-c", "fsync=off",
-        "-c", f"unix_socket_directories={data}", log="postgresql", user="postgres",
-    )  # fmt: skip
+        str(_postgresql("postgres")),
+        "-D",
+        str(data),
+        "-c",
+        f"listen_addresses={machine.address}",
+        "-c",
+        "fsync=off",
+        "-c",
+        f"unix_socket_directories={data}",
+        log="postgresql",
+        user="postgres",
+    )
     deadline = time.monotonic() + READY_SECONDS
     while not any("ready to accept" in line for line in server.lines()):
         if server.process.poll() is not None or time.monotonic() > deadline:

@@ -119,9 +119,17 @@ def join(fleet: Fleet, admin: Persona, names: list[str]) -> None:
         # The second control plane's door: the first one will be killed.
         url = f"https://{fleet.machines['control2'].address}:{DOOR}"
         command = (
-            "agent", "--join", url, "--token", made["token"], "--ca-fingerprint", made["ca_fingerprint"],
-            "--state", str(machine.folder / "state"), "--emulated",
-        )  # fmt: skip
+            "agent",
+            "--join",
+            url,
+            "--token",
+            made["token"],
+            "--ca-fingerprint",
+            made["ca_fingerprint"],
+            "--state",
+            str(machine.folder / "state"),
+            "--emulated",
+        )
         until("the door opens", partial(listens_at, fleet.machines["control2"], DOOR))
         machine.cumulet(*command, log="agent").wait_for("ready")
         until(f"{name} is a host", partial(is_up, admin, name))

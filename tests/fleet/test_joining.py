@@ -62,10 +62,13 @@ def test_a_machine_joins_and_is_a_host_that_servers_run_on(tmp_path: Path) -> No
             flavors = (await cloud.ask("GET", "/compute/v2.1/flavors")).json["flavors"]
             body = {
                 "server": {
-                    "name": "s", "imageRef": images[0]["id"], "flavorRef": flavors[0]["id"], "networks": "none",
+                    "name": "s",
+                    "imageRef": images[0]["id"],
+                    "flavorRef": flavors[0]["id"],
+                    "networks": "none",
                     "host": "rack1",
                 }
-            }  # fmt: skip
+            }
             made = await cloud.ask("POST", "/compute/v2.1/servers", body)
             path = f"/compute/v2.1/servers/{made.json['server']['id']}"
 

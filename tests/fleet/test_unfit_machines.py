@@ -18,9 +18,15 @@ from cumulet.drivers.qemu import facts
 from cumulet.drivers.qemu.facts import QemuFacts, QemuMissing
 
 FACTS = QemuFacts(
-    binary="/usr/bin/qemu-system-x86_64", qemu_img="/usr/bin/qemu-img", version=(7, 2, 0), accelerator="kvm",
-    kvm_problem=None, machine_types=("pc-q35-7.2",), cpu_models=("qemu64",), post_copy=True,
-)  # fmt: skip
+    binary="/usr/bin/qemu-system-x86_64",
+    qemu_img="/usr/bin/qemu-img",
+    version=(7, 2, 0),
+    accelerator="kvm",
+    kvm_problem=None,
+    machine_types=("pc-q35-7.2",),
+    cpu_models=("qemu64",),
+    post_copy=True,
+)
 
 
 class Usage(NamedTuple):

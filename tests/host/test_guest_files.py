@@ -54,9 +54,17 @@ def test_guest_files_opens_nothing_by_a_path_below_the_folder() -> None:
         elif name == "os.open":
             assert "dir_fd" in given or ast.unparse(call.args[0]) == "folder.vm"
         else:
-            assert name in ("os.fchown", "os.close", "os.fstat", "stat.S_ISDIR", "stat.S_ISREG", "secrets.token_hex",
-                            "file.write", "file.fileno",
-                            "files.items"), name  # fmt: skip
+            assert name in (
+                "os.fchown",
+                "os.close",
+                "os.fstat",
+                "stat.S_ISDIR",
+                "stat.S_ISREG",
+                "secrets.token_hex",
+                "file.write",
+                "file.fileno",
+                "files.items",
+            ), name
 
 
 @pytest.mark.parametrize("name", [guest_files.DISK, guest_files.CONFIG_DRIVE, "tls", ".config.iso.new"])
@@ -121,9 +129,18 @@ def test_a_user_that_the_machine_knows_is_given_to_no_guest(tmp_path: Path, monk
 
 @pytest.mark.parametrize(
     "uids",
-    [range(61_000, 65_000), range(61_184, 61_190), range(60_000, 60_010), range(65_500, 65_600), range(500, 900),
-     range(1_000, 1_010), range(60_001, 60_010), range(600_000, 600_100), range(70_000, 70_001)],
-)  # fmt: skip
+    [
+        range(61_000, 65_000),
+        range(61_184, 61_190),
+        range(60_000, 60_010),
+        range(65_500, 65_600),
+        range(500, 900),
+        range(1_000, 1_010),
+        range(60_001, 60_010),
+        range(600_000, 600_100),
+        range(70_000, 70_001),
+    ],
+)
 def test_users_that_somebody_else_gives_out_are_refused(uids: range) -> None:
     assert user_ids.problem(uids) is not None
 

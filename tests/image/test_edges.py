@@ -177,19 +177,37 @@ STEPS = st.sampled_from([-513, -512, -8, -1, 0, 0, 0, 0, 1, 8, 512, 513])
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.sampled_from([9, 12, 16]), st.integers(0, 5), STEPS, st.integers(0, 5), STEPS, st.integers(0, 3),
-    st.integers(0, 140), st.integers(1, 3 * MIB), STEPS,
-)  # fmt: skip
+    st.sampled_from([9, 12, 16]),
+    st.integers(0, 5),
+    STEPS,
+    st.integers(0, 5),
+    STEPS,
+    st.integers(0, 3),
+    st.integers(0, 140),
+    st.integers(1, 3 * MIB),
+    STEPS,
+)
 def test_it_is_accepted_exactly_if_its_tables_lie_side_by_side_in_the_file(
-    bits: int, l1: int, l1_step: int, refcounts: int, refcount_step: int, clusters: int, entries: int, size: int,
+    bits: int,
+    l1: int,
+    l1_step: int,
+    refcounts: int,
+    refcount_step: int,
+    clusters: int,
+    entries: int,
+    size: int,
     cut: int,
-) -> None:  # fmt: skip
+) -> None:
     cluster = 1 << bits
     l1_at, refcounts_at = max(0, l1 * cluster + l1_step), max(0, refcounts * cluster + refcount_step)
     image = Qcow2(
-        cluster_bits=bits, virtual_size=size, l1_offset=l1_at, refcount_offset=refcounts_at,
-        refcount_clusters=clusters, l1_entries=entries,
-    )  # fmt: skip
+        cluster_bits=bits,
+        virtual_size=size,
+        l1_offset=l1_at,
+        refcount_offset=refcounts_at,
+        refcount_clusters=clusters,
+        l1_entries=entries,
+    )
     end = max(l1_at + 8 * entries, refcounts_at + clusters * cluster, cluster)
     data = image.build().ljust(end, b"\0")[: max(cluster, end + cut)]
     # The file is laid out for tables in their usual places; where they are told to be elsewhere, zeroes are read there.

@@ -90,9 +90,11 @@ class Lab:
 
 async def reopened(address: str, namespace: str, *, public: bool = False) -> LinuxNetwork:
     return await LinuxNetwork.open(
-        local_address=address, tracking=Tracking.BR_NETFILTER, namespace=namespace,
+        local_address=address,
+        tracking=Tracking.BR_NETFILTER,
+        namespace=namespace,
         physical={"public": PUBLIC_DEVICE} if public else None,
-    )  # fmt: skip
+    )
 
 
 @asynccontextmanager

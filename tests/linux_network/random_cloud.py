@@ -67,9 +67,10 @@ class Project:
         chance = self.chance
         six = chance.random() < 0.3
         rule: dict[str, object] = {
-            "security_group_id": group, "direction": chance.choice(("ingress", "ingress", "egress")),
+            "security_group_id": group,
+            "direction": chance.choice(("ingress", "ingress", "egress")),
             "ethertype": "IPv6" if six else "IPv4",
-        }  # fmt: skip
+        }
         protocol = chance.choice((None, None, None, "tcp", "udp", "icmp"))
         if protocol is not None:
             rule["protocol"] = protocol
@@ -104,7 +105,7 @@ class Project:
         attributes: dict[str, object] = {
             "network_id": chance.choice(self.networks),
             "security_groups": chance.sample(self.groups, min(len(self.groups), chance.choice((0, 1, 2, 2)))),
-        }  # fmt: skip
+        }
         if chance.random() < 0.25:
             pair = {"ip_address": chance.choice(("10.9.0.0/30", "10.0.0.250", "2001:db8:9::/126"))}
             if chance.random() < 0.5:

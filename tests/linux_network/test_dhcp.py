@@ -19,18 +19,41 @@ from tests.linux_network.lab import Guest, Lab, lab, needs_packets
 from tests.linux_network.wirings import group, network, port, revisions
 
 SUBNET = w.Subnet(
-    id="s", cidr="10.0.0.0/24", gateway="10.0.0.254", dhcp=True, ra_mode=None, address_mode=None,
-    dns_servers=("192.0.2.53", "2001:db8::53"), routes=(w.Route(destination="172.16.0.0/12", nexthop="10.0.0.7"),),
-)  # fmt: skip
+    id="s",
+    cidr="10.0.0.0/24",
+    gateway="10.0.0.254",
+    dhcp=True,
+    ra_mode=None,
+    address_mode=None,
+    dns_servers=("192.0.2.53", "2001:db8::53"),
+    routes=(w.Route(destination="172.16.0.0/12", nexthop="10.0.0.7"),),
+)
 DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
 
 
 def asks(kind: int, mac: str, *, wants: str | None = None, has: str = "0.0.0.0", chaddr: str | None = None) -> bytes:
     options = bytes([53, 1, kind]) + (b"" if wants is None else b"\x32\4" + socket.inet_aton(wants)) + b"\xff"
-    message = struct.pack(
-        "!4BI2H4s4s4s4s16s64s128s", 1, 1, 6, 0, 77, 0, 0x8000, socket.inet_aton(has), b"", b"", b"",
-        f.mac(chaddr or mac), b"", b"",
-    ) + b"\x63\x82\x53\x63" + options  # fmt: skip
+    message = (
+        struct.pack(
+            "!4BI2H4s4s4s4s16s64s128s",
+            1,
+            1,
+            6,
+            0,
+            77,
+            0,
+            0x8000,
+            socket.inet_aton(has),
+            b"",
+            b"",
+            b"",
+            f.mac(chaddr or mac),
+            b"",
+            b"",
+        )
+        + b"\x63\x82\x53\x63"
+        + options
+    )
     to = "255.255.255.255" if has == "0.0.0.0" else dhcp.SERVER
     data = f.transport(f.UDP, has, to, 68, 67, data=message)
     return f.ip(mac, f.BROADCAST if has == "0.0.0.0" else BRIDGE_MAC, has, to, f.UDP, data)
@@ -66,9 +89,12 @@ async def wire(
     place: Lab, host: str, *ports: w.Port, subnet: w.Subnet = SUBNET, more: tuple[w.Subnet, ...] = ()
 ) -> None:
     made = w.Wiring(
-        host=host, revision=next(revisions), networks=(network(subnets=(subnet, *more), dns_domain="example.org."),),
-        ports=ports, groups=(group(),),
-    )  # fmt: skip
+        host=host,
+        revision=next(revisions),
+        networks=(network(subnets=(subnet, *more), dns_domain="example.org."),),
+        ports=ports,
+        groups=(group(),),
+    )
     assert (await place.networks[host].apply(made)).not_done == ()
 
 
@@ -98,9 +124,10 @@ async def test_a_ports_own_options_come_beside_the_usual_and_in_place_of_them() 
         own = (
             w.DhcpOption(version=4, code=67, content=b"pxelinux.0".hex()),
             w.DhcpOption(version=4, code=26, content="0578"),
-            w.DhcpOption(version=4, code=3, content=""), w.DhcpOption(version=4, code=0, content="c0000209"),
+            w.DhcpOption(version=4, code=3, content=""),
+            w.DhcpOption(version=4, code=0, content="c0000209"),
             w.DhcpOption(version=6, code=59, content="ff"),
-        )  # fmt: skip
+        )
         a, b = port("10.0.0.5", dhcp_options=own), port("10.0.0.6")
         await wire(place, "host1", a, b)
         guest = await place.plug("host1", a)
@@ -210,9 +237,16 @@ async def test_who_answers_guests_and_is_silent_itself_is_replaced_and_what_it_w
 
 
 LEASE = dhcp.Lease(
-    mac="02:00:00:00:00:01", address="10.0.0.5", prefix_length=24, router=None, mtu=1450, dns_servers=(), domain="",
-    hostname="", routes=(("10.0.0.0/8", "10.0.0.1"),) * 60,
-)  # fmt: skip
+    mac="02:00:00:00:00:01",
+    address="10.0.0.5",
+    prefix_length=24,
+    router=None,
+    mtu=1450,
+    dns_servers=(),
+    domain="",
+    hostname="",
+    routes=(("10.0.0.0/8", "10.0.0.1"),) * 60,
+)
 
 
 def test_no_frame_makes_it_fail_and_a_long_option_goes_on_in_another() -> None:

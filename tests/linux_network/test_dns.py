@@ -25,9 +25,15 @@ OTHER = "08000000-0000-0000-0000-000000000000"
 
 def subnet(cidr: str = "10.0.0.0/24", **more: object) -> w.Subnet:
     values: dict[str, object] = {
-        "id": cidr, "cidr": cidr, "gateway": None, "dhcp": True, "ra_mode": None, "address_mode": None,
-        "dns_servers": (), "routes": (),
-    }  # fmt: skip
+        "id": cidr,
+        "cidr": cidr,
+        "gateway": None,
+        "dhcp": True,
+        "ra_mode": None,
+        "address_mode": None,
+        "dns_servers": (),
+        "routes": (),
+    }
     return w.Subnet(**(values | more))  # type: ignore[arg-type]
 
 
@@ -77,9 +83,13 @@ def asked(text: str, kind: int, zone: dns.Known) -> tuple[int, list[str]]:
 
 
 ZONE = known(
-    name("web", "10.0.0.5", "2001:db8::5"), name("web", "10.0.0.6"), name("host-10-0-0-7", "10.0.0.7"),
-    name("a.b", "10.0.0.8"), name("whole.example.org.", "10.0.0.9"), name("www.google.com.", "10.0.0.10"),
-)  # fmt: skip
+    name("web", "10.0.0.5", "2001:db8::5"),
+    name("web", "10.0.0.6"),
+    name("host-10-0-0-7", "10.0.0.7"),
+    name("a.b", "10.0.0.8"),
+    name("whole.example.org.", "10.0.0.9"),
+    name("www.google.com.", "10.0.0.10"),
+)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +214,7 @@ async def wire(place: Lab, *ports: w.Port, names: Mapping[str, tuple[w.Name, ...
         for network_id, vni in ((NETWORK, 7), (OTHER, 8))
         if network_id in names
     )
-    made = w.Wiring(
-        host="host1", revision=next(revisions), networks=networks, ports=ports, groups=(group(*ALL_OUT),)
-    )  # fmt: skip
+    made = w.Wiring(host="host1", revision=next(revisions), networks=networks, ports=ports, groups=(group(*ALL_OUT),))
     assert (await place.networks["host1"].apply(made)).not_done == ()
 
 

@@ -179,9 +179,12 @@ async def test_a_network_that_a_host_cannot_connect_is_said_and_its_ports_are_re
         a = port("10.0.0.1")
         answer = await place.networks["host1"].apply(
             w.Wiring(
-                host="host1", revision=next(revisions), networks=(network(kind="vlan", vni=None),), ports=(a,),
+                host="host1",
+                revision=next(revisions),
+                networks=(network(kind="vlan", vni=None),),
+                ports=(a,),
                 groups=(OPEN,),
             )
-        )  # fmt: skip
+        )
         assert answer.ports == ()
         assert [(entry.subject, "vlan" in entry.reason) for entry in answer.not_done] == [(a.network_id, True)]

@@ -33,9 +33,16 @@ ROUTER = w.Router(
 
 def subnet(mode: str | None, **more: object) -> w.Subnet:
     values: dict[str, object] = {
-        "id": "s", "cidr": f"{PREFIX}/64", "gateway": f"{PREFIX}1", "dhcp": True, "ra_mode": mode, "address_mode": mode,
-        "dns_servers": ("2001:db8::53", "192.0.2.53"), "routes": (), "router_mac": ROUTER_MAC,
-    }  # fmt: skip
+        "id": "s",
+        "cidr": f"{PREFIX}/64",
+        "gateway": f"{PREFIX}1",
+        "dhcp": True,
+        "ra_mode": mode,
+        "address_mode": mode,
+        "dns_servers": ("2001:db8::53", "192.0.2.53"),
+        "routes": (),
+        "router_mac": ROUTER_MAC,
+    }
     return w.Subnet(**(values | more))  # type: ignore[arg-type]
 
 
@@ -48,10 +55,14 @@ def slaac(mac: str) -> str:
 async def wire(place: Lab, ports: list[w.Port], *subnets: w.Subnet, mtu: int = 1400) -> None:
     answer = await place.networks["host1"].apply(
         w.Wiring(
-            host="host1", revision=next(revisions), networks=(network(subnets=subnets, mtu=mtu, dns_domain="x.test."),),
-            ports=tuple(ports), groups=(OPEN,), routers=(ROUTER,),
+            host="host1",
+            revision=next(revisions),
+            networks=(network(subnets=subnets, mtu=mtu, dns_domain="x.test."),),
+            ports=tuple(ports),
+            groups=(OPEN,),
+            routers=(ROUTER,),
         )
-    )  # fmt: skip
+    )
     assert answer.not_done == ()
 
 

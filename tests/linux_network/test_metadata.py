@@ -73,9 +73,7 @@ class Call:
 async def wire(place: Lab, host: str, *ports: w.Port) -> None:
     wanted = {one.network_id for one in ports}
     networks = tuple(network(name, vni) for name, vni in ((network().id, 7), (OTHER, 8)) if name in wanted)
-    made = w.Wiring(
-        host=host, revision=next(revisions), networks=networks, ports=ports, groups=(group(*ALL_OUT),)
-    )  # fmt: skip
+    made = w.Wiring(host=host, revision=next(revisions), networks=networks, ports=ports, groups=(group(*ALL_OUT),))
     assert (await place.networks[host].apply(made)).not_done == ()
 
 

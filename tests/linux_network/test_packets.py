@@ -158,19 +158,21 @@ def hostile(me: w.Port, victim: w.Port) -> dict[str, tuple[str, bytes]]:
         "router advertisement": ("router_advertisement", packet(f.ICMP6, 134, 0, link_local, "ff02::1")),
         "redirect": ("router_advertisement", packet(f.ICMP6, 137, 0, link_local, "ff02::1")),
         "fragmented advertisement": (
-            "router_advertisement", f.ip(me.mac, victim.mac, link_local, "ff02::1", 44, fragment),
+            "router_advertisement",
+            f.ip(me.mac, victim.mac, link_local, "ff02::1", 44, fragment),
         ),
         "dhcp server": ("dhcp_server", packet(f.UDP, 67, 68)),
         "dhcp6 server": ("dhcp_server", packet(f.UDP, 547, 546, link_local, "ff02::1")),
         "vlan tag": ("ethertype", f.ethernet(me.mac, victim.mac, f.VLAN, b"\0\5" + udp(me, victim)[12:])),
         "two vlan tags": (
-            "ethertype", f.ethernet(me.mac, victim.mac, f.QINQ, b"\0\5\x81\0\0\6" + udp(me, victim)[12:]),
+            "ethertype",
+            f.ethernet(me.mac, victim.mac, f.QINQ, b"\0\5\x81\0\0\6" + udp(me, victim)[12:]),
         ),
         "priority tag": ("ethertype", f.ethernet(me.mac, victim.mac, f.VLAN, b"\xe0\0" + udp(me, victim)[12:])),
         "link layer control": ("ethertype", f.ethernet(me.mac, victim.mac, 38, b"BB\3" + bytes(35))),
         "unknown ethertype": ("ethertype", f.ethernet(me.mac, victim.mac, 0x88CC, bytes(46))),
         "later fragment": ("spoofed_ipv4", f.ip(me.mac, victim.mac, "10.0.0.98", theirs, f.UDP, bytes(24), fragment=3)),
-    }  # fmt: skip
+    }
     found |= behind_headers(me, victim)
     for name, kind in SOURCE_ROUTES.items():
         options = bytes([kind, 7, 4]) + b"\x0a\0\0\7" + b"\0"
@@ -252,8 +254,12 @@ async def test_tenants_with_the_same_addresses_never_meet() -> None:
         theirs = port("10.0.0.1", network=other), port("10.0.0.2", network=other)
         web = rule("ingress", protocol=6, range_min=80, range_max=80)
         await wire(
-            place, *ours, *theirs, groups=(group(*ALL_OUT, web),), networks=(network(), network(other, 8)),
-        )  # fmt: skip
+            place,
+            *ours,
+            *theirs,
+            groups=(group(*ALL_OUT, web),),
+            networks=(network(), network(other, 8)),
+        )
         a, b, c, d = [await place.plug("host1", one) for one in (*ours, *theirs)]
         assert await b.gets(a, tcp(ours[0], ours[1], 80))
         assert await a.gets(b, tcp(ours[1], ours[0], 80, flags=f.SYN_ACK, reply=True))

@@ -22,20 +22,41 @@ MAC = "fa:16:3e:00:00:05"
 HOSTILE = b"hostile"
 ZONE = dns.Zone(domain="example.org", hosts=(("vm", ("10.0.0.5",)),), prefixes=("10.0.0.0/24",))
 LEASE = dhcp.Lease(
-    mac=MAC, address="10.0.0.5", prefix_length=24, router="10.0.0.1", mtu=1450, dns_servers=(), domain="example.org",
-    hostname="vm", routes=(),
-)  # fmt: skip
+    mac=MAC,
+    address="10.0.0.5",
+    prefix_length=24,
+    router="10.0.0.1",
+    mtu=1450,
+    dns_servers=(),
+    domain="example.org",
+    hostname="vm",
+    routes=(),
+)
 LEASE_6 = ipv6.Lease(mac=MAC, addresses=("2001:db8::5",), dns_servers=("2001:db8::1",), domain="example.org")
 ROUTER = ipv6.Advertised(
-    mac="fa:16:3e:00:00:01", mtu=1450, prefixes=(("2001:db8::/64", True),), managed=True, other=True,
+    mac="fa:16:3e:00:00:01",
+    mtu=1450,
+    prefixes=(("2001:db8::/64", True),),
+    managed=True,
+    other=True,
     dns_servers=("2001:db8::1",),
-)  # fmt: skip
+)
 QUESTION = struct.pack("!6H", 7, 0, 1, 0, 0, 0) + b"\2vm\0" + struct.pack("!HH", 1, 1)
 DISCOVER = (
-    b"\xff" * 6 + bytes.fromhex(MAC.replace(":", "")) + b"\x08\0"
-    + b"\x45" + bytes(8) + b"\x11" + bytes(10) + struct.pack("!4H", 68, 67, 0, 0)
-    + b"\1\1\6\0" + bytes(24) + bytes.fromhex(MAC.replace(":", "")) + bytes(202) + b"\x63\x82\x53\x63\x35\1\1\xff"
-)  # fmt: skip
+    b"\xff" * 6
+    + bytes.fromhex(MAC.replace(":", ""))
+    + b"\x08\0"
+    + b"\x45"
+    + bytes(8)
+    + b"\x11"
+    + bytes(10)
+    + struct.pack("!4H", 68, 67, 0, 0)
+    + b"\1\1\6\0"
+    + bytes(24)
+    + bytes.fromhex(MAC.replace(":", ""))
+    + bytes(202)
+    + b"\x63\x82\x53\x63\x35\1\1\xff"
+)
 
 
 class Told:

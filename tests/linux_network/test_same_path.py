@@ -149,9 +149,13 @@ def probe_in(frame: bytes) -> tuple[int, Packet] | None:
     first, second = struct.unpack_from("!BB" if protocol in (f.ICMP, f.ICMP6) else "!HH", frame, start)
     (number,) = struct.unpack_from("!I", frame, data + len(MARK))
     packet = Packet(
-        mac=frame[6:12].hex(":"), source=source, destination=destination, protocol=protocol, source_port=first,
+        mac=frame[6:12].hex(":"),
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        source_port=first,
         destination_port=second,
-    )  # fmt: skip
+    )
     return number, packet
 
 

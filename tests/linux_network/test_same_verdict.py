@@ -41,10 +41,14 @@ def random_rule(chance: random.Random, groups: list[str]) -> w.Rule:
     remote = chance.random()
     prefix = {4: ("10.0.0.0/24", "10.0.0.3", "10.0.1.0/30"), 6: ("2001:db8::/126", "2001:db8::5")}[version]
     return rule(
-        chance.choice(("ingress", "egress")), version, protocol=protocol, range_min=low, range_max=high,
+        chance.choice(("ingress", "egress")),
+        version,
+        protocol=protocol,
+        range_min=low,
+        range_max=high,
         remote_prefix=chance.choice(prefix) if remote < 0.3 else None,
         remote_group=chance.choice(groups) if remote > 0.7 else None,
-    )  # fmt: skip
+    )
 
 
 def random_wiring(chance: random.Random) -> w.Wiring:
@@ -61,11 +65,13 @@ def random_wiring(chance: random.Random) -> w.Wiring:
         ports.append(w.Port(**{name: getattr(made, name) for name in made.__struct_fields__} | more))
     groups = [
         group(
-            *(random_rule(chance, names) for _ in range(chance.randrange(5))), group_id=name,
-            stateful=chance.random() < 0.7, members=tuple({addresses(chance, v) for v in (4, 4, 6)}),
+            *(random_rule(chance, names) for _ in range(chance.randrange(5))),
+            group_id=name,
+            stateful=chance.random() < 0.7,
+            members=tuple({addresses(chance, v) for v in (4, 4, 6)}),
         )
         for name in names
-    ]  # fmt: skip
+    ]
     return w.Wiring(
         host="host1", revision=next(revisions), networks=(network(),), ports=tuple(ports), groups=tuple(groups)
     )
@@ -86,9 +92,13 @@ def random_packet(chance: random.Random, sender: w.Port) -> Packet:
         # No two packets have the same number, so that none is an answer to another.
         first, second = next(_own_numbers), chance.choice(NUMBERS)
     return Packet(
-        mac=mac, source=source, destination=addresses(chance, version), protocol=protocol,
-        source_port=first if protocol != f.GRE else None, destination_port=second if protocol != f.GRE else None,
-    )  # fmt: skip
+        mac=mac,
+        source=source,
+        destination=addresses(chance, version),
+        protocol=protocol,
+        source_port=first if protocol != f.GRE else None,
+        destination_port=second if protocol != f.GRE else None,
+    )
 
 
 def frame_of(packet: Packet, to: w.Port, number: int) -> bytes:

@@ -16,27 +16,45 @@ _numbers = itertools.count(1)
 def port(address: str, *, network: str = NETWORK, **more: object) -> w.Port:
     number = next(_numbers)
     values: dict[str, object] = {
-        "id": str(uuid.UUID(int=number << 80)), "network_id": network,
+        "id": str(uuid.UUID(int=number << 80)),
+        "network_id": network,
         "mac": f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
-        "addresses": (address, f"2001:db8::{number:x}"), "up": True, "active": True, "secured": True, "pairs": (),
-        "groups": (GROUP,), "hostname": "",
-    }  # fmt: skip
+        "addresses": (address, f"2001:db8::{number:x}"),
+        "up": True,
+        "active": True,
+        "secured": True,
+        "pairs": (),
+        "groups": (GROUP,),
+        "hostname": "",
+    }
     return w.Port(**(values | more))  # type: ignore[arg-type]
 
 
 def network(network_id: str = NETWORK, vni: int | None = 7, **more: object) -> w.Network:
     values: dict[str, object] = {
-        "id": network_id, "kind": "vxlan", "vni": vni, "mtu": 1450, "dns_domain": "", "subnets": (), "peers": (),
+        "id": network_id,
+        "kind": "vxlan",
+        "vni": vni,
+        "mtu": 1450,
+        "dns_domain": "",
+        "subnets": (),
+        "peers": (),
         "remotes": (),
-    }  # fmt: skip
+    }
     return w.Network(**(values | more))  # type: ignore[arg-type]
 
 
 def rule(direction: str, version: int = 4, **more: object) -> w.Rule:
     values: dict[str, object] = {
-        "id": str(uuid.uuid4()), "direction": w.Direction(direction), "version": version, "protocol": None,
-        "range_min": None, "range_max": None, "remote_prefix": None, "remote_group": None,
-    }  # fmt: skip
+        "id": str(uuid.uuid4()),
+        "direction": w.Direction(direction),
+        "version": version,
+        "protocol": None,
+        "range_min": None,
+        "range_max": None,
+        "remote_prefix": None,
+        "remote_group": None,
+    }
     return w.Rule(**(values | more))  # type: ignore[arg-type]
 
 

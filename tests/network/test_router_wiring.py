@@ -82,8 +82,9 @@ def test_its_host_has_all_of_a_router_and_the_other_hosts_know_where_it_is(route
     assert router.next_hops in (("172.24.4.1",), ("172.24.5.1",))
     assert len(router.on_link) == 1
     assert {network.id: network.physical for network in found.networks} == {
-        routed.network.id: None, routed.public.id: "public",
-    }  # fmt: skip
+        routed.network.id: None,
+        routed.public.id: "public",
+    }
     (network,) = (network for network in found.networks if network.id == routed.network.id)
     assert network.remotes == (w.Remote(mac=port.mac_address, host_address=HOSTS[routed.others[0]]),)
     seen = routed.of(routed.others[0])
@@ -118,24 +119,51 @@ def test_routes_and_floating_ips_are_those_of_the_records(routed: Routed) -> Non
         change(tx, Router, routed.router.id, None, routes=routes)
         for address, inside in (("172.24.4.77", "10.0.0.5"), ("172.24.4.78", None)):
             insert(
-                tx, FloatingIp, routed.cloud.clock, project_id=OURS, floating_network_id=routed.public.id,
-                floating_port_id=outer.id, floating_ip_address=address, port_id=port.id if inside else None,
-                fixed_ip_address=inside, router_id=routed.router.id if inside else None, dns_name="", dns_domain="",
-            )  # fmt: skip
+                tx,
+                FloatingIp,
+                routed.cloud.clock,
+                project_id=OURS,
+                floating_network_id=routed.public.id,
+                floating_port_id=outer.id,
+                floating_ip_address=address,
+                port_id=port.id if inside else None,
+                fixed_ip_address=inside,
+                router_id=routed.router.id if inside else None,
+                dns_name="",
+                dns_domain="",
+            )
 
         insert(
-            tx, PortForwarding, routed.cloud.clock, project_id=OURS, protocol="tcp", internal_port_id=port.id,
-            internal_ip_address="10.0.0.6", internal_first=22, internal_last=22, external_first=2222,
-            external_last=2223, floating_ip_id=insert_forwarding(tx, outer.id),
-        )  # fmt: skip
+            tx,
+            PortForwarding,
+            routed.cloud.clock,
+            project_id=OURS,
+            protocol="tcp",
+            internal_port_id=port.id,
+            internal_ip_address="10.0.0.6",
+            internal_first=22,
+            internal_last=22,
+            external_first=2222,
+            external_last=2223,
+            floating_ip_id=insert_forwarding(tx, outer.id),
+        )
 
     def insert_forwarding(tx: Tx, outer: str) -> str:
         """A floating IP that forwards: on a router, and leading to no port as a whole."""
         made = insert(
-            tx, FloatingIp, routed.cloud.clock, project_id=OURS, floating_network_id=routed.public.id,
-            floating_port_id=outer, floating_ip_address="172.24.4.79", port_id=None, fixed_ip_address=None,
-            router_id=routed.router.id, dns_name="", dns_domain="",
-        )  # fmt: skip
+            tx,
+            FloatingIp,
+            routed.cloud.clock,
+            project_id=OURS,
+            floating_network_id=routed.public.id,
+            floating_port_id=outer,
+            floating_ip_address="172.24.4.79",
+            port_id=None,
+            fixed_ip_address=None,
+            router_id=routed.router.id,
+            dns_name="",
+            dns_domain="",
+        )
         return made.id
 
     routed.cloud.db.write(lead)

@@ -51,9 +51,13 @@ def cases(draw: st.DrawFn) -> Case:
     most = draw(st.integers(least, 64))
     # Sixteenths are exact in binary: what is tried is the rule, not rounding.
     inventory = Inventory(
-        total=total, reserved=draw(st.integers(0, total)), min_unit=least, max_unit=most, step_size=step,
+        total=total,
+        reserved=draw(st.integers(0, total)),
+        min_unit=least,
+        max_unit=most,
+        step_size=step,
         allocation_ratio=draw(st.integers(1, 64)) / 16,
-    )  # fmt: skip
+    )
     capacity = int(Fraction(total - inventory.reserved) * Fraction(inventory.allocation_ratio))
     others, own = draw(st.integers(0, 80)), draw(st.integers(0, 40))
     near = st.sampled_from([max(1, capacity - others + off) for off in (-1, 0, 1)])
@@ -78,9 +82,14 @@ def provided(db: Database, case: Case) -> tuple[str, str, str]:
         for holder, amount in ((str(uuid.uuid4()), case.others), (consumer, case.own)):
             if amount:
                 placement.claim(
-                    tx, consumer=holder, provider=name, resources={"VCPU": amount}, project_id="p1", user_id="u1",
+                    tx,
+                    consumer=holder,
+                    provider=name,
+                    resources={"VCPU": amount},
+                    project_id="p1",
+                    user_id="u1",
                     now_us=1,
-                )  # fmt: skip
+                )
         of_this = sa.select(resource_providers.c.id).where(resource_providers.c.name == name).scalar_subquery()
         values = msgspec.structs.asdict(case.inventory)
         tx.execute(sa.update(inventories).where(inventories.c.provider_id == of_this).values(**values))
@@ -96,9 +105,14 @@ def test_a_claim_is_taken_when_it_fits(world: World, case: Case) -> None:
 
     def claim(tx: Tx) -> None:
         placement.claim(
-            tx, consumer=consumer, provider=name, resources={"VCPU": case.asked}, project_id="p1", user_id="u1",
+            tx,
+            consumer=consumer,
+            provider=name,
+            resources={"VCPU": case.asked},
+            project_id="p1",
+            user_id="u1",
             now_us=2,
-        )  # fmt: skip
+        )
 
     try:
         world.cloud.db.write(claim)
@@ -128,11 +142,18 @@ def test_the_scheduler_passes_over_what_would_refuse_the_claim(case: Case) -> No
     """Nothing is held there by whoever is to be placed."""
     offered = case.inventory
     view = HostView(
-        name="host1", zone="nova", up=True, disabled=False,
+        name="host1",
+        zone="nova",
+        up=True,
+        disabled=False,
         free_vcpus=float(Fraction(offered.total - offered.reserved) * Fraction(offered.allocation_ratio)) - case.others,
-        free_memory_mib=0.0, free_disk_gib=0.0, driver="d", cpu_models=frozenset(), machine_types=frozenset(),
+        free_memory_mib=0.0,
+        free_disk_gib=0.0,
+        driver="d",
+        cpu_models=frozenset(),
+        machine_types=frozenset(),
         inventories={"VCPU": offered},
-    )  # fmt: skip
+    )
     fits = msgspec.structs.replace(case, own=0).fits
     reason = reject(view, Need(vcpus=case.asked, memory_mib=0, disk_gib=0))
     assert reason is (None if fits else Reason.INSUFFICIENT_VCPU)

@@ -145,9 +145,16 @@ def provider(
     number: int, uuid: str, *, parent: str | None, traits: tuple[str, ...] = (), aggregates: tuple[str, ...] = ()
 ) -> Provider:
     return Provider(
-        id=number, uuid=uuid, name=uuid, generation=0, parent_uuid=parent, traits=traits, aggregates=aggregates,
-        created_at_us=0, updated_at_us=0,
-    )  # fmt: skip
+        id=number,
+        uuid=uuid,
+        name=uuid,
+        generation=0,
+        parent_uuid=parent,
+        traits=traits,
+        aggregates=aggregates,
+        created_at_us=0,
+        updated_at_us=0,
+    )
 
 
 def inventory(total: int, *, most: int = 100) -> Inventory:

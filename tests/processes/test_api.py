@@ -54,9 +54,14 @@ def test_what_is_begun_at_an_api_alone_is_carried_by_the_cloud(database_url: str
             assert there.wait_for_status(server_id, "ACTIVE")["status"] == "ACTIVE"
             assert member.server(server_id)["status"] == "ACTIVE"
             assert (own / "audit.jsonl").read_bytes().count(b'"eventType":"activity"') >= 1
-            ended = http.request("DELETE", "/identity/v3/auth/tokens", headers={
-                "X-Auth-Token": member.token or "", "X-Subject-Token": member.token or "",
-            })  # fmt: skip
+            ended = http.request(
+                "DELETE",
+                "/identity/v3/auth/tokens",
+                headers={
+                    "X-Auth-Token": member.token or "",
+                    "X-Subject-Token": member.token or "",
+                },
+            )
             assert ended.status_code == 204
             assert member.compute("GET", "/servers").status == 401, "the other process honours a token that was ended"
         assert cloud.persona("admin").compute("GET", "/servers").status == 200, "one API ending ends no other"

@@ -91,8 +91,11 @@ def test_roles_read_the_file_answer_for_their_health_and_are_shown(database_url:
             assert answer(health, "/")[0] == 404
             assert httpx.post(f"http://127.0.0.1:{health}/healthz").status_code == 405
             assert shown(cloud) == [
-                ("api", "none", False), ("bus", "serves", False), ("conductor", "none", False), ("up", "none", True)
-            ]  # fmt: skip
+                ("api", "none", False),
+                ("bus", "serves", False),
+                ("conductor", "none", False),
+                ("up", "none", True),
+            ]
             seen = cli("status", "--clouds-file", str(cloud.clouds_yaml))
             assert seen.status == 0, seen.out + seen.err
             assert "Control plane (on postgresql" in seen.out
@@ -124,9 +127,15 @@ def test_a_role_says_what_it_was_not_told(tmp_path: Path, capsys: pytest.Capture
 def test_a_process_that_is_not_heard_for_an_hour_is_forgotten_when_another_one_comes() -> None:
     def process(name: str, heard_at_us: int) -> presence.Process:
         return presence.Process(
-            name=name, role="api", version="1", machine="m", bus="none", lag_ms=1, started_at_us=0,
+            name=name,
+            role="api",
+            version="1",
+            machine="m",
+            bus="none",
+            lag_ms=1,
+            started_at_us=0,
             heard_at_us=heard_at_us,
-        )  # fmt: skip
+        )
 
     with opened("sqlite://", inline=True) as database:
         presence.processes.create(database.engine)

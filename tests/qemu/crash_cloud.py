@@ -220,10 +220,14 @@ class CrashCloud:
         image = self.admin.get("/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
         settings = USER_DATA + (b"" if self.network is None else f"peer={GATEWAY}\n".encode())
         wanted = {
-            "name": "victim", "imageRef": image, "min_count": count, "flavorRef": self.flavor("m1.nano"),
+            "name": "victim",
+            "imageRef": image,
+            "min_count": count,
+            "flavorRef": self.flavor("m1.nano"),
             "networks": "none" if self.network is None else [{"uuid": self.network}],
-            "user_data": base64.b64encode(settings).decode(), "return_reservation_id": True,
-        }  # fmt: skip
+            "user_data": base64.b64encode(settings).decode(),
+            "return_reservation_id": True,
+        }
         answer = self.admin.must("POST", SERVERS, {"server": wanted})
         found = self.admin.get(f"{SERVERS}?reservation_id={answer['reservation_id']}")["servers"]
         ids = [str(server["id"]) for server in found]

@@ -23,9 +23,14 @@ class Stage:
         self.networks = HostNetworks(HOSTS) if os.geteuid() == 0 else None
         self.disk = SmallDisk(base) if os.geteuid() == 0 else None
         self.cloud = CrashCloud(
-            base, "--leave-guests", "--set", f"migration_progress_timeout_seconds={PATIENCE_SECONDS}",
-            "--set", f"host_silent_seconds={SILENT_SECONDS}", *(self.networks.options if self.networks else ()),
-        )  # fmt: skip
+            base,
+            "--leave-guests",
+            "--set",
+            f"migration_progress_timeout_seconds={PATIENCE_SECONDS}",
+            "--set",
+            f"host_silent_seconds={SILENT_SECONDS}",
+            *(self.networks.options if self.networks else ()),
+        )
         self.base = base
         self.servers: list[str] = []
         self.left_well = True

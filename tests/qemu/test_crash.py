@@ -115,9 +115,15 @@ def tell(stage: Stage, run: Run, result: Result) -> None:
     with SerialWatch(moved, folders) as watch, stage.heard(moved) as frames:
         until("the guest is heard", 30.0, watch.newest_written)
         scene = Scene(
-            stage=stage, run=run, watch=watch, source=source, destination=destination, moved=moved, stays=stays,
+            stage=stage,
+            run=run,
+            watch=watch,
+            source=source,
+            destination=destination,
+            moved=moved,
+            stays=stays,
             agents=agents,
-        )  # fmt: skip
+        )
         begun = time.monotonic()
         operation = cloud.move(moved, destination)
         await_moment(scene, operation)

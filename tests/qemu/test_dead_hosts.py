@@ -27,9 +27,10 @@ WRITTEN = 30
 def running(base: Path, *settings: str) -> Iterator[tuple[CrashCloud, str, str]]:
     """A cloud, a server in it, and the server's host."""
     cloud = CrashCloud(
-        base, "--leave-guests", *(word for setting in (f"host_silent_seconds={SILENT_SECONDS}", *settings)
-        for word in ("--set", setting)),
-    )  # fmt: skip
+        base,
+        "--leave-guests",
+        *(word for setting in (f"host_silent_seconds={SILENT_SECONDS}", *settings) for word in ("--set", setting)),
+    )
     try:
         cloud.start()
         server_id = cloud.create(1)[0]

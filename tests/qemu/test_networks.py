@@ -38,8 +38,10 @@ def network_of(client: Client, cidr: str) -> str:
 def boot(member: Client, network: str, settings: str, **more: object) -> tuple[str, str]:
     """A server on a network; its id and address."""
     wanted = image_and_flavor(member) | {
-        "name": "one", "networks": [{"uuid": network}], "user_data": base64.b64encode(settings.encode()).decode(),
-    }  # fmt: skip
+        "name": "one",
+        "networks": [{"uuid": network}],
+        "user_data": base64.b64encode(settings.encode()).decode(),
+    }
     server = member.compute("POST", "/servers", {"server": wanted | more})["server"]["id"]
     member.wait_for_status(server, "ACTIVE")
     (address,) = member.server(server)["addresses"].values()

@@ -179,9 +179,11 @@ def test_who_is_wrong_of_a_server_does_not_become_its_owner(
     assert now.host is not None
     old = now.host if host_is else other(now.host)
     error = unchanged(
-        cloud, server, Conflict,
+        cloud,
+        server,
+        Conflict,
         lambda tx: change_owner(tx, server, old=old, new="host9", generation=now.generation - behind, now_us=1),
-    )  # fmt: skip
+    )
     assert getattr(error, "reason", None) == "OWNER_CHANGED"
 
 

@@ -193,8 +193,12 @@ def test_what_hosts_answer_for_their_own_guests_comes_to_no_guest_through_a_rout
     outside = member.request("POST", "/network/v2.0/floatingips", wanted)["floatingip"]["floating_ip_address"]
     for numbers, reason in (((68, 67), "host-services-stay-on-their-host"), ((68, 53), "no-rule-ingress")):
         packet = Packet(
-            mac="02:00:00:00:00:01", source="172.24.4.1", destination=outside, protocol=UDP, source_port=numbers[0],
+            mac="02:00:00:00:00:01",
+            source="172.24.4.1",
+            destination=outside,
+            protocol=UDP,
+            source_port=numbers[0],
             destination_port=numbers[1],
-        )  # fmt: skip
+        )
         found = cloud.embedded.db.read(lambda tx, packet=packet: follow(tx, all_hosts(tx).for_routers, None, packet))  # type: ignore[misc]
         assert (bool(found), found.reason) == (False, reason)

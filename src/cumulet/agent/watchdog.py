@@ -150,9 +150,11 @@ def ensure(state: Path) -> None:
     if is_watched(state):
         return
     subprocess.Popen(
-        [sys.executable, "-m", "cumulet.agent.watchdog", str(state)], stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "cumulet.agent.watchdog", str(state)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + START_SECONDS
     while not is_watched(state):
         if time.monotonic() > deadline:

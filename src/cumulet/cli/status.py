@@ -178,7 +178,12 @@ def _findings(admin: Persona) -> Table:
     rows = _table(f"Found and mended ({len(found)})", "last seen", "times", "found", "server", "host", "done")
     for one in found[:FINDINGS_SHOWN]:
         _row(
-            rows, one["last_at"], one["times"], f"{one['reconciler']}: {one['finding']}", one["server_id"] or "",
-            one["host"] or "", one["done"],
-        )  # fmt: skip
+            rows,
+            one["last_at"],
+            one["times"],
+            f"{one['reconciler']}: {one['finding']}",
+            one["server_id"] or "",
+            one["host"] or "",
+            one["done"],
+        )
     return rows

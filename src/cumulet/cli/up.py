@@ -242,18 +242,25 @@ def up(
     """
     given = merged(
         options={
-            "state_dir": state, "listen_address": listen and listen.address, "listen_port": listen and listen.port,
-            "driver": driver, "hosts": hosts, "clouds_file": clouds_file,
+            "state_dir": state,
+            "listen_address": listen and listen.address,
+            "listen_port": listen and listen.port,
+            "driver": driver,
+            "hosts": hosts,
+            "clouds_file": clouds_file,
             "database_url": checked_option("--database", "database_url", database),
             "bus": checked_option("--bus", "bus", bus),
-            "bare": bare, "leave_guests": leave_guests, "policy_file": policy_file,
+            "bare": bare,
+            "leave_guests": leave_guests,
+            "policy_file": policy_file,
             "log_file": log_file and log_file.absolute(),
-            "host_networks": dict(host_networks) or None, "public_interface": public_interface,
+            "host_networks": dict(host_networks) or None,
+            "public_interface": public_interface,
             "simulated_speed": simulated_speed,
         },
         sets=settings,
         file=from_file(config),
-    )  # fmt: skip
+    )
     chosen, outputs = _chosen({name: one.value for name, one in given.items()}, ready_file)
     chosen, networks = in_namespaces(chosen)
     with state_folder.held(chosen.state_dir):

@@ -77,10 +77,12 @@ def create_aggregate(call: Call[None, CreateAggregate]) -> dict[str, object]:
     zone = call.body.availability_zone
     result = call.tx.execute(
         sa.insert(aggregates).values(
-            uuid=call.cloud.clock.uuid(), name=call.body.name, metadata={ZONE_KEY: zone} if zone else {},
+            uuid=call.cloud.clock.uuid(),
+            name=call.body.name,
+            metadata={ZONE_KEY: zone} if zone else {},
             created_at_us=call.now_us,
         )
-    )  # fmt: skip
+    )
     key = result.inserted_primary_key
     assert key is not None
     view = _view(call, _row(call.tx, key[0]))
@@ -241,10 +243,16 @@ def _with_zone(metadata: dict[str, str], zone: str | None) -> dict[str, str]:
 
 def _view(call: Call[None, object], row: Row) -> dict[str, object]:
     view = {
-        "id": row.id, "name": row.name, "hosts": _hosts_of(call.tx, row.id), "metadata": row.metadata,
-        "availability_zone": row.metadata.get(ZONE_KEY), "created_at": iso_us(row.created_at_us),
-        "updated_at": iso_us(row.updated_at_us), "deleted": False, "deleted_at": None,
-    }  # fmt: skip
+        "id": row.id,
+        "name": row.name,
+        "hosts": _hosts_of(call.tx, row.id),
+        "metadata": row.metadata,
+        "availability_zone": row.metadata.get(ZONE_KEY),
+        "created_at": iso_us(row.created_at_us),
+        "updated_at": iso_us(row.updated_at_us),
+        "deleted": False,
+        "deleted_at": None,
+    }
     if call.version.at_least("2.41"):
         view["uuid"] = row.uuid
     return view

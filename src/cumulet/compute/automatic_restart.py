@@ -74,15 +74,33 @@ class AutomaticRestart(Periodic):
         server = get_server(tx, server_id)
         assert server.host is not None
         operations.begin_unasked(
-            tx, self._wake, self._clock, server, evacuation.EVACUATION,
+            tx,
+            self._wake,
+            self._clock,
+            server,
+            evacuation.EVACUATION,
             lambda *begun: evacuation.first_state(
-                tx, *begun, uuid=self._clock.uuid(), host=None, run=True, user_id=server.user_id,
-                project_id=server.project_id, now_us=now_us,
+                tx,
+                *begun,
+                uuid=self._clock.uuid(),
+                host=None,
+                run=True,
+                user_id=server.user_id,
+                project_id=server.project_id,
+                now_us=now_us,
             ),
-            action="evacuate", event="compute_rebuild_instance", task_state="rebuilding", in_name_of_owner=True,
-        )  # fmt: skip
+            action="evacuate",
+            event="compute_rebuild_instance",
+            task_state="rebuilding",
+            in_name_of_owner=True,
+        )
         findings.note(
-            tx, "automatic-restart", "server-of-a-lost-host", "starts on another one", now_us=now_us, host=server.host,
+            tx,
+            "automatic-restart",
+            "server-of-a-lost-host",
+            "starts on another one",
+            now_us=now_us,
+            host=server.host,
             subject=server_id,
-        )  # fmt: skip
+        )
         log.warning("%s ran on %s, which is lost: it starts elsewhere", server_id, server.host)

@@ -61,9 +61,14 @@ def begin_boot(call: Call[object, object], created: Sequence[Server]) -> None:
     """Begin to boot all servers that a request has just inserted: `operations.begin` for many at once."""
     operation_ids = [call.cloud.clock.uuid() for _ in created]
     action_ids = begin_scheduling(
-        call.tx, [server.id for server in created], operation_ids, request_id=call.request_id,
-        user_id=call.caller.user_id, project_id=call.caller.project_id, now_us=call.now_us,
-    )  # fmt: skip
+        call.tx,
+        [server.id for server in created],
+        operation_ids,
+        request_id=call.request_id,
+        user_id=call.caller.user_id,
+        project_id=call.caller.project_id,
+        now_us=call.now_us,
+    )
     operations.start_events(call.tx, action_ids, "compute__do_build_and_run_instance", now_us=call.now_us)
     states = [
         Boot(server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation + 1)
@@ -117,9 +122,14 @@ def claim_host(tx: Tx, context: Context, state: B) -> B:
     now = context.clock.now_us()
     server = get_server(tx, state.server_id)
     placement.claim(
-        tx, consumer=server.id, provider=state.host, resources=resources(server), project_id=server.project_id,
-        user_id=server.user_id, now_us=now,
-    )  # fmt: skip
+        tx,
+        consumer=server.id,
+        provider=state.host,
+        resources=resources(server),
+        project_id=server.project_id,
+        user_id=server.user_id,
+        now_us=now,
+    )
     network.bind(tx, server.id, state.host)
     generation = change_owner(tx, server.id, old=None, new=state.host, generation=state.generation, now_us=now)
     # Every guest of a host that makes config drives has one: without networks there is no metadata service.
@@ -205,9 +215,15 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
         )
         operations.settle(tx, server.id, now_us=now, task_state="scheduling")
         saga.begin(
-            tx, context.wake, BOOT, operation_id=again.operation_id, subject=server.id, state=again, now_us=now,
+            tx,
+            context.wake,
+            BOOT,
+            operation_id=again.operation_id,
+            subject=server.id,
+            state=again,
+            now_us=now,
             queue=True,
-        )  # fmt: skip
+        )
         return
     fault = operations.in_error(failure.public, now_us=now, failure=failure)
     operations.settle(tx, server.id, now_us=now, task_state=None, **fault)

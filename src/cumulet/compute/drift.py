@@ -76,9 +76,16 @@ _HAS_GUEST = (*_STABLE, VmState.RESCUED, VmState.RESIZED)
 
 # Every round with every host asks these, so the statements are built once.
 _COLUMNS = (
-    servers.c.id, servers.c.host, servers.c.generation, servers.c.vm_state, servers.c.power_state,
-    servers.c.deleted_at_us, servers.c.revision, servers.c.launched_at_us, servers.c.fault_message,
-)  # fmt: skip
+    servers.c.id,
+    servers.c.host,
+    servers.c.generation,
+    servers.c.vm_state,
+    servers.c.power_state,
+    servers.c.deleted_at_us,
+    servers.c.revision,
+    servers.c.launched_at_us,
+    servers.c.fault_message,
+)
 _REVISIONS = OfMany(
     sa.select(servers.c.id, servers.c.revision, servers.c.host).where(servers.c.deleted_at_us.is_(None)),
     servers.c.host,
@@ -339,14 +346,20 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
         return None
     if state is GuestState.HANDED_OVER:
         return Correction(
-            finding=Finding.HANDED_OVER_GUEST_STILL_OURS, server_id=record.id, generation=record.generation,
-            seen=state, resume=True,
-        )  # fmt: skip
+            finding=Finding.HANDED_OVER_GUEST_STILL_OURS,
+            server_id=record.id,
+            generation=record.generation,
+            seen=state,
+            resume=True,
+        )
     if state is GuestState.INCOMING:  # Its host was down when the move that brought it should have let it run.
         return Correction(
-            finding=Finding.ARRIVED_GUEST_NOT_LET_RUN, server_id=record.id, generation=record.generation,
-            seen=state, let_run=True,
-        )  # fmt: skip
+            finding=Finding.ARRIVED_GUEST_NOT_LET_RUN,
+            server_id=record.id,
+            generation=record.generation,
+            seen=state,
+            let_run=True,
+        )
     if state not in OBSERVED:
         return None
     vm_state, power_state = OBSERVED[state]

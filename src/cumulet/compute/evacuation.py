@@ -116,20 +116,43 @@ class Evacuation(moves.Moving, frozen=True, kw_only=True):
 
 
 def first_state(
-    tx: Tx, server: Server, operation_id: str, action_id: int, *, uuid: str, host: str | None, run: bool, user_id: str,
-    project_id: str, now_us: int,
-) -> Evacuation:  # fmt: skip
+    tx: Tx,
+    server: Server,
+    operation_id: str,
+    action_id: int,
+    *,
+    uuid: str,
+    host: str | None,
+    run: bool,
+    user_id: str,
+    project_id: str,
+    now_us: int,
+) -> Evacuation:
     """The state of an operation that begins in this transaction; records its migration. `host`: the one asked for."""
     assert server.host is not None
     migration_id = moves.new_record(
-        tx, server, uuid=uuid, kind="evacuation", status="accepted", operation_id=operation_id, user_id=user_id,
-        project_id=project_id, asked_for=host, now_us=now_us,
-    )  # fmt: skip
+        tx,
+        server,
+        uuid=uuid,
+        kind="evacuation",
+        status="accepted",
+        operation_id=operation_id,
+        user_id=user_id,
+        project_id=project_id,
+        asked_for=host,
+        now_us=now_us,
+    )
     return Evacuation(
-        server_id=server.id, operation_id=operation_id, action_id=action_id,
-        migration_id=migration_id, migration_uuid=uuid, generation=server.generation,
-        source=server.host, asked_for=host, run=run,
-    )  # fmt: skip
+        server_id=server.id,
+        operation_id=operation_id,
+        action_id=action_id,
+        migration_id=migration_id,
+        migration_uuid=uuid,
+        generation=server.generation,
+        source=server.host,
+        asked_for=host,
+        run=run,
+    )
 
 
 # -- steps, each beside its undo
@@ -215,9 +238,16 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
     placement.release(tx, consumer=state.migration_uuid, now_us=now)
     vm_state, power_state = operations.OBSERVED[GuestState.RUNNING if state.run else GuestState.STOPPED]
     operations.settle(
-        tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None, progress=0,
-        launched_at_us=now, **operations.NO_FAULT,
-    )  # fmt: skip
+        tx,
+        state.server_id,
+        now_us=now,
+        vm_state=vm_state,
+        power_state=power_state,
+        task_state=None,
+        progress=0,
+        launched_at_us=now,
+        **operations.NO_FAULT,
+    )
     moves.update_record(tx, context, state, status="done", ended_at_us=now)
     operations.finish_events(tx, state.action_id, now_us=now)
     return state

@@ -115,11 +115,15 @@ os-volumes Volumes
 
 _EXTENSIONS = {
     alias: {
-        "alias": alias, "name": name, "description": f"{name}.", "links": [],
-        "namespace": "http://docs.openstack.org/compute/ext/fake_xml", "updated": "2014-12-03T00:00:00Z",
+        "alias": alias,
+        "name": name,
+        "description": f"{name}.",
+        "links": [],
+        "namespace": "http://docs.openstack.org/compute/ext/fake_xml",
+        "updated": "2014-12-03T00:00:00Z",
     }
     for alias, name in (line.split() for line in _NAMES.split("\n") if line)
-}  # fmt: skip
+}
 
 
 @COMPUTE.operation("GET", "/extensions", rules=(Rule(LIST),))

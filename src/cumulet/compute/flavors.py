@@ -27,13 +27,22 @@ SHOW_EXTRA_SPECS = rule("os_compute_api:os-flavor-extra-specs:index", READER)
 
 LARGEST_FLOAT = 3.40282e38
 _SORT_COLUMNS: dict[str, sa.ColumnElement[object]] = {
-    "created_at": flavors.c.created_at_us, "description": sa.func.coalesce(flavors.c.description, ""),
+    "created_at": flavors.c.created_at_us,
+    "description": sa.func.coalesce(flavors.c.description, ""),
     "disabled": flavors.c.disabled,
-    "ephemeral_gb": flavors.c.ephemeral_gib, "flavorid": flavors.c.flavor_id, "id": flavors.c.id,
-    "is_public": flavors.c.is_public, "memory_mb": flavors.c.memory_mib, "name": flavors.c.name,
-    "root_gb": flavors.c.disk_gib, "rxtx_factor": flavors.c.rxtx_factor, "swap": flavors.c.swap_mib,
-    "updated_at": flavors.c.created_at_us, "vcpu_weight": flavors.c.id, "vcpus": flavors.c.vcpus,
-}  # fmt: skip
+    "ephemeral_gb": flavors.c.ephemeral_gib,
+    "flavorid": flavors.c.flavor_id,
+    "id": flavors.c.id,
+    "is_public": flavors.c.is_public,
+    "memory_mb": flavors.c.memory_mib,
+    "name": flavors.c.name,
+    "root_gb": flavors.c.disk_gib,
+    "rxtx_factor": flavors.c.rxtx_factor,
+    "swap": flavors.c.swap_mib,
+    "updated_at": flavors.c.created_at_us,
+    "vcpu_weight": flavors.c.id,
+    "vcpus": flavors.c.vcpus,
+}
 _SORT_KEYS = sorted(_SORT_COLUMNS)
 
 
@@ -69,12 +78,16 @@ class CreateFlavor(Body):
     name: t.Name
     id: Annotated[
         str | None,
-        Json({
-            "type": ["string", "number", "null"], "minLength": 1, "maxLength": 255,
-            "pattern": "^(?! )[a-zA-Z0-9. _-]+(?<! )$",
-        }),
+        Json(
+            {
+                "type": ["string", "number", "null"],
+                "minLength": 1,
+                "maxLength": 255,
+                "pattern": "^(?! )[a-zA-Z0-9. _-]+(?<! )$",
+            }
+        ),
         To(str),
-    ] = None  # fmt: skip
+    ] = None
     memory_mib: Annotated[t.VolumeSize, Key("ram")]
     vcpus: t.VolumeSize
     disk_gib: Annotated[t.FlavorSize, Key("disk")]
@@ -135,11 +148,21 @@ def create_flavor(call: Call[None, CreateFlavor]) -> dict[str, object]:
     b = call.body
     call.tx.execute(
         sa.insert(flavors).values(
-            flavor_id=flavor_id, name=b.name, vcpus=b.vcpus, memory_mib=b.memory_mib, disk_gib=b.disk_gib,
-            ephemeral_gib=b.ephemeral_gib, swap_mib=b.swap_mib, rxtx_factor=b.rxtx_factor, is_public=b.is_public,
-            disabled=False, description=b.description, extra_specs={}, created_at_us=call.now_us,
+            flavor_id=flavor_id,
+            name=b.name,
+            vcpus=b.vcpus,
+            memory_mib=b.memory_mib,
+            disk_gib=b.disk_gib,
+            ephemeral_gib=b.ephemeral_gib,
+            swap_mib=b.swap_mib,
+            rxtx_factor=b.rxtx_factor,
+            is_public=b.is_public,
+            disabled=False,
+            description=b.description,
+            extra_specs={},
+            created_at_us=call.now_us,
         )
-    )  # fmt: skip
+    )
     flavor = flavor_by_id(call.tx, flavor_id)
     return {"flavor": flavor_view(call, flavor, extra_specs=_shows_extra_specs(call))}
 
@@ -308,8 +331,11 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-_WORDS = {word: value for value, words in ((True, "1 t true on y yes"), (False, "0 f false off n no"))
-          for word in words.split()}  # fmt: skip
+_WORDS = {
+    word: value
+    for value, words in ((True, "1 t true on y yes"), (False, "0 f false off n no"))
+    for word in words.split()
+}
 
 
 def _boolean(text: str) -> bool:

@@ -28,9 +28,17 @@ from cumulet.network.network_data import network_data
 from cumulet.settings import Settings
 
 FOLSOM, GRIZZLY, HAVANA, LIBERTY, NEWTON_ONE, NEWTON_TWO, OCATA, ROCKY, VICTORIA, EPOXY = OPENSTACK_VERSIONS = (
-    "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22", "2018-08-27",
-    "2020-10-14", "2025-04-04",
-)  # fmt: skip
+    "2012-08-10",
+    "2013-04-04",
+    "2013-10-17",
+    "2015-10-15",
+    "2016-06-30",
+    "2016-10-06",
+    "2017-02-22",
+    "2018-08-27",
+    "2020-10-14",
+    "2025-04-04",
+)
 LATEST = "latest"
 EC2_VERSIONS = ("2009-04-04", LATEST)
 """Those that Nova puts on a config drive; it skips the older ones by default."""

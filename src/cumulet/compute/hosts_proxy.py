@@ -125,5 +125,9 @@ def _uses(tx: Tx, host: str) -> dict[str, Use]:
 
 def _resource(host: str, project: str, use: Use) -> dict[str, object]:
     return {
-        "host": host, "project": project, "cpu": use.vcpus, "memory_mb": use.memory_mib, "disk_gb": use.disk_gib,
-    }  # fmt: skip
+        "host": host,
+        "project": project,
+        "cpu": use.vcpus,
+        "memory_mb": use.memory_mib,
+        "disk_gb": use.disk_gib,
+    }

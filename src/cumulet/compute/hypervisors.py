@@ -136,9 +136,11 @@ def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, o
             _add_servers(call, view, by_host.get(row.name))
         views.append(view)
     answer: dict[str, object] = {"hypervisors": views}
-    if call.version.at_least("2.33") and pattern is None and (
-        following := next_links(call, path, asked, len(views), views[-1]["id"] if views else "")
-    ):  # fmt: skip
+    if (
+        call.version.at_least("2.33")
+        and pattern is None
+        and (following := next_links(call, path, asked, len(views), views[-1]["id"] if views else ""))
+    ):
         answer["hypervisors_links"] = following
     return answer
 
@@ -245,9 +247,18 @@ def _uptime(row: Row, now_us: int) -> str | None:
 
 
 _SUMMED = (
-    "current_workload", "disk_available_least", "free_disk_gb", "free_ram_mb", "local_gb", "local_gb_used",
-    "memory_mb", "memory_mb_used", "running_vms", "vcpus", "vcpus_used",
-)  # fmt: skip
+    "current_workload",
+    "disk_available_least",
+    "free_disk_gb",
+    "free_ram_mb",
+    "local_gb",
+    "local_gb_used",
+    "memory_mb",
+    "memory_mb_used",
+    "running_vms",
+    "vcpus",
+    "vcpus_used",
+)
 
 
 def sizes(row: Row, use: Use) -> dict[str, int]:
@@ -255,11 +266,18 @@ def sizes(row: Row, use: Use) -> dict[str, int]:
     facts = row.facts or {}
     memory, disk = facts.get("memory_mib", 0), facts.get("disk_gib", 0)
     return {
-        "vcpus": facts.get("vcpus", 0), "memory_mb": memory, "local_gb": disk, "vcpus_used": use.vcpus,
-        "memory_mb_used": use.memory_mib, "local_gb_used": use.disk_gib, "free_ram_mb": memory - use.memory_mib,
-        "free_disk_gb": disk - use.disk_gib, "current_workload": 0, "running_vms": use.servers,
+        "vcpus": facts.get("vcpus", 0),
+        "memory_mb": memory,
+        "local_gb": disk,
+        "vcpus_used": use.vcpus,
+        "memory_mb_used": use.memory_mib,
+        "local_gb_used": use.disk_gib,
+        "free_ram_mb": memory - use.memory_mib,
+        "free_disk_gb": disk - use.disk_gib,
+        "current_workload": 0,
+        "running_vms": use.servers,
         "disk_available_least": disk - use.disk_gib,
-    }  # fmt: skip
+    }
 
 
 def _view(call: Call[None, None], row: Row, *, detailed: bool = False, use: Use | None = None) -> dict[str, object]:
@@ -286,8 +304,11 @@ def _view(call: Call[None, None], row: Row, *, detailed: bool = False, use: Use 
         return view
     view |= sizes(row, use or Use())
     cpu: dict[str, object] = {
-        "arch": "x86_64", "model": next(iter(facts.get("cpu_models", ())), ""), "vendor": "", "features": [],
+        "arch": "x86_64",
+        "model": next(iter(facts.get("cpu_models", ())), ""),
+        "vendor": "",
+        "features": [],
         "topology": {"sockets": 1, "cores": facts.get("vcpus", 0), "threads": 1},
-    }  # fmt: skip
+    }
     view["cpu_info"] = cpu if call.version.at_least("2.28") else msgspec.json.encode(cpu).decode()
     return view

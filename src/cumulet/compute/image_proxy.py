@@ -20,8 +20,15 @@ from cumulet.web.operation import Call, Rule
 LAST = "2.35"
 LAST_METADATA = "2.38"
 METADATA = "/images/{image_id}/metadata"
-_STATUS = {"active": "ACTIVE", "queued": "SAVING", "saving": "SAVING", "importing": "SAVING", "killed": "ERROR",
-           "deleted": "DELETED", "pending_delete": "DELETED"}  # fmt: skip
+_STATUS = {
+    "active": "ACTIVE",
+    "queued": "SAVING",
+    "saving": "SAVING",
+    "importing": "SAVING",
+    "killed": "ERROR",
+    "deleted": "DELETED",
+    "pending_delete": "DELETED",
+}
 _PROGRESS = {"active": 100, "queued": 25, "saving": 50}
 
 
@@ -54,9 +61,14 @@ def show_image(call: Call[Image, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "DELETE", "/images/{image_id}", rules=(Rule(images.DELETE_IMAGE),), target=image_in_sight, facts=facts_of_call,
-    until=LAST, success=204,
-)  # fmt: skip
+    "DELETE",
+    "/images/{image_id}",
+    rules=(Rule(images.DELETE_IMAGE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    until=LAST,
+    success=204,
+)
 async def delete_image(call: Call[Image, None]) -> None:
     """Delete an image and its data."""
     await images.delete_image(call)
@@ -87,18 +99,28 @@ def show_image_metadata_item(call: Call[Image, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "POST", METADATA, rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=ManyItems,
+    "POST",
+    METADATA,
+    rules=(Rule(MODIFY_IMAGE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    body=ManyItems,
     until=LAST_METADATA,
-)  # fmt: skip
+)
 def add_image_metadata(call: Call[Image, ManyItems]) -> dict[str, object]:
     """Add properties, over those the image has."""
     return _set(call, {**call.target.properties, **call.body.metadata})
 
 
 @COMPUTE.operation(
-    "PUT", METADATA, rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call, body=ManyItems,
+    "PUT",
+    METADATA,
+    rules=(Rule(MODIFY_IMAGE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    body=ManyItems,
     until=LAST_METADATA,
-)  # fmt: skip
+)
 def replace_image_metadata(call: Call[Image, ManyItems]) -> dict[str, object]:
     """Replace all properties."""
     return _set(call, call.body.metadata)
@@ -112,9 +134,14 @@ def _image_of_item(call: Call[None, OneItem]) -> Image:
 
 
 @COMPUTE.operation(
-    "PUT", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=_image_of_item, facts=facts_of_call, body=OneItem,
+    "PUT",
+    METADATA + "/{key}",
+    rules=(Rule(MODIFY_IMAGE),),
+    target=_image_of_item,
+    facts=facts_of_call,
+    body=OneItem,
     until=LAST_METADATA,
-)  # fmt: skip
+)
 def set_image_metadata_item(call: Call[Image, OneItem]) -> dict[str, object]:
     """Set one property."""
     _set(call, {**call.target.properties, **call.body.meta})
@@ -122,9 +149,14 @@ def set_image_metadata_item(call: Call[Image, OneItem]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "DELETE", METADATA + "/{key}", rules=(Rule(MODIFY_IMAGE),), target=image_in_sight, facts=facts_of_call,
-    until=LAST_METADATA, success=204,
-)  # fmt: skip
+    "DELETE",
+    METADATA + "/{key}",
+    rules=(Rule(MODIFY_IMAGE),),
+    target=image_in_sight,
+    facts=facts_of_call,
+    until=LAST_METADATA,
+    success=204,
+)
 def delete_image_metadata_item(call: Call[Image, None]) -> None:
     """Remove one property."""
     key, left = call.path["key"], dict(call.target.properties)
@@ -179,11 +211,15 @@ def _view(call: Call[object, object], image: Image, *, detailed: bool) -> dict[s
     if not detailed:
         return view
     view |= {
-        "minRam": image.min_ram, "minDisk": image.min_disk, "metadata": dict(image.properties),
-        "created": iso_z(image.created_at_us), "updated": iso_z(image.updated_at_us),
-        "status": _STATUS.get(image.status, "UNKNOWN"), "progress": _PROGRESS.get(image.status, 0),
+        "minRam": image.min_ram,
+        "minDisk": image.min_disk,
+        "metadata": dict(image.properties),
+        "created": iso_z(image.created_at_us),
+        "updated": iso_z(image.updated_at_us),
+        "status": _STATUS.get(image.status, "UNKNOWN"),
+        "progress": _PROGRESS.get(image.status, 0),
         "OS-EXT-IMG-SIZE:size": image.size,
-    }  # fmt: skip
+    }
     server_id = image.properties.get("instance_uuid")
     if server_id is not None:
         view["server"] = {"id": server_id, "links": links(call, "servers", server_id)}

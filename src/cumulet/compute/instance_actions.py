@@ -113,9 +113,14 @@ def _conditions(call: Call[Server, None], asked: Page) -> list[sa.ColumnElement[
 
 def _view(call: Call[Server, None], row: Row) -> dict[str, object]:
     view = {
-        "action": row.action, "instance_uuid": row.server_id, "request_id": row.request_id, "user_id": row.user_id,
-        "project_id": row.project_id, "start_time": iso_us(row.started_at_us), "message": row.message,
-    }  # fmt: skip
+        "action": row.action,
+        "instance_uuid": row.server_id,
+        "request_id": row.request_id,
+        "user_id": row.user_id,
+        "project_id": row.project_id,
+        "start_time": iso_us(row.started_at_us),
+        "message": row.message,
+    }
     if call.version.at_least("2.58"):
         view["updated_at"] = iso_us(row.updated_at_us)
     return view
@@ -125,9 +130,11 @@ def _event(
     call: Call[Server, None], row: Row, project_id: str, *, everything: bool, details: bool
 ) -> dict[str, object]:
     event: dict[str, object] = {
-        "event": row.event, "start_time": iso_us(row.started_at_us), "finish_time": iso_us(row.finished_at_us),
+        "event": row.event,
+        "start_time": iso_us(row.started_at_us),
+        "finish_time": iso_us(row.finished_at_us),
         "result": row.result,
-    }  # fmt: skip
+    }
     if everything:
         event["traceback"] = row.traceback
     if call.version.at_least("2.62"):

@@ -37,12 +37,20 @@ class CreateKeyPair(Body):
     name: Annotated[
         str,
         Versions(
-            ("2.1", Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "name",
-                                         "pattern": "^[_ a-zA-Z0-9-]+$"})]),
-            ("2.92", Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "name",
-                                          "pattern": "^[_@. a-zA-Z0-9-]+$"})]),
+            (
+                "2.1",
+                Annotated[
+                    str, Json({"minLength": 1, "maxLength": 255, "format": "name", "pattern": "^[_ a-zA-Z0-9-]+$"})
+                ],
+            ),
+            (
+                "2.92",
+                Annotated[
+                    str, Json({"minLength": 1, "maxLength": 255, "format": "name", "pattern": "^[_@. a-zA-Z0-9-]+$"})
+                ],
+            ),
         ),
-    ]  # fmt: skip
+    ]
     type: Annotated[str, Json({"enum": ["ssh", "x509"]}), Since("2.2")] = "ssh"
     public_key: Annotated[str | None, Required(since="2.92"), Json({"type": "string"})] = None
     user_id: Annotated[str | None, Json({"type": "string"}), Since("2.10")] = None
@@ -81,9 +89,11 @@ def list_key_pairs(call: Call[None, None]) -> dict[str, object]:
         ]
     }
     # Nova links to a next page only where a limit was given.
-    if paged and "limit" in call.query and (
-        following := next_links(call, "os-keypairs", asked, len(rows), rows[-1].name if rows else "")
-    ):  # fmt: skip
+    if (
+        paged
+        and "limit" in call.query
+        and (following := next_links(call, "os-keypairs", asked, len(rows), rows[-1].name if rows else ""))
+    ):
         answer["keypairs_links"] = following
     return answer
 
@@ -94,10 +104,16 @@ def show_key_pair(call: Call[None, None]) -> dict[str, object]:
     user_id = _user(call, SHOW)
     row = _found(call.tx, user_id, call.path["name"])
     view = {
-        "name": row.name, "public_key": row.public_key, "fingerprint": row.fingerprint, "user_id": row.user_id,
-        "created_at": iso_us(row.created_at_us), "deleted": False, "deleted_at": None, "id": row.id,
+        "name": row.name,
+        "public_key": row.public_key,
+        "fingerprint": row.fingerprint,
+        "user_id": row.user_id,
+        "created_at": iso_us(row.created_at_us),
+        "deleted": False,
+        "deleted_at": None,
+        "id": row.id,
         "updated_at": None,
-    }  # fmt: skip
+    }
     if call.version.at_least("2.2"):
         view["type"] = row.type
     return {"keypair": view}
@@ -119,9 +135,13 @@ async def create_key_pair(call: Call[None, CreateKeyPair]) -> Reply:
         make = made_keys.ssh if body.type == "ssh" else made_keys.x509_certificate
         public_key, private_key = await made_keys.made(lambda: make(user_id, call.now_us))
     values = {
-        "user_id": user_id, "name": name, "type": body.type, "public_key": public_key, "created_at_us": call.now_us,
+        "user_id": user_id,
+        "name": name,
+        "type": body.type,
+        "public_key": public_key,
+        "created_at_us": call.now_us,
         "fingerprint": ssh_fingerprint(public_key) if body.type == "ssh" else x509_fingerprint(public_key),
-    }  # fmt: skip
+    }
 
     def keep(tx: Tx) -> None:
         _require_place(tx, user_id, name)

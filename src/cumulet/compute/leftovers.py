@@ -121,9 +121,14 @@ class Leftovers(Periodic):
             found = give_back(tx, now_us)
             for one in found:
                 findings.note(
-                    tx, "leftovers", one.finding.value, "given back", now_us=now_us, host=one.host,
+                    tx,
+                    "leftovers",
+                    one.finding.value,
+                    "given back",
+                    now_us=now_us,
+                    host=one.host,
                     subject=one.server_id,
-                )  # fmt: skip
+                )
             return found
 
         for one in await self._db.write_async(look):

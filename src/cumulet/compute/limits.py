@@ -13,19 +13,26 @@ SHOW = rule("os_compute_api:limits", ANYONE)
 SHOW_OTHER = rule("os_compute_api:limits:other_project", ADMIN)
 
 _LIMITS = {
-    "maxTotalCores": "cores", "maxTotalInstances": "instances", "maxTotalKeypairs": "key_pairs",
-    "maxServerMeta": "metadata_items", "maxTotalRAMSize": "ram", "maxServerGroups": "server_groups",
+    "maxTotalCores": "cores",
+    "maxTotalInstances": "instances",
+    "maxTotalKeypairs": "key_pairs",
+    "maxServerMeta": "metadata_items",
+    "maxTotalRAMSize": "ram",
+    "maxServerGroups": "server_groups",
     "maxServerGroupMembers": "server_group_members",
-}  # fmt: skip
+}
 _NETWORK_LIMITS = {
-    "maxTotalFloatingIps": "floating_ips", "maxSecurityGroups": "security_groups",
+    "maxTotalFloatingIps": "floating_ips",
+    "maxSecurityGroups": "security_groups",
     "maxSecurityGroupRules": "security_group_rules",
-}  # fmt: skip
+}
 _FILE_LIMITS = {"maxPersonality": "injected_files", "maxPersonalitySize": "injected_file_content_bytes"}
 _USES = {
-    "totalRAMUsed": "ram", "totalCoresUsed": "cores", "totalInstancesUsed": "instances",
+    "totalRAMUsed": "ram",
+    "totalCoresUsed": "cores",
+    "totalInstancesUsed": "instances",
     "totalServerGroupsUsed": "server_groups",
-}  # fmt: skip
+}
 _NETWORK_USES = {"totalFloatingIpsUsed": "floating_ips", "totalSecurityGroupsUsed": "security_groups"}
 
 

@@ -133,10 +133,17 @@ ARRIVAL_SECONDS = 10.0
 def _first_state(call: Call[Server, MigrateLive], server: Server, operation_id: str, action_id: int) -> LiveMigration:
     uuid = call.cloud.clock.uuid()
     migration_id = moves.new_record(
-        call.tx, server, uuid=uuid, kind="live-migration", status="accepted", operation_id=operation_id,
-        user_id=call.caller.user_id, project_id=call.caller.project_id or server.project_id,
-        asked_for=call.body.host, now_us=call.now_us,
-    )  # fmt: skip
+        call.tx,
+        server,
+        uuid=uuid,
+        kind="live-migration",
+        status="accepted",
+        operation_id=operation_id,
+        user_id=call.caller.user_id,
+        project_id=call.caller.project_id or server.project_id,
+        asked_for=call.body.host,
+        now_us=call.now_us,
+    )
     assert server.host is not None
     return LiveMigration(
         server_id=server.id,

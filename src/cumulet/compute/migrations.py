@@ -107,9 +107,15 @@ def abort_migration(call: Call[Server, None]) -> None:
 
 
 @COMPUTE.operation(
-    "POST", PATH + "/{migration_id}/action", action="force_complete", rules=(Rule(FORCE_COMPLETE),),
-    target=server_in_sight, body=t.Nothing, since="2.22", success=202,
-)  # fmt: skip
+    "POST",
+    PATH + "/{migration_id}/action",
+    action="force_complete",
+    rules=(Rule(FORCE_COMPLETE),),
+    target=server_in_sight,
+    body=t.Nothing,
+    since="2.22",
+    success=202,
+)
 def force_complete_migration(call: Call[Server, t.Nothing]) -> None:
     """Make a running live migration end: pause the guest, or switch to post-copy where that was agreed on."""
     require_state(call.target, "force_complete", call.caller)
@@ -143,12 +149,19 @@ def _wrong_status(call: Call[Server, object], row: Row, what: str) -> str:
 
 def _server_view(call: Call[Server, object], row: Row, *, with_host: bool) -> dict[str, object]:
     view: dict[str, object] = {
-        "id": row.id, "status": row.status, "server_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
-        "updated_at": iso_us(row.updated_at_us), "memory_total_bytes": row.memory_total_bytes,
-        "memory_processed_bytes": row.memory_processed_bytes, "memory_remaining_bytes": row.memory_remaining_bytes,
-        "disk_total_bytes": row.disk_total_bytes, "disk_processed_bytes": row.disk_processed_bytes,
-        "disk_remaining_bytes": row.disk_remaining_bytes, **_host_fields(row, shown=with_host),
-    }  # fmt: skip
+        "id": row.id,
+        "status": row.status,
+        "server_uuid": row.server_id,
+        "created_at": iso_us(row.created_at_us),
+        "updated_at": iso_us(row.updated_at_us),
+        "memory_total_bytes": row.memory_total_bytes,
+        "memory_processed_bytes": row.memory_processed_bytes,
+        "memory_remaining_bytes": row.memory_remaining_bytes,
+        "disk_total_bytes": row.disk_total_bytes,
+        "disk_processed_bytes": row.disk_processed_bytes,
+        "disk_remaining_bytes": row.disk_remaining_bytes,
+        **_host_fields(row, shown=with_host),
+    }
     return _with_owner(call, row, view)
 
 
@@ -195,9 +208,12 @@ def _conditions(given: Mapping[str, str], *, with_host: bool) -> list[sa.ColumnE
 
 
 _EXACT = {
-    "instance_uuid": migrations.c.server_id, "status": migrations.c.status, "migration_type": migrations.c.type,
-    "user_id": migrations.c.user_id, "project_id": migrations.c.project_id,
-}  # fmt: skip
+    "instance_uuid": migrations.c.server_id,
+    "status": migrations.c.status,
+    "migration_type": migrations.c.type,
+    "user_id": migrations.c.user_id,
+    "project_id": migrations.c.project_id,
+}
 
 
 @functools.cache
@@ -220,10 +236,15 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
 
 def _view(call: Call[None, None], row: Row, *, with_host: bool) -> dict[str, object]:
     view: dict[str, object] = {
-        "id": row.id, "status": row.status, "instance_uuid": row.server_id, "created_at": iso_us(row.created_at_us),
-        "updated_at": iso_us(row.updated_at_us), "old_instance_type_id": row.old_flavor_number,
-        "new_instance_type_id": row.new_flavor_number, **_host_fields(row, shown=with_host),
-    }  # fmt: skip
+        "id": row.id,
+        "status": row.status,
+        "instance_uuid": row.server_id,
+        "created_at": iso_us(row.created_at_us),
+        "updated_at": iso_us(row.updated_at_us),
+        "old_instance_type_id": row.old_flavor_number,
+        "new_instance_type_id": row.new_flavor_number,
+        **_host_fields(row, shown=with_host),
+    }
     if call.version.at_least("2.23"):
         view["migration_type"] = row.type
         if row.type == "live-migration" and row.status in IN_PROGRESS:
@@ -245,6 +266,9 @@ def _host_fields(row: Row, *, shown: bool) -> dict[str, str | None]:
     `dest_host`, an address."""
     source, destination = (row.source_host, row.destination_host) if shown else (None, None)
     return {
-        "source_compute": source, "source_node": source, "dest_compute": destination, "dest_node": destination,
+        "source_compute": source,
+        "source_node": source,
+        "dest_compute": destination,
+        "dest_node": destination,
         "dest_host": None,
-    }  # fmt: skip
+    }

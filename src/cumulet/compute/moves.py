@@ -58,20 +58,39 @@ def destination(state: Moving) -> str:
 
 
 def new_record(
-    tx: Tx, server: Server, *, uuid: str, kind: str, status: str, operation_id: str, user_id: str, project_id: str,
-    asked_for: str | None, now_us: int, flavor: Flavor | None = None,
-) -> int:  # fmt: skip
+    tx: Tx,
+    server: Server,
+    *,
+    uuid: str,
+    kind: str,
+    status: str,
+    operation_id: str,
+    user_id: str,
+    project_id: str,
+    asked_for: str | None,
+    now_us: int,
+    flavor: Flavor | None = None,
+) -> int:
     """Insert the record of a move that begins in this transaction; its id. `flavor`: if the server gets another one."""
     numbers = [tx.scalar(_FLAVOR_NUMBER, {"of_id": one.flavor_id}) for one in (server.flavor, flavor or server.flavor)]
     result = tx.execute(
         _INSERT,
         {
-            "uuid": uuid, "server_id": server.id, "project_id": project_id, "user_id": user_id,
-            "operation_id": operation_id, "type": kind, "status": status, "source_host": server.host,
-            "destination_host": asked_for, "old_flavor_number": numbers[0], "new_flavor_number": numbers[1],
-            "created_at_us": now_us, "updated_at_us": now_us,
+            "uuid": uuid,
+            "server_id": server.id,
+            "project_id": project_id,
+            "user_id": user_id,
+            "operation_id": operation_id,
+            "type": kind,
+            "status": status,
+            "source_host": server.host,
+            "destination_host": asked_for,
+            "old_flavor_number": numbers[0],
+            "new_flavor_number": numbers[1],
+            "created_at_us": now_us,
+            "updated_at_us": now_us,
         },
-    )  # fmt: skip
+    )
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
 
@@ -141,10 +160,14 @@ def claim_destination(tx: Tx, context: Context, state: MovingT, *, flavor: Flavo
         tx, source=server.id, target=state.migration_uuid, provider=state.source, now_us=now, target_type="MIGRATION"
     )
     placement.claim(
-        tx, consumer=server.id, provider=state.destination,
+        tx,
+        consumer=server.id,
+        provider=state.destination,
         resources=arriving(server, flavor or server.flavor),
-        project_id=server.project_id, user_id=server.user_id, now_us=now,
-    )  # fmt: skip
+        project_id=server.project_id,
+        user_id=server.user_id,
+        now_us=now,
+    )
     update_record(tx, context, state, destination_host=state.destination)
     return state
 
@@ -154,9 +177,13 @@ def release_destination(tx: Tx, context: Context, state: MovingT) -> MovingT:
     if placement.held(tx, state.migration_uuid):
         placement.release(tx, consumer=state.server_id, now_us=now)
         placement.hand_over(
-            tx, source=state.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            tx,
+            source=state.migration_uuid,
+            target=state.server_id,
+            provider=state.source,
+            now_us=now,
             target_type="INSTANCE",
-        )  # fmt: skip
+        )
     return state
 
 

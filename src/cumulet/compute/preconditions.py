@@ -51,9 +51,10 @@ def _host_up(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError
         return None
     if verb is Verb.LIVE:
         return BadRequest(
-            f"Compute service of {server.host} is unavailable at this time.", reason=Reason.HOST_DOWN,
+            f"Compute service of {server.host} is unavailable at this time.",
+            reason=Reason.HOST_DOWN,
             private=f"{server.host}: {Reason.HOST_DOWN}",
-        )  # fmt: skip
+        )
     return _unavailable(server.host)
 
 

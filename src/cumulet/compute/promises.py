@@ -76,11 +76,20 @@ KEPT: Mapping[str, Kept] = {
     "hw_video:ram_max_mb": _always,  # The most that an image may ask for. No guest is given more than the usual.
     "os:secure_boot": _says("disabled"),
     **dict.fromkeys(
-        ("hide_hypervisor_id", "hw:boot_menu", "hw:cpu_realtime", "hw:ephemeral_encryption", "hw:hide_hypervisor_id",
-         "hw:locked_memory", "hw:mem_encryption", "hw:vif_multiqueue_enabled", "hw:virtio_packed_ring"),
+        (
+            "hide_hypervisor_id",
+            "hw:boot_menu",
+            "hw:cpu_realtime",
+            "hw:ephemeral_encryption",
+            "hw:hide_hypervisor_id",
+            "hw:locked_memory",
+            "hw:mem_encryption",
+            "hw:vif_multiqueue_enabled",
+            "hw:virtio_packed_ring",
+        ),
         _no,
     ),
-}  # fmt: skip
+}
 """The known specs that every guest keeps, and with which values. Other known specs are not kept with any value."""
 
 
@@ -126,10 +135,13 @@ def of(flavor: Flavor) -> Promises:
         elif not _is_kept(name, value, flavor):
             unkept.append(name)
     return Promises(
-        resources=amounts | asked, required=frozenset(traits["required"]), forbidden=frozenset(traits["forbidden"]),
-        aggregates=zones, unkept=unkept[0] if unkept else None,
+        resources=amounts | asked,
+        required=frozenset(traits["required"]),
+        forbidden=frozenset(traits["forbidden"]),
+        aggregates=zones,
+        unkept=unkept[0] if unkept else None,
         further_disks=bool(flavor.ephemeral_gib or flavor.swap_mib),
-    )  # fmt: skip
+    )
 
 
 def _is_kept(name: str, value: str, flavor: Flavor) -> bool:

@@ -95,9 +95,14 @@ def show_quota_defaults(call: Call[None, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "PUT", "/os-quota-sets/{project_id}", rules=(Rule(UPDATE),), facts=_facts, query=QuotaQuery,
-    body=UpdateQuotaSet, body_key="quota_set",
-)  # fmt: skip
+    "PUT",
+    "/os-quota-sets/{project_id}",
+    rules=(Rule(UPDATE),),
+    facts=_facts,
+    query=QuotaQuery,
+    body=UpdateQuotaSet,
+    body_key="quota_set",
+)
 def update_quota_set(call: Call[None, UpdateQuotaSet]) -> dict[str, object]:
     """Set limits of a project, or of one of its users."""
     project_id, user_id = _project(call), _user(call)
@@ -132,9 +137,12 @@ def show_quota_class(call: Call[None, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "PUT", "/os-quota-class-sets/{class_name}", rules=(Rule(UPDATE_CLASS),),
-    body=UpdateQuotaClass, body_key="quota_class_set",
-)  # fmt: skip
+    "PUT",
+    "/os-quota-class-sets/{class_name}",
+    rules=(Rule(UPDATE_CLASS),),
+    body=UpdateQuotaClass,
+    body_key="quota_class_set",
+)
 def update_quota_class(call: Call[None, UpdateQuotaClass]) -> dict[str, object]:
     """Set the limits of a quota class: those of `default` are every project's defaults."""
     name = call.path["class_name"]

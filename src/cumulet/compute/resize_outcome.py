@@ -51,9 +51,14 @@ def confirm_resize(call: Call[Server, Anything]) -> None:
     preconditions.require(call.tx, server, Verb.CONFIRM, call.cloud.settings)
     _set_status(call.tx, kept, "confirming", call.now_us)
     operations.begin(
-        call, server, RESIZE_CONFIRMATION, lambda *ids: _first_state(kept, *ids), action="confirmResize",
-        event="compute_confirm_resize", task_state=None,
-    )  # fmt: skip
+        call,
+        server,
+        RESIZE_CONFIRMATION,
+        lambda *ids: _first_state(kept, *ids),
+        action="confirmResize",
+        event="compute_confirm_resize",
+        task_state=None,
+    )
 
 
 @COMPUTE.operation(
@@ -67,9 +72,14 @@ def revert_resize(call: Call[Server, Anything]) -> None:
     preconditions.require(call.tx, server, Verb.REVERT, call.cloud.settings)
     _set_status(call.tx, kept, "reverting", call.now_us)
     operations.begin(
-        call, server, RESIZE_REVERSION, lambda *ids: _first_state(kept, *ids), action="revertResize",
-        event="compute_revert_resize", task_state="resize_reverting",
-    )  # fmt: skip
+        call,
+        server,
+        RESIZE_REVERSION,
+        lambda *ids: _first_state(kept, *ids),
+        action="revertResize",
+        event="compute_revert_resize",
+        task_state="resize_reverting",
+    )
 
 
 def _kept(tx: Tx, server: Server) -> resized.Kept:
@@ -103,9 +113,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def _first_state(kept: resized.Kept, server: Server, operation_id: str, action_id: int) -> Outcome:
     assert server.host is not None
     return Outcome(
-        server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation,
-        source=kept.host, destination=server.host, runs=server.power_state is PowerState.RUNNING,
-    )  # fmt: skip
+        server_id=server.id,
+        operation_id=operation_id,
+        action_id=action_id,
+        generation=server.generation,
+        source=kept.host,
+        destination=server.host,
+        runs=server.power_state is PowerState.RUNNING,
+    )
 
 
 # -- confirming: only forward
@@ -205,15 +220,24 @@ def record_reverted(tx: Tx, context: Context, state: Outcome) -> Outcome:
     kept = resized.kept_of(tx, state.server_id)
     if kept is not None:
         placement.hand_over(
-            tx, source=kept.migration_uuid, target=state.server_id, provider=state.source, now_us=now,
+            tx,
+            source=kept.migration_uuid,
+            target=state.server_id,
+            provider=state.source,
+            now_us=now,
             target_type="INSTANCE",
-        )  # fmt: skip
+        )
         resized.let_go(tx, kept, status="reverted", now_us=now)
     vm_state, power_state = operations.OBSERVED[state.seen or GuestState.STOPPED]
     operations.settle(
-        tx, state.server_id, now_us=now, vm_state=vm_state, power_state=power_state, task_state=None,
+        tx,
+        state.server_id,
+        now_us=now,
+        vm_state=vm_state,
+        power_state=power_state,
+        task_state=None,
         launched_at_us=now,
-    )  # fmt: skip
+    )
     operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
@@ -287,11 +311,23 @@ class AutomaticConfirmation(Periodic):
             return
         _set_status(tx, kept, "confirming", now_us)
         operations.begin_unasked(
-            tx, self._wake, self._clock, get_server(tx, server_id), RESIZE_CONFIRMATION,
+            tx,
+            self._wake,
+            self._clock,
+            get_server(tx, server_id),
+            RESIZE_CONFIRMATION,
             lambda *begun: _first_state(kept, *begun),
-            action="confirmResize", event="compute_confirm_resize", task_state=None, in_name_of_owner=True,
-        )  # fmt: skip
+            action="confirmResize",
+            event="compute_confirm_resize",
+            task_state=None,
+            in_name_of_owner=True,
+        )
         findings.note(
-            tx, "automatic-confirmation", "resize-unconfirmed", "confirmed", now_us=now_us, host=kept.host,
+            tx,
+            "automatic-confirmation",
+            "resize-unconfirmed",
+            "confirmed",
+            now_us=now_us,
+            host=kept.host,
             subject=server_id,
-        )  # fmt: skip
+        )

@@ -45,11 +45,14 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
         for part in in_parts(sorted(ended)):
             rows = tx.all(
                 select_servers().where(
-                    servers.c.id.in_(part), servers.c.host == host, servers.c.deleted_at_us.is_(None),
+                    servers.c.id.in_(part),
+                    servers.c.host == host,
+                    servers.c.deleted_at_us.is_(None),
                     servers.c.vm_state.in_((VmState.ACTIVE, *operations.UNDECIDED)),
-                    servers.c.power_state == PowerState.RUNNING, servers.c.task_state.is_(None),
+                    servers.c.power_state == PowerState.RUNNING,
+                    servers.c.task_state.is_(None),
                 )
-            )  # fmt: skip
+            )
             for server in map(server_from_row, rows):
                 if before.get(server.id) != server.revision or saga.running_operation(tx, server.id) is not None:
                     continue
@@ -61,18 +64,30 @@ class ResumeOnBoot(msgspec.Struct, frozen=True, kw_only=True):
     def _start(self, tx: Tx, server: Server) -> None:
         power = POWER[Verb.START]
         operations.begin_unasked(
-            tx, self.wake, self.clock, server, POWER_CHANGE,
+            tx,
+            self.wake,
+            self.clock,
+            server,
+            POWER_CHANGE,
             lambda *begun: PowerChange(**operations.on_host(*begun), verb=Verb.START, stays=_stays(server)),
-            action=power.action, event=power.event, task_state=power.task_state, in_name_of_owner=False,
-        )  # fmt: skip
+            action=power.action,
+            event=power.event,
+            task_state=power.task_state,
+            in_name_of_owner=False,
+        )
         log.info("%s ran when %s was stopped: it starts again", server.id, server.host)
 
     def _record_stopped(self, tx: Tx, server: Server, seen: GuestState) -> None:
         now, power = self.clock.now_us(), POWER[Verb.STOP]
         action_id = new_action(
-            tx, server.id, power.action, request_id=f"req-{self.clock.uuid()}", user_id=None, project_id=None,
+            tx,
+            server.id,
+            power.action,
+            request_id=f"req-{self.clock.uuid()}",
+            user_id=None,
+            project_id=None,
             now_us=now,
-        )  # fmt: skip
+        )
         operations.start_event(tx, action_id, power.event, host=server.host, now_us=now)
         operations.settle(tx, server.id, now_us=now, task_state=None, **operations.as_observed(seen, _stays(server)))
         operations.finish_events(tx, action_id, now_us=now)

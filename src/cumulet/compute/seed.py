@@ -23,12 +23,21 @@ def seed_flavors(db: Database, clock: Clock) -> None:
     """Insert them, unless the cloud has flavors already."""
     rows = [
         {
-            "flavor_id": clock.uuid(), "name": name, "vcpus": vcpus, "memory_mib": memory_mib, "disk_gib": disk_gib,
-            "ephemeral_gib": 0, "swap_mib": 0, "rxtx_factor": 1.0, "is_public": True, "disabled": False,
-            "extra_specs": {}, "created_at_us": clock.now_us(),
+            "flavor_id": clock.uuid(),
+            "name": name,
+            "vcpus": vcpus,
+            "memory_mib": memory_mib,
+            "disk_gib": disk_gib,
+            "ephemeral_gib": 0,
+            "swap_mib": 0,
+            "rxtx_factor": 1.0,
+            "is_public": True,
+            "disabled": False,
+            "extra_specs": {},
+            "created_at_us": clock.now_us(),
         }
         for name, vcpus, memory_mib, disk_gib in FLAVORS
-    ]  # fmt: skip
+    ]
 
     def insert(tx: Tx) -> None:
         if tx.first(sa.select(flavors.c.id).limit(1)) is None:

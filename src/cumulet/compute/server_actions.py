@@ -59,9 +59,10 @@ class ResetState(Body):
 
 class ConsoleOutput(Body):
     length: Annotated[
-        int | None, Convert(int),
+        int | None,
+        Convert(int),
         Json({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 20}),
-    ] = None  # fmt: skip
+    ] = None
 
 
 # -- power
@@ -178,9 +179,15 @@ def lock_server(call: Call[Server, Anything]) -> None:
 
 
 @COMPUTE.operation(
-    "POST", PATH, action="lock", rules=(Rule(LOCK),), target=server_in_sight, body=LockWithReason, success=202,
+    "POST",
+    PATH,
+    action="lock",
+    rules=(Rule(LOCK),),
+    target=server_in_sight,
+    body=LockWithReason,
+    success=202,
     since="2.73",
-)  # fmt: skip
+)
 def lock_server_with_reason(call: Call[Server, LockWithReason]) -> None:
     """Lock a server, saying why."""
     _lock(call, call.body.locked_reason)
@@ -219,9 +226,14 @@ def unlock_server(call: Call[Server, Anything]) -> None:
 
 
 @COMPUTE.operation(
-    "POST", PATH, action="os-resetState", rules=(Rule(RESET_STATE),), target=server_in_sight, body=ResetState,
+    "POST",
+    PATH,
+    action="os-resetState",
+    rules=(Rule(RESET_STATE),),
+    target=server_in_sight,
+    body=ResetState,
     success=202,
-)  # fmt: skip
+)
 def reset_server_state(call: Call[Server, ResetState]) -> None:
     """Say that a server is active, with no fault, or in error. Not while an operation runs: its end would undo this."""
     if running_operation(call.tx, call.target.id) is not None:
@@ -254,9 +266,13 @@ def record_done(call: Call[Server, object], server: Server, action: str) -> None
 
 
 @COMPUTE.operation(
-    "POST", PATH, action="os-getConsoleOutput", rules=(Rule(CONSOLE_OUTPUT),), target=server_in_sight,
+    "POST",
+    PATH,
+    action="os-getConsoleOutput",
+    rules=(Rule(CONSOLE_OUTPUT),),
+    target=server_in_sight,
     body=ConsoleOutput,
-)  # fmt: skip
+)
 async def console_output(call: Call[Server, ConsoleOutput]) -> dict[str, str]:
     """The newest lines of a server's serial console: all that is kept, or `length` lines."""
     server, lines = call.target, call.body.length

@@ -27,9 +27,12 @@ def list_addresses(call: Call[Server, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "GET", "/servers/{server_id}/ips/{network_label}", rules=(Rule(IPS_OF_NETWORK),), target=server_in_sight,
+    "GET",
+    "/servers/{server_id}/ips/{network_label}",
+    rules=(Rule(IPS_OF_NETWORK),),
+    target=server_in_sight,
     query=ShowQuery,
-)  # fmt: skip
+)
 def list_addresses_of_network(call: Call[Server, None]) -> dict[str, object]:
     """List a server's addresses on one network, by the network's name."""
     label = call.path["network_label"]
@@ -48,9 +51,12 @@ def list_interfaces(call: Call[Server, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "GET", "/servers/{server_id}/os-interface/{port_id}", rules=(Rule(INTERFACE),), target=server_in_sight,
+    "GET",
+    "/servers/{server_id}/os-interface/{port_id}",
+    rules=(Rule(INTERFACE),),
+    target=server_in_sight,
     query=ShowQuery,
-)  # fmt: skip
+)
 def show_interface(call: Call[Server, None]) -> dict[str, object]:
     """Show one of a server's ports."""
     port_id = call.path["port_id"]
@@ -66,9 +72,12 @@ def _ports(call: Call[Server, None]) -> list[PortView]:
 
 def interface_view(call: Call[Server, object], port: PortView) -> dict[str, object]:
     view: dict[str, object] = {
-        "net_id": port.network_id, "port_id": port.id, "mac_addr": port.mac, "port_state": port.status,
+        "net_id": port.network_id,
+        "port_id": port.id,
+        "mac_addr": port.mac,
+        "port_state": port.status,
         "fixed_ips": [{"ip_address": held.address, "subnet_id": held.subnet_id} for held in port.addresses],
-    }  # fmt: skip
+    }
     if call.version.at_least("2.70"):
         view["tag"] = port.tag
     return view

@@ -105,9 +105,11 @@ def create_server_group(call: Call[None, CreateServerGroup]) -> dict[str, object
         sa.select(sa.func.count()).select_from(server_groups).where(server_groups.c.project_id == project_id)
     )
     require_limit(
-        limits_of(call.tx, project_id, call.caller.user_id), "server_groups", held + 1,
+        limits_of(call.tx, project_id, call.caller.user_id),
+        "server_groups",
+        held + 1,
         words="Quota exceeded, too many server groups.",
-    )  # fmt: skip
+    )
     policy = body.policy if isinstance(body.policies, Unset) else body.policies[0]
     rules: dict[str, int] = {}
     if not isinstance(body.rules, Unset) and not isinstance(body.rules.max_server_per_host, Unset):
@@ -117,10 +119,15 @@ def create_server_group(call: Call[None, CreateServerGroup]) -> dict[str, object
     group_id = call.cloud.clock.uuid()
     call.tx.execute(
         sa.insert(server_groups).values(
-            id=group_id, project_id=project_id, user_id=call.caller.user_id, name=body.name.strip(), policy=policy,
-            rules=rules, created_at_us=call.now_us,
+            id=group_id,
+            project_id=project_id,
+            user_id=call.caller.user_id,
+            name=body.name.strip(),
+            policy=policy,
+            rules=rules,
+            created_at_us=call.now_us,
         )
-    )  # fmt: skip
+    )
     row = call.tx.first(sa.select(server_groups).where(server_groups.c.id == group_id))
     assert row is not None
     return {"server_group": _view(call, row, [])}

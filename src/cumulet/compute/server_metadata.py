@@ -85,9 +85,11 @@ def _store(call: Call[Server, object], metadata: dict[str, str]) -> dict[str, st
     server = call.target
     require_state(server, "update metadata", call.caller)
     require_limit(
-        limits_of(call.tx, server.project_id), "metadata_items", len(metadata),
+        limits_of(call.tx, server.project_id),
+        "metadata_items",
+        len(metadata),
         words="Maximum number of metadata items exceeds {allowed}",
-    )  # fmt: skip
+    )
     update_server(call.tx, server, now_us=call.now_us, metadata=metadata)
     return metadata
 

@@ -47,9 +47,14 @@ def list_server_security_groups(call: Call[Server, None]) -> dict[str, object]:
 
 
 @COMPUTE.operation(
-    "POST", "/servers/{server_id}/action", action="addSecurityGroup", rules=(Rule(ADD),), target=server_in_sight,
-    body=GroupName, success=202,
-)  # fmt: skip
+    "POST",
+    "/servers/{server_id}/action",
+    action="addSecurityGroup",
+    rules=(Rule(ADD),),
+    target=server_in_sight,
+    body=GroupName,
+    success=202,
+)
 def add_security_group(call: Call[Server, GroupName]) -> None:
     """Add a security group to all ports of a server."""
     group = _named(call)
@@ -59,9 +64,14 @@ def add_security_group(call: Call[Server, GroupName]) -> None:
 
 
 @COMPUTE.operation(
-    "POST", "/servers/{server_id}/action", action="removeSecurityGroup", rules=(Rule(REMOVE),),
-    target=server_in_sight, body=GroupName, success=202,
-)  # fmt: skip
+    "POST",
+    "/servers/{server_id}/action",
+    action="removeSecurityGroup",
+    rules=(Rule(REMOVE),),
+    target=server_in_sight,
+    body=GroupName,
+    success=202,
+)
 def remove_security_group(call: Call[Server, GroupName]) -> None:
     """Remove a security group from all ports of a server."""
     group = _named(call)
@@ -97,9 +107,12 @@ def _ports(call: Call[Server, GroupName]) -> dict[str, list[str]]:
 def group_view(call: Call[object, object], group: SecurityGroup) -> dict[str, object]:
     rules = find(call.tx, SecurityGroupRule, group_rules.c.security_group_id == group.id)
     return {
-        "id": group.id, "name": group.name, "description": group.description, "tenant_id": group.project_id,
+        "id": group.id,
+        "name": group.name,
+        "description": group.description,
+        "tenant_id": group.project_id,
         "rules": [rule_view(call, r) for r in rules if r.direction == "ingress"],
-    }  # fmt: skip
+    }
 
 
 def rule_view(call: Call[object, object], r: SecurityGroupRule) -> dict[str, object]:
@@ -113,6 +126,11 @@ def rule_view(call: Call[object, object], r: SecurityGroupRule) -> dict[str, obj
     if r.protocol is not None and low is None and high is None:
         low, high = (1, 65_535) if r.protocol.upper() in ("TCP", "UDP") else (-1, -1)
     return {
-        "id": r.id, "parent_group_id": r.security_group_id, "ip_protocol": r.protocol,
-        "from_port": low, "to_port": high, "group": other, "ip_range": address,
-    }  # fmt: skip
+        "id": r.id,
+        "parent_group_id": r.security_group_id,
+        "ip_protocol": r.protocol,
+        "from_port": low,
+        "to_port": high,
+        "group": other,
+        "ip_range": address,
+    }

@@ -53,12 +53,19 @@ def services(tx: Tx, now_us: int) -> list[ServiceView]:
     """All services. The control plane's are up, or nobody would be answering."""
     own = [
         ServiceView(
-            number=number, uuid=str(uuid.uuid5(_NAMESPACE, binary)), binary=binary, host=CONTROL_HOST,
-            zone=INTERNAL_ZONE, up=True, disabled=False, disabled_reason=None, forced_down=False,
+            number=number,
+            uuid=str(uuid.uuid5(_NAMESPACE, binary)),
+            binary=binary,
+            host=CONTROL_HOST,
+            zone=INTERNAL_ZONE,
+            up=True,
+            disabled=False,
+            disabled_reason=None,
+            forced_down=False,
             updated_at_us=now_us,
         )
         for number, binary in enumerate(CONTROL_PLANE, start=1)
-    ]  # fmt: skip
+    ]
     return own + [_of_host(row, now_us) for row in tx.all(sa.select(hosts).order_by(hosts.c.name))]
 
 
@@ -70,11 +77,18 @@ def service_number(host_number: int) -> int:
 def _of_host(row: Row, now_us: int) -> ServiceView:
     up = row.up and not row.forced_down
     return ServiceView(
-        number=service_number(row.id), uuid=row.service_uuid, binary=COMPUTE_BINARY, host=row.name, zone=row.zone,
-        up=up, disabled=row.disabled, disabled_reason=row.disabled_reason, forced_down=row.forced_down,
+        number=service_number(row.id),
+        uuid=row.service_uuid,
+        binary=COMPUTE_BINARY,
+        host=row.name,
+        zone=row.zone,
+        up=up,
+        disabled=row.disabled,
+        disabled_reason=row.disabled_reason,
+        forced_down=row.forced_down,
         # Heartbeats stay in memory; the record says when an absent host was seen last.
         updated_at_us=now_us if row.up else row.seen_at_us or row.updated_at_us,
-    )  # fmt: skip
+    )
 
 
 class ServicesQuery(Query, closed_since="2.75"):
@@ -215,10 +229,15 @@ def _only_compute(binary: str) -> BadRequest:
 
 def _detail(call: Call[object, object], view: ServiceView) -> dict[str, object]:
     detail: dict[str, object] = {
-        "binary": view.binary, "host": view.host, "id": view.uuid if call.version.at_least("2.53") else view.number,
-        "zone": view.zone, "status": "disabled" if view.disabled else "enabled", "state": "up" if view.up else "down",
-        "updated_at": iso_us(view.updated_at_us), "disabled_reason": view.disabled_reason,
-    }  # fmt: skip
+        "binary": view.binary,
+        "host": view.host,
+        "id": view.uuid if call.version.at_least("2.53") else view.number,
+        "zone": view.zone,
+        "status": "disabled" if view.disabled else "enabled",
+        "state": "up" if view.up else "down",
+        "updated_at": iso_us(view.updated_at_us),
+        "disabled_reason": view.disabled_reason,
+    }
     if call.version.at_least("2.11"):
         detail["forced_down"] = view.forced_down
     return detail

@@ -16,9 +16,18 @@ IDLE: frozenset[str | None] = frozenset({None})
 """No task running: what almost every action needs."""
 MIGRATING: frozenset[str | None] = frozenset({"migrating"})
 REBOOT_ALLOWED: frozenset[str | None] = frozenset(
-    {None, "rebooting", "reboot_pending", "reboot_started", "resuming", "rebooting_hard", "unpausing", "pausing",
-     "suspending"}
-)  # fmt: skip
+    {
+        None,
+        "rebooting",
+        "reboot_pending",
+        "reboot_started",
+        "resuming",
+        "rebooting_hard",
+        "unpausing",
+        "pausing",
+        "suspending",
+    }
+)
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,13 +133,18 @@ def _rows(call: Call[None, None], project_id: str | None, span: Span) -> list[Ro
         conditions.append(_after(call.tx, asked.marker))
     return call.tx.all(
         sa.select(
-            servers.c.id, servers.c.name, servers.c.project_id, servers.c.flavor, servers.c.vm_state,
-            servers.c.launched_at_us, servers.c.terminated_at_us,
+            servers.c.id,
+            servers.c.name,
+            servers.c.project_id,
+            servers.c.flavor,
+            servers.c.vm_state,
+            servers.c.launched_at_us,
+            servers.c.terminated_at_us,
         )
         .where(*conditions)
         .order_by(servers.c.project_id, servers.c.id)
         .limit(asked.limit)
-    )  # fmt: skip
+    )
 
 
 def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
@@ -153,9 +158,14 @@ def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
 
 def _summary(project_id: str, span: Span, *, detailed: bool) -> Usage:
     summary: Usage = {
-        "tenant_id": project_id, "total_hours": 0.0, "total_vcpus_usage": 0.0, "total_memory_mb_usage": 0.0,
-        "total_local_gb_usage": 0.0, "start": iso_us(span.start_us), "stop": iso_us(span.stop_us),
-    }  # fmt: skip
+        "tenant_id": project_id,
+        "total_hours": 0.0,
+        "total_vcpus_usage": 0.0,
+        "total_memory_mb_usage": 0.0,
+        "total_local_gb_usage": 0.0,
+        "start": iso_us(span.start_us),
+        "stop": iso_us(span.stop_us),
+    }
     if detailed:
         summary["server_usages"] = []
     return summary
@@ -165,12 +175,19 @@ def _of_server(row: Row, span: Span, now_us: int) -> ServerUsage:
     flavor, ended = row.flavor, row.terminated_at_us
     used_us = min(span.stop_us, ended or span.stop_us) - max(row.launched_at_us, span.start_us)
     return {
-        "instance_id": row.id, "name": row.name, "tenant_id": row.project_id, "flavor": flavor["name"],
-        "hours": max(0, used_us) / HOUR_US, "memory_mb": flavor["memory_mib"], "vcpus": flavor["vcpus"],
-        "local_gb": flavor["disk_gib"] + flavor["ephemeral_gib"], "started_at": iso_us(row.launched_at_us),
-        "ended_at": iso_us(ended), "state": "terminated" if ended else row.vm_state,
+        "instance_id": row.id,
+        "name": row.name,
+        "tenant_id": row.project_id,
+        "flavor": flavor["name"],
+        "hours": max(0, used_us) / HOUR_US,
+        "memory_mb": flavor["memory_mib"],
+        "vcpus": flavor["vcpus"],
+        "local_gb": flavor["disk_gib"] + flavor["ephemeral_gib"],
+        "started_at": iso_us(row.launched_at_us),
+        "ended_at": iso_us(ended),
+        "state": "terminated" if ended else row.vm_state,
         "uptime": ((ended or now_us) - row.launched_at_us) // 1_000_000,
-    }  # fmt: skip
+    }
 
 
 def _span(call: Call[None, None]) -> Span:

@@ -91,11 +91,19 @@ def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple
             .values(total=total, max_unit=total)
         )
     added = [
-        {"provider_id": provider_id, "resource_class": one, "total": total, "reserved": 0, "min_unit": 1,
-         "max_unit": total, "step_size": 1, "allocation_ratio": ratio}
+        {
+            "provider_id": provider_id,
+            "resource_class": one,
+            "total": total,
+            "reserved": 0,
+            "min_unit": 1,
+            "max_unit": total,
+            "step_size": 1,
+            "allocation_ratio": ratio,
+        }
         for one, (total, ratio) in inventory.items()
         if one not in totals
-    ]  # fmt: skip
+    ]
     if added:
         tx.execute(sa.insert(inventories), added)
     if (changed or added) and not new:
@@ -103,9 +111,16 @@ def set_inventory(tx: Tx, *, name: str, uuid: str, inventory: Mapping[str, tuple
 
 
 def claim(
-    tx: Tx, *, consumer: str, provider: str, resources: Resources, project_id: str, user_id: str, now_us: int,
+    tx: Tx,
+    *,
+    consumer: str,
+    provider: str,
+    resources: Resources,
+    project_id: str,
+    user_id: str,
+    now_us: int,
     consumer_type: str = "INSTANCE",
-) -> None:  # fmt: skip
+) -> None:
     """Allocate `resources` of `provider` (a host's name) to `consumer`, or InsufficientCapacity and nothing changed.
 
     A share that the consumer already holds there is replaced: to claim twice is to claim once.

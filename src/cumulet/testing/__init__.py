@@ -27,9 +27,18 @@ if TYPE_CHECKING:
     from cumulet.testing.running import TestCloud, cloud
 
 __all__ = [
-    "AdvanceableClock", "Answer", "Client", "Faults", "JsonObject", "NeutronFixture", "OSAPIFixture",
-    "OpenStackApiException", "PolicyFixture", "TestCloud", "cloud",
-]  # fmt: skip
+    "AdvanceableClock",
+    "Answer",
+    "Client",
+    "Faults",
+    "JsonObject",
+    "NeutronFixture",
+    "OSAPIFixture",
+    "OpenStackApiException",
+    "PolicyFixture",
+    "TestCloud",
+    "cloud",
+]
 
 _MODULES = {
     "AdvanceableClock": "clock",

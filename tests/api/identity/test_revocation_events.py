@@ -30,8 +30,10 @@ def test_what_ended_is_listed_while_tokens_of_it_would_still_be_good(place: Plac
     assert admin.patch(f"/domains/{domain['id']}", {"domain": {"enabled": False}}).status_code == 200
     events = admin.get(f"/OS-REVOKE/events?since={later}").json()["events"]
     assert [set(event) - {"issued_before", "revoked_at"} for event in events] == [
-        {"user_id"}, {"project_id"}, {"domain_id"},
-    ]  # fmt: skip
+        {"user_id"},
+        {"project_id"},
+        {"domain_id"},
+    ]
     assert [events[0]["user_id"], events[1]["project_id"], events[2]["domain_id"]] == [user, made["id"], domain["id"]]
     assert len(admin.get("/OS-REVOKE/events").json()["events"]) == 4
 

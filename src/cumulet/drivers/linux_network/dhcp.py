@@ -157,9 +157,13 @@ def _request(frame: bytes) -> _Request | None:
     if len(parsed.get(53, b"")) != 1:
         return None
     return _Request(
-        kind=parsed[53][0], transaction=transaction, flags=flags, client_address=client,
-        hardware_address=hardware[:6], options=parsed,
-    )  # fmt: skip
+        kind=parsed[53][0],
+        transaction=transaction,
+        flags=flags,
+        client_address=client,
+        hardware_address=hardware[:6],
+        options=parsed,
+    )
 
 
 def _options(content: bytes) -> dict[int, bytes]:
@@ -180,9 +184,21 @@ def _reply(kind: int, request: _Request, lease: Lease, own_mac: str, given: byte
     if kind != _NAK:
         options += _told(lease, leased=given != bytes(4))
     header = _HEADER.pack(
-        2, 1, 6, 0, request.transaction, 0, request.flags, request.client_address if kind != _NAK else bytes(4), given,
-        socket.inet_aton(lease.next_server), bytes(4), request.hardware_address, b"", b"",
-    )  # fmt: skip
+        2,
+        1,
+        6,
+        0,
+        request.transaction,
+        0,
+        request.flags,
+        request.client_address if kind != _NAK else bytes(4),
+        given,
+        socket.inet_aton(lease.next_server),
+        bytes(4),
+        request.hardware_address,
+        b"",
+        b"",
+    )
     message = header + _COOKIE + b"".join(_option(code, content) for code, content in options) + b"\xff"
     # The client may not have its address yet: the frame goes to its MAC address, the IP packet to everybody.
     target = request.client_address if kind == _ACK and request.client_address != bytes(4) else b"\xff" * 4

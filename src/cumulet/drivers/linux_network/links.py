@@ -203,9 +203,15 @@ class Links:
     def _add_bridge(self, network: w.Network) -> Link:
         name, mtu = names.bridge(network.id), network.mtu
         self._route.link(
-            "add", ifname=name, kind="bridge", address=names.BRIDGE_MAC, br_mcast_snooping=0, br_forward_delay=0,
-            br_nf_call_iptables=1, br_nf_call_ip6tables=1,
-        )  # fmt: skip
+            "add",
+            ifname=name,
+            kind="bridge",
+            address=names.BRIDGE_MAC,
+            br_mcast_snooping=0,
+            br_forward_delay=0,
+            br_nf_call_iptables=1,
+            br_nf_call_ip6tables=1,
+        )
         silence(name)
         (index,) = self._route.link_lookup(ifname=name)
         self._route.link("set", index=index, mtu=mtu, state="up")
@@ -227,9 +233,14 @@ class Links:
     def _add_vxlan(self, name: str, network: w.Network, bridge: Link) -> Link:
         """A VXLAN device that learns no addresses from packets: `_forward` says which host has which."""
         self._route.link(
-            "add", ifname=name, kind="vxlan", vxlan_id=network.vni, vxlan_local=self._local,
-            vxlan_port=VXLAN_UDP_PORT, vxlan_learning=0,
-        )  # fmt: skip
+            "add",
+            ifname=name,
+            kind="vxlan",
+            vxlan_id=network.vni,
+            vxlan_local=self._local,
+            vxlan_port=VXLAN_UDP_PORT,
+            vxlan_learning=0,
+        )
         silence(name)
         (index,) = self._route.link_lookup(ifname=name)
         self._route.link("set", index=index, master=bridge.index, mtu=network.mtu)

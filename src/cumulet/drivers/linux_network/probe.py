@@ -83,13 +83,17 @@ def _drops(tracking: Tracking) -> str | None:
     from cumulet.drivers.linux_network.ruleset import Numbers, ruleset
 
     out = w.Rule(
-        id="out", direction=w.Direction.OUT, version=4, protocol=None, range_min=None, range_max=None,
-        remote_prefix=None, remote_group=None,
-    )  # fmt: skip
+        id="out",
+        direction=w.Direction.OUT,
+        version=4,
+        protocol=None,
+        range_min=None,
+        range_max=None,
+        remote_prefix=None,
+        remote_group=None,
+    )
     group = w.Group(id="g", stateful=True, rules=(out,), members=())
-    network = w.Network(
-        id=_NETWORK, kind="vxlan", vni=1, mtu=1450, dns_domain="", subnets=(), peers=(), remotes=()
-    )  # fmt: skip
+    network = w.Network(id=_NETWORK, kind="vxlan", vni=1, mtu=1450, dns_domain="", subnets=(), peers=(), remotes=())
     ports = tuple(_port(number) for number in (1, 2))
     wiring = w.Wiring(host="probe", networks=(network,), ports=ports, groups=(group,))
     with ExitStack() as cleanup:
@@ -126,9 +130,17 @@ def _carries_not() -> str | None:
 
 def _port(number: int) -> w.Port:
     return w.Port(
-        id=f"0000000{number}-0000-4000-8000-000000000002", network_id=_NETWORK, mac=f"02:00:00:00:00:0{number}",
-        addresses=(f"192.0.2.{number}",), up=True, active=True, secured=True, pairs=(), groups=("g",), hostname="",
-    )  # fmt: skip
+        id=f"0000000{number}-0000-4000-8000-000000000002",
+        network_id=_NETWORK,
+        mac=f"02:00:00:00:00:0{number}",
+        addresses=(f"192.0.2.{number}",),
+        up=True,
+        active=True,
+        secured=True,
+        pairs=(),
+        groups=("g",),
+        hostname="",
+    )
 
 
 def _datagram(source: w.Port, destination: w.Port) -> bytes:

@@ -25,12 +25,26 @@ _SO_ATTACH_FILTER = 26
 # tcpdump -dd 'ip and udp dst port 67 and not fragment or ip6 and (udp dst port 547 or icmp6[0] = 133)'. Jumps are
 # relative.
 _ONLY_QUESTIONS = (
-    (0x28, 0, 0, 12), (0x15, 0, 7, 0x0800), (0x30, 0, 0, 23), (0x15, 0, 14, 17), (0x28, 0, 0, 20),
-    (0x45, 12, 0, 0x1FFF), (0xB1, 0, 0, 14), (0x48, 0, 0, 16), (0x15, 8, 9, 67),
-    (0x15, 0, 8, 0x86DD), (0x30, 0, 0, 20), (0x15, 0, 2, 17), (0x28, 0, 0, 56), (0x15, 3, 4, 547),
-    (0x15, 0, 3, 58), (0x30, 0, 0, 54), (0x15, 0, 1, 133),
-    (0x6, 0, 0, 0x40000), (0x6, 0, 0, 0),
-)  # fmt: skip
+    (0x28, 0, 0, 12),
+    (0x15, 0, 7, 0x0800),
+    (0x30, 0, 0, 23),
+    (0x15, 0, 14, 17),
+    (0x28, 0, 0, 20),
+    (0x45, 12, 0, 0x1FFF),
+    (0xB1, 0, 0, 14),
+    (0x48, 0, 0, 16),
+    (0x15, 8, 9, 67),
+    (0x15, 0, 8, 0x86DD),
+    (0x30, 0, 0, 20),
+    (0x15, 0, 2, 17),
+    (0x28, 0, 0, 56),
+    (0x15, 3, 4, 547),
+    (0x15, 0, 3, 58),
+    (0x30, 0, 0, 54),
+    (0x15, 0, 1, 133),
+    (0x6, 0, 0, 0x40000),
+    (0x6, 0, 0, 0),
+)
 
 
 class Responding:
@@ -106,8 +120,9 @@ class Responding:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", *_user()],
-                stdin=theirs.fileno(), start_new_session=True,
-            )  # fmt: skip
+                stdin=theirs.fileno(),
+                start_new_session=True,
+            )
         self._link = ours
         for number, files in self._told.items():
             self._say(Documents(number=number, files=files), [])

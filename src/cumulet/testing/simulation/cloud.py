@@ -122,9 +122,13 @@ class SimulatedCloud:
             driver.copying = self.always.copy_begins
             driver.sharing = len(self.settings.host_names) if self.shared else 1
             machine = self.machines[name] = Machine(
-                name, driver, weather, random, loop=loop,
+                name,
+                driver,
+                weather,
+                random,
+                loop=loop,
                 lease_seconds=self.settings.lease_seconds if name in watched else None,
-            )  # fmt: skip
+            )
             machine.wired = self.always.host_wired
             machine.done_late = partial(self.always.break_, "done late")
             self.hosts.add(name, UnreliableLink(machine, weather, random))

@@ -90,9 +90,15 @@ class Machine:
     """
 
     def __init__(
-        self, name: str, driver: FragileDriver, weather: Weather, random: Random, *, loop: VirtualLoop,
+        self,
+        name: str,
+        driver: FragileDriver,
+        weather: Weather,
+        random: Random,
+        *,
+        loop: VirtualLoop,
         lease_seconds: float | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = name
         self.driver = driver
         self.fence = MemoryFence()

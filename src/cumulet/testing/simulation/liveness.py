@@ -16,10 +16,17 @@ from cumulet.db.engine import Row, Tx
 from cumulet.settings import Settings
 
 NOT_IN_A_QUIET_RUN = frozenset(Reason) - {
-    Reason.SAME_HOST, Reason.HOST_DISABLED, Reason.NOT_THE_NAMED_HOST, Reason.INSUFFICIENT_VCPU,
-    Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_DISK, Reason.AFFINITY, Reason.ANTI_AFFINITY,
-    Reason.TRAIT_MISSING, Reason.EXTRA_SPEC_NOT_KEPT,
-}  # fmt: skip
+    Reason.SAME_HOST,
+    Reason.HOST_DISABLED,
+    Reason.NOT_THE_NAMED_HOST,
+    Reason.INSUFFICIENT_VCPU,
+    Reason.INSUFFICIENT_MEMORY,
+    Reason.INSUFFICIENT_DISK,
+    Reason.AFFINITY,
+    Reason.ANTI_AFFINITY,
+    Reason.TRAIT_MISSING,
+    Reason.EXTRA_SPEC_NOT_KEPT,
+}
 """Reasons that a quiet run can have: no host is down, and hosts differ only in room and in one trait."""
 _OF_PLACES = frozenset(Reason) | {"NO_VALID_HOST"}
 MARGIN = 0.8

@@ -101,9 +101,16 @@ def run_block(work: tuple[int, int, int, str]) -> Block:
     if collecting:
         gc.enable()
     return Block(
-        commit=commit, first=first, count=count, steps=steps, broken=tuple(broken), settled_after=slowest,
-        virtual_seconds=virtual, cpu_seconds=time.process_time() - began, counts=dict(counts),
-    )  # fmt: skip
+        commit=commit,
+        first=first,
+        count=count,
+        steps=steps,
+        broken=tuple(broken),
+        settled_after=slowest,
+        virtual_seconds=virtual,
+        cpu_seconds=time.process_time() - began,
+        counts=dict(counts),
+    )
 
 
 def summary(blocks: list[Block]) -> str:
@@ -134,6 +141,12 @@ def summary(blocks: list[Block]) -> str:
 
 def _others(kinds: Counter[str]) -> int:
     named = (
-        "double run", "lost guest", "lost request", "over capacity", "wrong claim", "broken group", "not at rest",
-    )  # fmt: skip
+        "double run",
+        "lost guest",
+        "lost request",
+        "over capacity",
+        "wrong claim",
+        "broken group",
+        "not at rest",
+    )
     return kinds.total() - sum(kinds[name] for name in named)

@@ -191,9 +191,14 @@ def picking_inside_the_claim() -> AbstractContextManager[object]:
                 raise StepFailed("NO_VALID_HOST", boot.NO_VALID_HOST)
             picked.append(choice.host)
             placement.claim(
-                tx, consumer=server.id, provider=choice.host, resources=boot.resources(server),
-                project_id=server.project_id, user_id=server.user_id, now_us=context.clock.now_us(),
-            )  # fmt: skip
+                tx,
+                consumer=server.id,
+                provider=choice.host,
+                resources=boot.resources(server),
+                project_id=server.project_id,
+                user_id=server.user_id,
+                now_us=context.clock.now_us(),
+            )
 
         await context.record(claim)
         await context.clock.sleep(0.05)
