@@ -76,6 +76,41 @@ def test_another_session_has_heard_nothing(file: Path) -> None:
     assert not held.valid
 
 
+def test_a_question_that_comes_again_was_answered_before(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = 1000.0
+    monkeypatch.setattr(lease, "now", lambda: at)
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    held.asked("a", 1, None)
+    held.asked("a", 2, None)
+    at = 1009.0
+    for number in (1, 2):
+        held.asked("a", number, None)
+    held.asked("a", 3, 2)
+    assert left(file) == 1.0
+    held.asked("a", 4, 1)
+    assert left(file) == 1.0
+
+
+def test_what_an_earlier_start_of_the_agent_answered_gives_no_lease(tmp_path: Path, file: Path) -> None:
+    """The question comes again, late, and this start takes it for new."""
+    held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)
+    agent = agent_of(tmp_path, held, session="host1, start 2")
+
+    def ask(number: int, heard: int | None, of: str) -> bool:
+        asyncio.run(m.RenewLease(session="a", number=number, heard=heard, agent=of).do(agent))
+        return held.valid
+
+    assert not ask(1, None, "")
+    assert not ask(2, 1, "host1, start 1")
+    assert ask(3, 2, "host1, start 2")
+
+
+def agent_of(state: Path, held: lease.Lease, *, session: str) -> Agent:
+    settings = Settings(state_dir=state, database_url="sqlite://")
+    driver = SimulatedDriver(name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None)
+    return Agent(name="host1", driver=driver, fence=MemoryFence(), lease=held, session=session)
+
+
 def test_questions_that_come_together_renew_it_in_turn(file: Path) -> None:
     """An agent that was stopped finds several questions. Each renewal replaces the file, which must always be whole."""
     held = lease.Lease(lease.ExpiryFile(file), seconds=10.0)

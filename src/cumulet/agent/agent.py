@@ -163,8 +163,10 @@ class Agent:
         undone = (NotDone(subject=router.id, reason=self._unheard) for router in wiring.routers)
         return msgspec.structs.replace(answer, not_done=(*answer.not_done, *undone))
 
-    async def renew_lease(self, session: str, number: int, heard: int | None) -> None:
-        await self._lease.renew(session, number, heard)
+    async def renew_lease(self, session: str, number: int, heard: int | None, agent: str) -> None:
+        # An earlier start of this agent gave the answer, earlier than a repeated question makes us believe.
+        of_another = agent not in ("", self.session)
+        await self._lease.renew(session, number, None if of_another else heard)
 
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None:
         """Take the generations that were decided while this host was away, before a guest may run."""

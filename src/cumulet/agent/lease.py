@@ -3,8 +3,9 @@
 Theory of operation. The control plane numbers its questions, and each question says which answer of ours it has heard.
 Only that renews the lease, and the lease counts from the moment at which *we* gave that answer, before the control
 plane heard it. The control plane counts from when it heard the answer and adds a margin. So the lease ends here before
-the control plane takes it for ended, even if messages are lost, late or repeated. The clock is the kernel's boot time,
-which goes on while the machine is suspended.
+the control plane takes it for ended, even if messages are lost, late or repeated: a question that comes after a newer
+one was answered already, here or by an earlier start of the agent, and that answer may have been heard. The clock is
+the kernel's boot time, which goes on while the machine is suspended.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class Lease:
             now = self._noted.now()
             if answered_at is not None and answered_at + self._seconds - now > self._noted.left():
                 self._noted.end_at(answered_at + self._seconds)
-            self._answered[session, number] = now
+            if all(number > newest for of, newest in self._answered if of == session):
+                self._answered[session, number] = now
             while len(self._answered) > _REMEMBERED:
                 self._answered.popitem(last=False)

@@ -67,7 +67,8 @@ class HostWatch:
         self._records = Heard(db, clock, require_lead)
         self._session = clock.uuid()
         self._number = 0
-        self._heard: dict[str, int] = {}
+        self._heard: dict[str, tuple[int, str]] = {}
+        """By host: the newest question whose answer was heard, and the session of the agent that gave it."""
         self._welcomed: dict[str, str] = {}
         """By host: the session of its agent that was welcomed."""
         self._fenced_at: dict[str, float] = {}
@@ -249,7 +250,7 @@ class HostWatch:
             await self._db.write_async(lambda tx: self._record_cleared(tx, name))
         # It may have a lease from here on: the record says that it is up, and it has removed the guests that it lost.
         if question is not None and (removed or recorded.cleared):
-            self._heard[name] = question
+            self._heard[name] = (question, facts.session)
 
     async def _look(self, name: str, facts: HostFacts) -> tuple[list[GuestReport] | None, Collection[str] | None]:
         """The states of its guests, and the ids of the ports that are plugged; each None if the host does not say.
@@ -277,7 +278,8 @@ class HostWatch:
         self._fenced_from(name)
         self._number += 1
         number = self._number
-        await self._hosts.send(name, m.RenewLease(session=self._session, number=number, heard=self._heard.get(name)))
+        heard, agent = self._heard.get(name, (None, ""))
+        await self._hosts.send(name, m.RenewLease(session=self._session, number=number, heard=heard, agent=agent))
         return number
 
     def _fenced_from(self, name: str) -> float:

@@ -36,11 +36,9 @@ class OnHost(Protocol):
     @property
     def driver(self) -> Driver: ...
     async def facts(self) -> HostFacts: ...
-    async def guests(self) -> list[GuestReport]:
-        """Each with the highest generation that this host has accepted."""
-
+    async def guests(self) -> list[GuestReport]: ...
     async def wire(self, wiring: Wiring) -> InForce: ...
-    async def renew_lease(self, session: str, number: int, heard: int | None) -> None: ...
+    async def renew_lease(self, session: str, number: int, heard: int | None, agent: str) -> None: ...
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
 
 
@@ -271,14 +269,15 @@ class AskFacts(Question[HostFacts], frozen=True, tag="facts"):
 
 
 class RenewLease(Question[None], frozen=True, tag="renew-lease"):
-    """`heard`: the newest question of this session whose answer was heard. See `agent.lease`."""
+    """`heard`: the newest question of this session whose answer was heard, given by this start of the `agent`."""
 
     session: str
     number: int
     heard: int | None
+    agent: str = ""
 
     async def do(self, host: OnHost) -> None:
-        await host.renew_lease(self.session, self.number, self.heard)
+        await host.renew_lease(self.session, self.number, self.heard, self.agent)
 
 
 class Welcome(Question[None], frozen=True, tag="welcome"):
@@ -310,6 +309,7 @@ class AskWiring(Question[InForce], frozen=True, tag="wiring"):
 
 class AskGuests(Question[list[GuestReport]], frozen=True, tag="guests"):
     async def do(self, host: OnHost) -> list[GuestReport]:
+        """Each with the highest generation that this host has accepted."""
         return await host.guests()
 
 
