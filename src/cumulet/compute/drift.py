@@ -219,10 +219,11 @@ def compare(
         record = records.get(server_id)
         if server_id in busy or report.state is GuestState.ABSENT:
             continue
+        # The host may have been told of the record's generation since it reported: it refuses earlier ones.
+        generation = max(report.generation, record.generation if record is not None else 0)
         if record is None or record.deleted_at_us is not None:
-            corrections.append(_destroy(Finding.GUEST_WITHOUT_RECORD, report, report.generation))
+            corrections.append(_destroy(Finding.GUEST_WITHOUT_RECORD, report, generation))
         elif record.host != host and server_id not in kept:
-            generation = max(record.generation, report.generation)
             corrections.append(_destroy(Finding.GUEST_OF_ANOTHER_HOST, report, generation))
     for server_id, record in records.items():
         if record.host != host or record.deleted_at_us is not None or server_id in busy:

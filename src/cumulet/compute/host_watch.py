@@ -360,7 +360,7 @@ class HostWatch:
                 await self._replug(name, correction, command)
                 done = "ports plugged as recorded"
         except (m.StaleGeneration, Conflict):
-            done = "left alone: an operation has begun"
+            done, failed = "left alone: an operation has begun", correction.destroy
         except m.HostError as error:
             done, failed = f"failed, will retry: {error}", True
         log.warning(
