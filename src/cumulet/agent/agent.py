@@ -86,6 +86,8 @@ class Agent:
         """By server id: held while one of its commands is done. An entry lasts while somebody holds or awaits it."""
         self._told: Wiring | None = None
         """The wiring of the highest revision so far."""
+        self._without_routers = False
+        """Whether the wiring in force lacks its routers, because there was no valid lease."""
 
     async def handle(self, message: m.Message[AnswerT]) -> AnswerT:
         """The message's answer, or StaleGeneration or VerbFailed."""
@@ -157,11 +159,20 @@ class Agent:
             wiring = msgspec.structs.replace(wiring, revision=wiring.revision + 1)
         if told is None or wiring.revision > told.revision:
             self._told = wiring
-        if self._lease.valid or not wiring.routers:
-            return await self.driver.wire(wiring)
-        answer = await self.driver.wire(msgspec.structs.replace(wiring, routers=()))
-        undone = (NotDone(subject=router.id, reason=self._unheard) for router in wiring.routers)
+        stripped = bool(wiring.routers) and not self._lease.valid
+        answer = await self.driver.wire(msgspec.structs.replace(wiring, routers=()) if stripped else wiring)
+        if answer.revision == wiring.revision:  # Otherwise a later one stays in force.
+            self._without_routers = stripped
+        undone = (NotDone(subject=router.id, reason=self._unheard) for router in wiring.routers if stripped)
         return msgspec.structs.replace(answer, not_done=(*answer.not_done, *undone))
+
+    async def in_force(self) -> InForce:
+        """Without its routers a wiring counts as the revision before, so that the control plane tells it again.
+
+        The answer to `wire` says what is missing, but if the wiring came twice, nobody hears the second answer.
+        """
+        answer = await self.driver.in_force()
+        return msgspec.structs.replace(answer, revision=answer.revision - 1) if self._without_routers else answer
 
     async def renew_lease(self, session: str, number: int, heard: int | None, agent: str) -> None:
         # An earlier start of this agent gave the answer, earlier than a repeated question makes us believe.
