@@ -347,8 +347,7 @@ class Diagnostics(Question[GuestCounters], frozen=True, tag="diagnostics"):
 
 
 def verbs() -> tuple[type[Message[object]], ...]:
-    """Every verb that has been declared, here or in a module that is imported."""
-    # These modules declare verbs.
+    """Every verb that is declared here or in one of these modules."""
     from cumulet.host import console_messages, crash_dump, disk_messages, guest_agent_messages, looking, traffic  # noqa: F401
 
     found: list[type[Message[object]]] = []
