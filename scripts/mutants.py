@@ -92,7 +92,7 @@ PARTS: dict[str, Part] = {
          "tests/identity/test_token_cache.py", "tests/api/identity/test_delegations.py"),
     ),
     "prepared": Part(("db/prepared.py",), ("tests/db/test_prepared.py",)),
-    "policy": Part(("web/policy.py",), ("tests/web/test_policy.py",)),
+    "policy": Part(("web/policy.py", "web/policy_language.py"), ("tests/web/test_policy.py",)),
     "dispatch": Part(
         ("web/dispatch.py", "web/perform.py", "web/answers.py"), ("tests/web", "tests/refusals/test_compute.py")
     ),

@@ -12,7 +12,8 @@ from oslo_config import cfg
 from oslo_policy import policy as oslo
 
 from cumulet.web.operation import Caller
-from cumulet.web.policy import CREDENTIALS, Policy, PolicyError, RuleDefault, Scope
+from cumulet.web.policy import Policy, RuleDefault, Scope
+from cumulet.web.policy_language import CREDENTIALS, PolicyError
 
 PROJECTS = ("p1", "p2")
 BASES = {

@@ -11,7 +11,8 @@ from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.gaps import gaps
 from cumulet.web.operation import Microversion, Rule, Service
-from cumulet.web.policy import PolicyError, base_rule, rule
+from cumulet.web.policy import base_rule, rule
+from cumulet.web.policy_language import PolicyError
 from cumulet.web.router import RegistryError, Router
 from cumulet.web.schema import Body, Empty
 from tests.web.widgets import CREATE, GAPS

@@ -209,7 +209,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
     from cumulet.owned import Exposed
     from cumulet.part import SettingRefused
     from cumulet.web.log import end_log, log_as
-    from cumulet.web.policy import PolicyError
+    from cumulet.web.policy_language import PolicyError
     from cumulet.web.server import AddressTaken
 
     async def serve() -> None:

@@ -306,7 +306,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     from cumulet.part import SettingRefused
     from cumulet.processes.all import start_cloud
     from cumulet.web.log import end_log, log_as
-    from cumulet.web.policy import PolicyError
+    from cumulet.web.policy_language import PolicyError
     from cumulet.web.server import AddressTaken
 
     try:

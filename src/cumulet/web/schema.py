@@ -50,9 +50,11 @@ from cumulet.web.annotations import (
     integer_text,
     loose_bool,
 )
+from cumulet.web.boundaries import boundaries
 from cumulet.web.operation import Microversion
+from cumulet.web.query_shapes import query_shape
 from cumulet.web.refusals import errors_of, last_values, refuse_body, refuse_parameter, refuse_query, refuse_value
-from cumulet.web.shapes import Unconverted, boundaries, class_shape, query_shape, validator_of
+from cumulet.web.shapes import Unconverted, class_shape, validator_of
 
 Unset = UnsetType
 __all__ = [

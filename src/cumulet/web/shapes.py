@@ -13,8 +13,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from cumulet.web.annotations import (
-    FALSE_WORDS,
-    TRUE_WORDS,
     Body,
     Convert,
     Empty,
@@ -22,17 +20,18 @@ from cumulet.web.annotations import (
     Key,
     Options,
     Required,
-    Since,
     Single,
     Until,
     Versions,
-    bounded,
     declared,
-    loose_bool,
     strict_integer,
 )
+from cumulet.web.boundaries import exists, in_range
 from cumulet.web.formats import FORMATS
 from cumulet.web.operation import Microversion
+
+Schema = dict[str, Any]
+Build = Callable[[Any], Any]
 
 
 class Unconverted(Exception):
@@ -46,12 +45,12 @@ class Unconverted(Exception):
 
 
 class Shape(msgspec.Struct, frozen=True, eq=False):
-    schema: dict[str, Any]
-    build: Callable[[Any], Any] | None
+    schema: Schema
+    build: Build | None
     """None: the value is the attribute."""
 
 
-def validator_of(schema: dict[str, Any]) -> Any:
+def validator_of(schema: Schema) -> Any:
     _check_formats(schema)
     return jsonschema_rs.Draft202012Validator(
         schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=False
@@ -70,66 +69,7 @@ def _check_formats(schema: object) -> None:
             _check_formats(value)
 
 
-def boundaries(cls: type) -> tuple[Microversion, ...]:
-    """The microversions at which the schema of `cls` may change, ascending."""
-    found = _known_boundaries.get(cls)
-    if found is None:
-        found = _known_boundaries[cls] = _boundaries(cls)
-    return found
-
-
-_known_boundaries: dict[type, tuple[Microversion, ...]] = {}
-
-
-def _boundaries(cls: type) -> tuple[Microversion, ...]:
-    found: set[Microversion] = set()
-    if closed := cls._options.closed_since:  # type: ignore[attr-defined]
-        found.add(Microversion.parse(closed))
-    for field in declared(cls):
-        _collect(field.type, found)
-    return tuple(sorted(found))
-
-
-def _collect(annotation: object, found: set[Microversion]) -> None:
-    if isinstance(annotation, type) and issubclass(annotation, Body):
-        found.update(boundaries(annotation))
-        return
-    for item in getattr(annotation, "__metadata__", ()):
-        match item:
-            case Since(version):
-                found.add(Microversion.parse(version))
-            case Until(version):
-                found.add(_after(version))
-            case Required(since=since, until=until):
-                found.update({Microversion.parse(since)} if since else ())
-                found.update({_after(until)} if until else ())
-            case Versions(types=by_version):
-                for version, kind in by_version:
-                    found.add(Microversion.parse(version))
-                    _collect(kind, found)
-    if get_origin(annotation) is Literal:
-        return
-    for inner in get_args(annotation):
-        if not isinstance(inner, Since | Until | Required | Versions | Json | Key | Convert | Single):
-            _collect(inner, found)
-
-
-def _after(text: str) -> Microversion:
-    version = Microversion.parse(text)
-    return Microversion(version.major, version.minor + 1)
-
-
-def _in_range(version: Microversion, since: str | None, until: str | None) -> bool:
-    return (since is None or version >= Microversion.parse(since)) and (until is None or version < _after(until))
-
-
-def _exists(metadata: tuple[object, ...], version: Microversion) -> bool:
-    since = next((m.version for m in metadata if isinstance(m, Since)), None)
-    until = next((m.version for m in metadata if isinstance(m, Until)), None)
-    return _in_range(version, since, until)
-
-
-class _Attribute(msgspec.Struct, frozen=True, kw_only=True):
+class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     name: str
     shape: Shape
@@ -138,9 +78,9 @@ class _Attribute(msgspec.Struct, frozen=True, kw_only=True):
     many: bool = False
 
 
-def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dict[str, Any]]:
+def attributes_at(cls: type, version: Microversion) -> tuple[list[Attribute], dict[str, object]]:
     """The attributes that `cls` has at `version`, and values for required ones that this version does not have."""
-    attributes: list[_Attribute] = []
+    attributes: list[Attribute] = []
     absent: dict[str, object] = {}
     for field in declared(cls):
         annotation, has_default = field.type, not field.required
@@ -154,11 +94,11 @@ def _attributes(cls: type, version: Microversion) -> tuple[list[_Attribute], dic
                 absent[field.name] = UNSET
             continue
         ranges = [m for m in metadata if isinstance(m, Required)]
-        must = any(_in_range(version, m.since, m.until) for m in ranges) or any(
+        must = any(in_range(version, m.since, m.until) for m in ranges) or any(
             isinstance(m, Until) and m.required for m in metadata
         )
         attributes.append(
-            _Attribute(
+            Attribute(
                 key=key,
                 name=field.name,
                 shape=shape,
@@ -183,9 +123,9 @@ def _is_list(annotation: object) -> bool:
 def class_shape(cls: type, version: Microversion) -> Shape:
     options: Options = cls._options  # type: ignore[attr-defined]
     if issubclass(cls, Empty):
-        schema: dict[str, Any] = {"type": list(options.accepts), "maxProperties": 0} if options.accepts else {}
+        schema: Schema = {"type": list(options.accepts), "maxProperties": 0} if options.accepts else {}
         return Shape(schema, lambda _: cls())
-    attributes, absent = _attributes(cls, version)
+    attributes, absent = attributes_at(cls, version)
     keep_extra = options.extra == "allow"
     schema = {
         "type": ["object", "null"] if options.nullable else "object",
@@ -205,7 +145,7 @@ def class_shape(cls: type, version: Microversion) -> Shape:
         arguments = dict(absent) if value is not None else absent | of_null
         for key, name, make in parts:
             if value is not None and key in value:
-                arguments[name] = value[key] if make is None else _made(make, key, value[key])
+                arguments[name] = value[key] if make is None else made(make, key, value[key])
         if keep_extra:
             arguments["extra"] = {k: v for k, v in (value or {}).items() if k not in known}
         return cls(**arguments)
@@ -213,83 +153,11 @@ def class_shape(cls: type, version: Microversion) -> Shape:
     return Shape(schema, build)
 
 
-def _made(make: Callable[[Any], Any], key: str, value: Any) -> Any:
+def made(make: Build, key: str, value: Any) -> Any:
     try:
         return make(value)
     except ValueError as error:
         raise Unconverted(key, value, str(error)) from None
-
-
-def query_shape(cls: type, version: Microversion) -> Shape:
-    options: Options = cls._options  # type: ignore[attr-defined]
-    attributes, absent = _attributes(cls, version)
-    properties: dict[str, Any] = {}
-    for a in attributes:
-        if a.many:
-            properties[a.key] = _on_the_wire(a.shape.schema)
-        else:
-            properties[a.key] = {"type": "array", "items": _on_the_wire(a.shape.schema)} | (
-                {"maxItems": 1} if a.single else {}
-            )
-    closed = options.closed_since is not None and version >= Microversion.parse(options.closed_since)
-    schema = {
-        "type": "object",
-        "properties": properties,
-        "required": [a.key for a in attributes if a.required],
-        "additionalProperties": not closed,
-    }
-    if closed and options.ignored is not None:
-        schema["patternProperties"] = {options.ignored: {}}
-    parts = tuple((a.key, a.name, a.many, _from_text(a.shape.schema) or a.shape.build) for a in attributes)
-
-    def build(values: Any) -> Any:
-        arguments = dict(absent)
-        for key, name, many, make in parts:
-            if key in values:
-                given = values[key] if many else values[key][-1]
-                arguments[name] = given if make is None else _made(make, key, given)
-        return cls(**arguments)
-
-    return Shape(schema, build)
-
-
-def _one_type(schema: dict[str, Any]) -> str | None:
-    """The one type of `schema` beside null, if there is just one."""
-    kind = schema.get("type")
-    kinds = [k for k in (kind if isinstance(kind, list) else [kind]) if k != "null"]
-    return kinds[0] if len(kinds) == 1 else None
-
-
-def _on_the_wire(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a value of `schema` looks like as text: an integer is digits, a boolean one of Nova's words, never null."""
-    kind = _one_type(schema)
-    if kind == "integer":
-        return {"type": "string", "pattern": "^-?[0-9]+$", "maxLength": 20}
-    if kind == "boolean":
-        return {"type": "string", "enum": [word for word in (*TRUE_WORDS, *FALSE_WORDS) if isinstance(word, str)]}
-    if kind == "array" and "items" in schema:
-        return schema | {"type": "array", "items": _on_the_wire(schema["items"])}
-    out = schema if kind is None else schema | {"type": kind}
-    return out | {"enum": [value for value in out["enum"] if value is not None]} if "enum" in out else out
-
-
-def _from_text(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
-    kind = _one_type(schema)
-    if kind == "boolean":
-        return loose_bool
-    if kind != "integer":
-        return None
-    low, high = schema.get("minimum"), schema.get("maximum")
-
-    def number(text: str) -> int:
-        value = bounded(int(text))
-        if low is not None and value < low:
-            raise ValueError(f"{text!r} is less than the minimum of {low}")
-        if high is not None and value > high:
-            raise ValueError(f"{text!r} is greater than the maximum of {high}")
-        return value
-
-    return number
 
 
 def _shape(annotation: object, version: Microversion) -> Shape | None:
@@ -326,7 +194,7 @@ _SIMPLE: dict[object, Shape] = {
 
 def _annotated_shape(annotation: Any, version: Microversion) -> Shape | None:
     metadata = annotation.__metadata__
-    if not _exists(metadata, version):
+    if not exists(metadata, version):
         return None
     kind = get_args(annotation)[0]
     for item in metadata:
@@ -347,7 +215,7 @@ def _annotated_shape(annotation: Any, version: Microversion) -> Shape | None:
     return Shape(schema, build)
 
 
-def _merged(schema: dict[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(schema: Schema, keywords: Mapping[str, Any]) -> Schema:
     """`keywords` over `schema`; on a union they go to its branches, except for those that make another type."""
     if "anyOf" in schema and not {"type", "anyOf", "oneOf"} & keywords.keys():
         return {"anyOf": [b if b.get("type") == "null" else _merged(b, keywords) for b in schema["anyOf"]]}
@@ -356,7 +224,7 @@ def _merged(schema: dict[str, Any], keywords: Mapping[str, Any]) -> dict[str, An
     return {**schema, **keywords}
 
 
-def _one_line(schema: dict[str, Any]) -> dict[str, Any]:
+def _one_line(schema: Schema) -> Schema:
     """A name's schema: it never breaks a line of a log, a list or a terminal, whatever else it may be."""
     if "anyOf" in schema:
         return {"anyOf": [_one_line(branch) for branch in schema["anyOf"]]}
@@ -371,7 +239,7 @@ def _takes_null(schema: Mapping[str, object]) -> bool:
     return kind == "null" or (isinstance(kind, list) and "null" in kind)
 
 
-def _unless_none(function: Callable[[object], object]) -> Callable[[Any], Any]:
+def _unless_none(function: Callable[[object], object]) -> Build:
     return lambda value: None if value is None else function(value)
 
 
@@ -402,7 +270,7 @@ def _union_shape(parts: tuple[object, ...], version: Microversion) -> Shape | No
     return Shape(schema, build)
 
 
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+def _nullable(schema: Schema) -> Schema:
     kind = schema.get("type")
     if kind is None:
         return schema if not schema or "anyOf" not in schema else {"anyOf": [*schema["anyOf"], {"type": "null"}]}
@@ -413,7 +281,7 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+def _any_of(schemas: list[Schema]) -> Schema:
     """Plain types join into one `type` list, enumerations into one `enum`: their refusals read better than anyOf's."""
     if all(set(s) == {"type"} and isinstance(s["type"], str) for s in schemas):
         return {"type": [s["type"] for s in schemas]}
@@ -447,7 +315,7 @@ def _container_shape(annotation: Any, version: Microversion) -> Shape | None:
 def _array_shape(origin: type, item: Any, version: Microversion) -> Shape:
     inner = _shape(item, version) or Shape({}, None)
     make = inner.build
-    build: Callable[[Any], Any] | None
+    build: Build | None
     if origin is tuple:
         build = tuple if make is None else lambda value: tuple(make(v) for v in value)
     else:
@@ -457,7 +325,7 @@ def _array_shape(origin: type, item: Any, version: Microversion) -> Shape:
 
 def _map_shape(arguments: tuple[Any, ...], version: Microversion) -> Shape:
     keys, values = _shape(arguments[0], version), _shape(arguments[1], version) or Shape({}, None)
-    schema: dict[str, Any] = {"type": "object", "additionalProperties": values.schema}
+    schema: Schema = {"type": "object", "additionalProperties": values.schema}
     if keys is not None and set(keys.schema) - {"type"}:
         pattern = keys.schema.get("pattern")
         if pattern is not None and set(keys.schema) == {"type", "pattern"}:
@@ -468,4 +336,4 @@ def _map_shape(arguments: tuple[Any, ...], version: Microversion) -> Shape:
     make = values.build
     if make is None:
         return Shape(schema, None)
-    return Shape(schema, lambda value: {k: _made(make, k, v) for k, v in value.items()})
+    return Shape(schema, lambda value: {k: made(make, k, v) for k, v in value.items()})
