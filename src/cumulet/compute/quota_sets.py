@@ -10,10 +10,17 @@ import sqlalchemy as sa
 from cumulet.compute import attribute_types as t
 from cumulet.compute.flavors import ShowQuery
 from cumulet.compute.projects import require_project
-from cumulet.compute.quotas import DEFAULTS, default_limits, limits_of, usage_of
+from cumulet.compute.quotas import (
+    DEFAULTS,
+    LONGEST_CLASS_NAME,
+    default_limits,
+    limits_of,
+    quota_classes,
+    quotas,
+    usage_of,
+)
 from cumulet.compute.rules import ADMIN, ANYONE, READER
 from cumulet.compute.service import COMPUTE
-from cumulet.compute.store import LONGEST_CLASS_NAME, quota_classes, quotas
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.web.annotations import declared

@@ -8,10 +8,28 @@ import sqlalchemy as sa
 
 from cumulet.compute.model import Flavor
 from cumulet.compute.resized import resized_servers
-from cumulet.compute.store import quota_classes, quotas, server_group_members, server_groups, servers
+from cumulet.compute.store import server_group_members, server_groups, servers
 from cumulet.conductor.saga import operations
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Tx, metadata
 from cumulet.errors import OverQuota
+
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("user_id", sa.String(64), primary_key=True, default=""),
+    sa.Column("resource", sa.String(64), primary_key=True),
+    sa.Column("hard_limit", sa.Integer, nullable=False),
+)
+
+LONGEST_CLASS_NAME = 255
+quota_classes = sa.Table(
+    "quota_classes",
+    metadata,
+    sa.Column("class_name", sa.String(LONGEST_CLASS_NAME), primary_key=True),
+    sa.Column("resource", sa.String(64), primary_key=True),
+    sa.Column("hard_limit", sa.Integer, nullable=False),
+)
 
 DEFAULTS: Mapping[str, int] = {
     "cores": 20, "fixed_ips": -1, "floating_ips": -1, "injected_file_content_bytes": 10240,

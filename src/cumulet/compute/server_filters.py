@@ -1,4 +1,4 @@
-"""Which servers a list shows: Nova's filters, sort keys and pages, all decided in SQL."""
+"""Which servers a list shows: Nova's filters and pages, all decided in SQL."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from cumulet.compute.model import PowerState
 from cumulet.compute.moments import changed_between
 from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.rules import ADMIN
-from cumulet.compute.server_views import ROOT_DEVICE, states_of
-from cumulet.compute.store import hosts, server_tags, servers
+from cumulet.compute.server_sorting import IGNORED_SORT_KEYS, SORT_KEYS, ZONE, after_marker, order_of
+from cumulet.compute.server_status import states_of
+from cumulet.compute.server_views import ROOT_DEVICE
+from cumulet.compute.store import server_tags, servers
 from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, Forbidden
 from cumulet.network.store import port_addresses, ports
@@ -46,19 +48,6 @@ _OPEN_FILTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("2.90", ("hostname",)),
 )  # fmt: skip
 """What callers who may not use all filters can use, by microversion. Their other filters are ignored, as upstream."""
-
-_SORT_KEYS = (
-    "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at",
-    "display_description", "display_name", "host", "hostname", "image_ref", "instance_type_id", "kernel_id",
-    "key_name", "launch_index", "launched_at", "locked_by", "node", "power_state", "progress", "project_id",
-    "ramdisk_id", "root_device_name", "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state",
-)  # fmt: skip
-_IGNORED_SORT_KEYS = (
-    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted",
-    "deleted_at", "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on",
-    "locked", "memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus",
-    "vm_mode",
-)  # fmt: skip
 
 Matched = list[t.Regex] | None
 Text = list[str] | None
@@ -107,8 +96,8 @@ class ServersQuery(Query, closed_since="2.75", ignored="^_"):
     sort_key: Annotated[
         list[str] | None,
         Versions(
-            ("2.1", _keys(*_SORT_KEYS, *_IGNORED_SORT_KEYS)),
-            ("2.75", _keys(*_SORT_KEYS, "locked")),
+            ("2.1", _keys(*SORT_KEYS, *IGNORED_SORT_KEYS)),
+            ("2.75", _keys(*SORT_KEYS, "locked")),
         ),
     ] = None
     sort_dir: Text = None
@@ -138,7 +127,6 @@ class ServersQuery(Query, closed_since="2.75", ignored="^_"):
 
 
 Condition = sa.ColumnElement[bool]
-Order = list[tuple[sa.ColumnElement[Any], bool]]
 
 
 def select_servers(call: Call[object, object], columns: Select, *, all_tenants_rule: str) -> list[Row]:
@@ -146,7 +134,7 @@ def select_servers(call: Call[object, object], columns: Select, *, all_tenants_r
     options = _allowed_options(call)
     conditions = _scope(call, options, all_tenants_rule)
     asked = page(call)
-    order = _order(call)
+    order = order_of(call)
     status = _status_conditions(call, options)
     if status is None or not asked.limit:
         return []
@@ -157,7 +145,7 @@ def select_servers(call: Call[object, object], columns: Select, *, all_tenants_r
         conditions += [_TAGS[name](options[name].split(",")) for name in TAG_FILTERS if name in options]
     conditions += _patterns(call.tx, options, conditions)
     if asked.marker is not None:
-        conditions.append(_after(call, asked.marker, order, project=_own_project(call, options)))
+        conditions.append(after_marker(call, asked.marker, order, project=_own_project(call, options)))
     ordered = [(column.desc() if descending else column.asc()) for column, descending in order]
     return call.tx.all(columns.where(*conditions).order_by(*ordered).limit(asked.limit))
 
@@ -322,14 +310,11 @@ def _text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
     return sa.func.coalesce(sa.cast(column, sa.Text), "")
 
 
-_ZONE: sa.ColumnElement[str] = sa.func.coalesce(
-    sa.select(hosts.c.zone).where(hosts.c.name == servers.c.host).scalar_subquery(), servers.c.requested_zone, ""
-)
 _MATCHED: dict[str, sa.ColumnElement[Any]] = {
     "name": _text(servers.c.name), "display_name": _text(servers.c.name),
     "display_description": _text(servers.c.description), "hostname": _text(servers.c.hostname),
     "key_name": _text(servers.c.key_name), "reservation_id": _text(servers.c.reservation_id),
-    "launch_index": _text(servers.c.launch_index), "node": _text(servers.c.host), "availability_zone": _ZONE,
+    "launch_index": _text(servers.c.launch_index), "node": _text(servers.c.host), "availability_zone": ZONE,
     "locked_by": _text(servers.c.locked_by), "access_ip_v4": _text(servers.c.access_ipv4),
     "access_ip_v6": _text(servers.c.access_ipv6), "progress": _text(servers.c.progress),
     "root_device_name": sa.literal(ROOT_DEVICE), "kernel_id": sa.literal(""), "ramdisk_id": sa.literal(""),
@@ -369,65 +354,3 @@ def _matching(
 
 def _moment_text(moment: int | None) -> str:
     return "" if moment is None else datetime.fromtimestamp(moment / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-# -- order and pages
-
-
-def _no_null(column: object, stand_in: object) -> Any:
-    return sa.func.coalesce(column, stand_in)
-
-
-_ORDER: dict[str, sa.ColumnElement[Any]] = {
-    "access_ip_v4": _no_null(servers.c.access_ipv4, ""), "access_ip_v6": _no_null(servers.c.access_ipv6, ""),
-    "auto_disk_config": servers.c.disk_config, "availability_zone": _ZONE, "config_drive": servers.c.config_drive,
-    "created_at": servers.c.created_at_us, "display_description": _no_null(servers.c.description, ""),
-    "display_name": servers.c.name, "host": _no_null(servers.c.host, ""), "hostname": servers.c.hostname,
-    "image_ref": _no_null(servers.c.image_id, ""), "instance_type_id": servers.c.flavor["flavor_id"].as_string(),
-    "key_name": _no_null(servers.c.key_name, ""), "launch_index": servers.c.launch_index,
-    "launched_at": _no_null(servers.c.launched_at_us, 0), "locked": servers.c.locked,
-    "locked_by": _no_null(servers.c.locked_by, ""), "node": _no_null(servers.c.host, ""),
-    "power_state": servers.c.power_state, "progress": servers.c.progress, "project_id": servers.c.project_id,
-    "task_state": _no_null(servers.c.task_state, ""), "terminated_at": _no_null(servers.c.terminated_at_us, 0),
-    "updated_at": servers.c.updated_at_us, "user_id": servers.c.user_id, "uuid": servers.c.id,
-    "vm_state": servers.c.vm_state,
-}  # fmt: skip
-"""Sort keys. Those that are the same for every server are left out."""
-
-
-def _order(call: Call[object, object]) -> Order:
-    """Pairs (column, descending). The last is the row's number, so that every order is total."""
-    keys = [key.strip() for key in call.query.getall("sort_key")]
-    directions = [direction.strip() for direction in call.query.getall("sort_dir")]
-    since_2_73 = "locked" if call.version.at_least("2.73") else None
-    kept: list[tuple[str, str | None]] = []
-    for index, key in enumerate(keys):
-        if key in _IGNORED_SORT_KEYS and key != since_2_73:
-            continue
-        if key in ("host", "node") and not call.caller.is_admin:
-            raise Forbidden(f"Only administrators can sort servers by {key}")
-        kept.append((key, directions[index] if index < len(directions) else None))
-    if any(direction not in ("asc", "desc") for direction in directions):
-        raise BadRequest("Unknown sort direction, must be one of: asc, desc")
-    if keys and len(directions) > len(keys):
-        raise BadRequest("Sort direction size exceeds sort key size")
-    default = directions[0] if directions else "desc"
-    if not kept:
-        kept = [("created_at", default)]
-    order = [(_ORDER[key], (direction or default) == "desc") for key, direction in kept if key in _ORDER]
-    return [*order, (servers.c.number, default == "desc")]
-
-
-def _after(call: Call[object, object], marker: str, order: Order, *, project: str | None) -> Condition:
-    """The condition for what comes after the marker's row in this order."""
-    query = sa.select(*(column for column, _ in order)).where(servers.c.id == marker)
-    if project is not None:
-        query = query.where(servers.c.project_id == project)
-    at = call.tx.first(query)
-    if at is None:
-        raise BadRequest(f"marker [{marker}] not found")
-    later, equal = list[Condition](), list[Condition]()
-    for (column, descending), value in zip(order, tuple(at), strict=True):
-        later.append(sa.and_(*equal, column < value if descending else column > value))
-        equal.append(column == value)
-    return sa.or_(*later)

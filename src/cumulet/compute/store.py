@@ -199,23 +199,6 @@ hosts = sa.Table(
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
 )
 
-quotas = sa.Table(
-    "quotas",
-    metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
-    sa.Column("user_id", sa.String(64), primary_key=True, default=""),
-    sa.Column("resource", sa.String(64), primary_key=True),
-    sa.Column("hard_limit", sa.Integer, nullable=False),
-)
-
-LONGEST_CLASS_NAME = 255
-quota_classes = sa.Table(
-    "quota_classes",
-    metadata,
-    sa.Column("class_name", sa.String(LONGEST_CLASS_NAME), primary_key=True),
-    sa.Column("resource", sa.String(64), primary_key=True),
-    sa.Column("hard_limit", sa.Integer, nullable=False),
-)
 
 server_groups = sa.Table(
     "server_groups",
