@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from cumulet.compute.leftovers import Leftovers
 from cumulet.compute.store import migrations
 from cumulet.db.engine import Tx
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.placement import allocations as placement
 from cumulet.testing import Client, JsonObject, TestCloud
 
@@ -74,11 +74,11 @@ def test_share_and_ports_of_a_deleted_server(cloud: TestCloud, admin: Client, me
 def test_a_binding_to_another_host(cloud: TestCloud, admin: Client, server: str) -> None:
     before = leftovers(cloud, admin, server)
     elsewhere = other(host_of(admin, server))
-    cloud.embedded.db.write(lambda tx: network.add_binding(tx, server, elsewhere))
+    cloud.embedded.db.write(lambda tx: bindings.add_inactive(tx, server, elsewhere))
     look(cloud)
     assert leftovers(cloud, admin, server) == before
     assert all(
-        not bound.inactive for bound in cloud.embedded.db.read(lambda tx: network.binding_hosts(tx, server)).values()
+        not bound.inactive for bound in cloud.embedded.db.read(lambda tx: bindings.hosts_of(tx, server)).values()
     )
     assert found(admin, server) == [("binding-elsewhere", elsewhere)]
 

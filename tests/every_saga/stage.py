@@ -18,7 +18,7 @@ from cumulet.compute.model import VmState
 from cumulet.compute.store import hosts, migrations, servers
 from cumulet.conductor.saga import request_force, running_operation
 from cumulet.db.engine import Tx
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.testing import JsonObject, TestCloud, agreement
 from cumulet.testing.running import in_memory
 
@@ -96,7 +96,7 @@ class Stage:
 
     def _bound(self, server_id: str) -> set[str]:
         """The ports of a server by their records."""
-        return set(self.read(lambda tx: network.binding_hosts(tx, server_id)))
+        return set(self.read(lambda tx: bindings.hosts_of(tx, server_id)))
 
     def strays(self) -> list[str]:
         """Guests on hosts that answer, and that their servers do not belong to. A reconciler will remove them."""

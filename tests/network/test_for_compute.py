@@ -10,6 +10,7 @@ import pytest
 from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.errors import ApiError
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import for_compute, limits, port_life, routing, topology
 from cumulet.network.for_compute import NetworkRequest, PortView, RequestedNetwork
 from cumulet.network.group_records import SecurityGroup
@@ -206,7 +207,7 @@ def test_a_move_has_two_bindings_and_then_one(lab: Lab) -> None:
     lab.allocate((*on(network), *on(network)))
 
     def hosts() -> set[tuple[str, tuple[str, ...]]]:
-        found = lab.db.read(lambda tx: for_compute.binding_hosts(tx, "server"))
+        found = lab.db.read(lambda tx: bindings.hosts_of(tx, "server"))
         assert len(found) == 2
         return {(binding.active, binding.inactive) for binding in found.values()}
 
@@ -217,19 +218,19 @@ def test_a_move_has_two_bindings_and_then_one(lab: Lab) -> None:
         assert hosts() == once
 
     assert hosts() == {("", ())}
-    twice(for_compute.bind, "host1")
+    twice(bindings.bind, "host1")
     assert hosts() == {("host1", ())}
-    twice(for_compute.add_binding, "host2")
+    twice(bindings.add_inactive, "host2")
     assert hosts() == {("host1", ("host2",))}
-    twice(for_compute.remove_binding, "host2")
+    twice(bindings.remove_inactive, "host2")
     assert hosts() == {("host1", ())}
-    twice(for_compute.remove_binding, "host1")
+    twice(bindings.remove_inactive, "host1")
     assert hosts() == {("host1", ())}
-    twice(for_compute.add_binding, "host2")
-    twice(for_compute.activate_binding, "host2")
+    twice(bindings.add_inactive, "host2")
+    twice(bindings.activate, "host2")
     assert hosts() == {("host2", ())}
-    twice(for_compute.add_binding, "host1")
-    twice(for_compute.bind, "host1")
+    twice(bindings.add_inactive, "host1")
+    twice(bindings.bind, "host1")
     assert hosts() == {("host1", ())}
 
 

@@ -11,6 +11,7 @@ from cumulet.clock import SystemClock
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.host import wiring as w
 from cumulet.host.verdict import ICMP6, TCP, UDP, Packet, decide
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import default_security_group, dhcp_options, for_compute, port_life, topology
 from cumulet.network.group_records import SecurityGroupRule
 from cumulet.network.store import Network, Port, change, insert
@@ -111,7 +112,7 @@ def test_in_a_move_the_port_is_wired_at_both_hosts_and_reached_at_its_owner_unti
     port = cloud.plug(network, "host1")
     cloud.plug(network, "host3")
     server = port.server_id or ""
-    cloud.db.write(lambda tx: for_compute.add_binding(tx, server, "host2"))
+    cloud.db.write(lambda tx: bindings.add_inactive(tx, server, "host2"))
 
     def reached_at(host: str) -> set[str]:
         (seen,) = cloud.of(host).networks
@@ -122,7 +123,7 @@ def test_in_a_move_the_port_is_wired_at_both_hosts_and_reached_at_its_owner_unti
     assert reached_at("host3") == {"192.0.2.1"}
     assert reached_at("host2") == {"192.0.2.1"}
     assert cloud.of("host3").networks[0].peers == ("192.0.2.1", "192.0.2.2")
-    cloud.db.write(lambda tx: for_compute.activate_binding(tx, server, "host2"))
+    cloud.db.write(lambda tx: bindings.activate(tx, server, "host2"))
     assert cloud.of("host1") == w.Wiring(host="host1")
     assert [(p.id, p.active) for p in cloud.of("host2").ports] == [(port.id, True)]
     assert reached_at("host3") == {"192.0.2.2"}

@@ -28,6 +28,7 @@ from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
 from cumulet.image import store as image_store
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import carried, port_life, port_status, qos
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
@@ -130,7 +131,7 @@ def claim_host(tx: Tx, context: Context, state: B) -> B:
         user_id=server.user_id,
         now_us=now,
     )
-    network.bind(tx, server.id, state.host)
+    bindings.bind(tx, server.id, state.host)
     generation = change_owner(tx, server.id, old=None, new=state.host, generation=state.generation, now_us=now)
     # Every guest of a host that makes config drives has one: without networks there is no metadata service.
     on_drive = server.config_drive or host_records.offers(tx, state.host, "config-drive")

@@ -31,7 +31,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotFound, NotYet
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -213,7 +213,7 @@ async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:
 def record_host(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
     """The commit: the one statement that moves ownership. The server runs nowhere before and after it."""
     now = context.clock.now_us()
-    network.activate_binding(tx, state.server_id, moves.destination(state))
+    bindings.activate(tx, state.server_id, moves.destination(state))
     generation = change_owner(
         tx, state.server_id, old=state.source, new=state.destination, generation=state.generation, now_us=now
     )

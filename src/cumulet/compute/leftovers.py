@@ -20,6 +20,7 @@ from cumulet.compute.store import migrations, servers
 from cumulet.conductor import findings
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Database, Tx
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import for_compute as network
 from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
@@ -77,7 +78,7 @@ _BOUND_ELSEWHERE = sa.select(servers.c.id, servers.c.host).where(
     ~_AT_WORK,
     servers.c.deleted_at_us.is_(None),
     servers.c.host.is_not(None),
-    network.bound_elsewhere(servers.c.id, servers.c.host),
+    bindings.bound_elsewhere(servers.c.id, servers.c.host),
 )
 
 
@@ -102,9 +103,9 @@ def _ports(tx: Tx) -> Iterator[Leftover]:
         network.release(tx, row.id)
         yield Leftover(finding=Finding.PORT_OF_NOBODY, server_id=row.id, host="")
     for row in tx.all(_BOUND_ELSEWHERE, {}):
-        bound = network.binding_hosts(tx, row.id).values()
+        bound = bindings.hosts_of(tx, row.id).values()
         others = {host for port in bound for host in (port.active, *port.inactive)} - {row.host}
-        network.activate_binding(tx, row.id, row.host)
+        bindings.activate(tx, row.id, row.host)
         yield Leftover(finding=Finding.BINDING_ELSEWHERE, server_id=row.id, host=", ".join(sorted(others)))
 
 

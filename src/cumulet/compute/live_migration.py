@@ -18,16 +18,7 @@ from typing import Annotated
 
 import msgspec
 
-from cumulet.compute import (
-    boot,
-    hosts_in_memory,
-    moves,
-    operations,
-    post_copy,
-    preconditions,
-    scheduler,
-    wiring,
-)
+from cumulet.compute import boot, hosts_in_memory, moves, operations, post_copy, preconditions, scheduler, wiring
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.copying import copy_parameters, follow_copy, prepare_copy, record_progress
@@ -47,7 +38,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState, MigrationPhase
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -252,7 +243,7 @@ def record_host(tx: Tx, context: Context, state: LiveMigration) -> LiveMigration
     The ports' bindings move in the same transaction, so that no host is told to send packets anywhere else.
     """
     now = context.clock.now_us()
-    network.activate_binding(tx, state.server_id, moves.destination(state))
+    bindings.activate(tx, state.server_id, moves.destination(state))
     generation = change_owner(
         tx, state.server_id, old=state.source, new=state.destination, generation=state.generation, now_us=now
     )

@@ -16,7 +16,7 @@ from cumulet.compute.model import Flavor, Server
 from cumulet.compute.store import flavors, get_server, migrations
 from cumulet.conductor.saga import Context, Failure, StepFailed
 from cumulet.db.engine import Tx
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.placement import allocations as placement
 
 _FLAVOR_NUMBER = sa.select(flavors.c.id).where(flavors.c.flavor_id == sa.bindparam("of_id"))
@@ -190,11 +190,11 @@ def release_destination(tx: Tx, context: Context, state: MovingT) -> MovingT:
 def bind_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
     """Add an inactive binding on the destination, so that the ports' rules are there before the guest arrives."""
     assert state.destination is not None
-    network.add_binding(tx, state.server_id, state.destination)
+    bindings.add_inactive(tx, state.server_id, state.destination)
     return state
 
 
 def unbind_ports(tx: Tx, context: Context, state: MovingT) -> MovingT:
     if state.destination is not None:
-        network.remove_binding(tx, state.server_id, state.destination)
+        bindings.remove_inactive(tx, state.server_id, state.destination)
     return state

@@ -36,7 +36,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.endpoint import Endpoint
 from cumulet.image import store as image_store
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Anything, Body, Key
@@ -301,7 +301,7 @@ async def let_source_rest(context: Context, state: Resizing) -> Resizing:
 def record_host(tx: Tx, context: Context, state: Resizing) -> Resizing:
     """The commit: the one statement that moves ownership. The server is stopped on both sides before and after it."""
     now = context.clock.now_us()
-    network.activate_binding(tx, state.server_id, moves.destination(state))
+    bindings.activate(tx, state.server_id, moves.destination(state))
     server = get_server(tx, state.server_id, deleted=True)
     resized.keep(
         tx,

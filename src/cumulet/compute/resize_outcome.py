@@ -25,7 +25,7 @@ from cumulet.db.engine import Database, Tx
 from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
@@ -193,7 +193,7 @@ def record_source(tx: Tx, context: Context, state: Outcome) -> Outcome:
     generation = change_owner(
         tx, state.server_id, old=state.destination, new=state.source, generation=state.generation, now_us=now
     )
-    network.bind(tx, state.server_id, state.source)
+    bindings.bind(tx, state.server_id, state.source)
     operations.settle(tx, state.server_id, now_us=now, guest=kept.guest, flavor=msgspec.structs.asdict(kept.flavor))
     return msgspec.structs.replace(state, generation=generation)
 

@@ -1,4 +1,4 @@
-"""What compute asks of Network, in compute's own transactions: ports for servers, their bindings, their removal.
+"""What compute asks of Network, in compute's own transactions: ports for servers, how they are shown, their removal.
 
 Refusals have Nova's statuses and words.
 """
@@ -17,10 +17,9 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
-from cumulet.network import addresses, bindings, carried, dns, groups_for_compute, limits, port_life, sharing
+from cumulet.network import addresses, carried, dns, groups_for_compute, limits, port_life, sharing
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
-from cumulet.network.bindings import Which
 from cumulet.network.device_owners import OF_COMPUTE
 from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.refusals import Refused
@@ -36,7 +35,6 @@ from cumulet.network.store import (
     floating_ips,
     networks,
     port_addresses,
-    port_bindings,
     ports,
     subnets,
 )
@@ -321,15 +319,6 @@ def any_port_of(server_id: sa.ColumnElement[object]) -> sa.Exists:
     return sa.exists().where(ports.c.server_id == server_id)
 
 
-def bound_elsewhere(server_id: sa.ColumnElement[object], host: sa.ColumnElement[object]) -> sa.Exists:
-    """Whether a port of a server has a binding that is not the active one to `host`, for compute's own statements."""
-    return sa.exists().where(
-        ports.c.server_id == server_id,
-        port_bindings.c.port_id == ports.c.id,
-        sa.or_(port_bindings.c.host != host, ~port_bindings.c.active),
-    )
-
-
 def has_ports(tx: Tx, server_id: str) -> bool:
     return tx.first(_ANY, {"of_server_id": server_id}) is not None
 
@@ -373,48 +362,6 @@ def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tup
             tag=tag,
         )
     )
-
-
-# -- bindings
-
-
-def bind(tx: Tx, server_id: str, host: str) -> None:
-    """Move the active binding of a server's ports to `host`. Inactive bindings to other hosts stay."""
-    bindings.bind(tx, Which.SERVER, server_id, host)
-
-
-def add_binding(tx: Tx, server_id: str, host: str) -> None:
-    """Add a second, inactive binding for a move to `host`."""
-    bindings.add_inactive(tx, Which.SERVER, server_id, host)
-
-
-def remove_binding(tx: Tx, server_id: str, host: str) -> None:
-    """Undo `add_binding`. An active binding is never removed."""
-    bindings.remove_inactive(tx, Which.SERVER, server_id, host)
-
-
-def activate_binding(tx: Tx, server_id: str, host: str) -> None:
-    """After a move: make the binding to `host` the active and only one."""
-    bindings.activate(tx, Which.SERVER, server_id, host)
-
-
-class BindingHosts(msgspec.Struct, frozen=True, kw_only=True):
-    """The hosts that a port is bound to. `active` is empty for a port that is not bound."""
-
-    active: str
-    inactive: tuple[str, ...]
-
-
-def binding_hosts(tx: Tx, server_id: str) -> dict[str, BindingHosts]:
-    """The bindings of each of a server's ports, by port id."""
-    port_ids = [port.id for port in find_by(tx, Port, server_id=server_id)]
-    return {
-        port_id: BindingHosts(
-            active=next((binding.host for binding in found if binding.active), bindings.UNBOUND),
-            inactive=tuple(binding.host for binding in found if not binding.active),
-        )
-        for port_id, found in bindings.of_ports(tx, port_ids).items()
-    }
 
 
 # -- ending

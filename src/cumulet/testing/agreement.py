@@ -14,7 +14,7 @@ from cumulet.conductor.saga import operations
 from cumulet.db.engine import Row, Tx
 from cumulet.host.driver import GuestState
 from cumulet.image.store import image_properties, images
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.network.many import find_many
 from cumulet.network.store import Port
 from cumulet.network.wiring import ports_of_server
@@ -108,7 +108,7 @@ def _of_server(tx: Tx, row: Row, places: dict[str, GuestState]) -> Iterator[str]
         yield f"server {name} is {row.vm_state}/{row.power_state} on {row.host}, where it is {seen}"
     if set(placement.held(tx, row.id)) != {row.host}:
         yield f"server {name} belongs to {row.host}, but holds {placement.held(tx, row.id)}"
-    ports = network.binding_hosts(tx, row.id)
+    ports = bindings.hosts_of(tx, row.id)
     described = {nic["port_id"] for nic in (row.guest or {}).get("nics", ())}
     if row.guest is not None and described != set(ports):
         yield f"server {name} has ports {sorted(ports)}, but its guest is described with {sorted(described)}"
@@ -128,5 +128,5 @@ def _of_ports(tx: Tx, row: Row, linked: Collection[str]) -> Iterator[str]:
 def _of_deleted(tx: Tx, row: Row) -> Iterator[str]:
     if placement.held(tx, row.id):
         yield f"server {row.id[:8]} is deleted, but holds {placement.held(tx, row.id)}"
-    if network.binding_hosts(tx, row.id):
+    if bindings.hosts_of(tx, row.id):
         yield f"server {row.id[:8]} is deleted, but has ports"

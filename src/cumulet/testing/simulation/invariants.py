@@ -16,7 +16,7 @@ from cumulet.conductor.findings import findings
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
 from cumulet.host.driver import Guest, GuestState
-from cumulet.network import for_compute as network
+from cumulet.network import bindings_for_compute as bindings
 from cumulet.testing import agreement
 from cumulet.testing.simulation import network_details
 from cumulet.testing.simulation.console_workload import left_over
@@ -136,7 +136,7 @@ def _tags(guest: Guest) -> dict[str, str]:
 def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, dict[str, str]]]) -> Iterator[str]:
     """Guests whose ports differ from the records of their servers, or the tags from their descriptions."""
     for row in tx.all(_PLACES, {}):
-        ports = set(network.binding_hosts(tx, row.id))
+        ports = set(bindings.hosts_of(tx, row.id))
         seen = plugged.get(row.host, {}).get(row.id)
         if seen is None:
             continue
