@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from cumulet.drivers.qemu import live_migration_source, sockets
+from cumulet.drivers.qemu import sockets
 from cumulet.drivers.qemu.commands import Commands
 from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.live_migration_outcome import MEMORY
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.testing.moving import prepared
 
@@ -94,7 +95,7 @@ def test_a_copy_that_is_forced_to_complete_just_when_its_memory_begins_to_go_is_
 
         async def connect_and_force(hypervisor: Commands, name: str, address: str, port: int) -> None:
             await connect(hypervisor, name, address, port)
-            if name == live_migration_source._MEMORY:
+            if name == MEMORY:
                 await source.force_complete(rig.id)
 
         monkeypatch.setattr(sockets, "hand_over", connect_and_force)

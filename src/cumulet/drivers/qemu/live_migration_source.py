@@ -16,17 +16,16 @@ from collections.abc import Sequence
 import msgspec
 
 from cumulet.drivers.qemu import disk_copies, move_authority, sockets
-from cumulet.drivers.qemu.answers import Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities, withdraw
+from cumulet.drivers.qemu.live_migration_outcome import MEMORY, clean_up, conclude, handed_over, note, settle, settled
 from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, phase_of, progress_of
 from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import Authority, Copy, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest, MigrationParameters, MigrationPhase, MigrationProgress
 from cumulet.host.endpoint import Endpoint, Peer
 
-_MEMORY = "memory-connection"
 _CANCEL_SECONDS = 20.0
 _LONGEST_DOWNTIME_MS = 2_000_000
 _HANG_SECONDS = 1.0
@@ -73,7 +72,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
         await make_movable(host, hypervisor, record)
         host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
         if record.copy is not None:
-            await _clean_up(host, hypervisor, record.guest)
+            await clean_up(host, hypervisor, record.guest)
         copy = Copy(endpoint=endpoint, authority=authority, parameters=parameters)
         record = msgspec.structs.replace(record, copy=copy)
         host.folder(server_id).write(record)
@@ -81,8 +80,8 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
         try:
             await _begin(host, hypervisor, record, endpoint, parameters)
         except BaseException as problem:
-            await _clean_up(host, hypervisor, record.guest)
-            await _settle(host, server_id, MigrationPhase.FAILED, str(problem))
+            await clean_up(host, hypervisor, record.guest)
+            await settle(host, server_id, MigrationPhase.FAILED, str(problem))
             raise
         host.start_task(server_id, "copy", carry(host, server_id))
 
@@ -154,24 +153,24 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         ended = [job for job in jobs if job is None or job.status in ("concluded", "aborting")]
         if ended:
             async with host.lock(server_id):
-                await _clean_up(host, hypervisor, record.guest)
-                await _settle(host, server_id, MigrationPhase.FAILED, disk_copies.why(ended))
+                await clean_up(host, hypervisor, record.guest)
+                await settle(host, server_id, MigrationPhase.FAILED, disk_copies.why(ended))
             return True
         if all(job is not None and job.status == "ready" for job in jobs):
             await _begin_memory(host, hypervisor, record, copy)
         return False
     answer = await hypervisor.migration_status()
     status = answer.status
-    if status == "completed" and not await _handed_over(hypervisor):
+    if status == "completed" and not await handed_over(hypervisor):
         status = "none"
     if status in ("completed", "failed", "cancelled", "none"):
         async with host.lock(server_id):
-            await _end(host, hypervisor, server_id, status, answer)
+            await conclude(host, hypervisor, server_id, status, answer)
         return True
     broken = [job for job in jobs if job is None or (job.status == "concluded" and job.error is not None)]
     if broken:
         # Without its disks the guest cannot move. The record has the error, so the cancellation counts as a failure.
-        _note(host, server_id, error=disk_copies.why(broken))
+        note(host, server_id, error=disk_copies.why(broken))
         await hypervisor.migrate_cancel()
     elif status == "pre-switchover":
         for job in jobs:
@@ -188,18 +187,13 @@ async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRec
     error = None
     try:
         await _lend(host, hypervisor, record)
-        await sockets.hand_over(hypervisor, _MEMORY, copy.endpoint.address, copy.endpoint.port)
+        await sockets.hand_over(hypervisor, MEMORY, copy.endpoint.address, copy.endpoint.port)
     except DriverError as problem:
         error = str(problem)
-    _note(host, record.guest.server_id, memory=True, error=error)
+    note(host, record.guest.server_id, memory=True, error=error)
     hypervisor.migration = "none"
     if error is None:
-        await hypervisor.migrate(f"fd:{_MEMORY}")
-
-
-async def _handed_over(hypervisor: Hypervisor) -> bool:
-    """Whether `completed` means this copy: QEMU says it of the move by which the guest came here, too."""
-    return await hypervisor.run_state() in ("finish-migrate", "postmigrate")
+        await hypervisor.migrate(f"fd:{MEMORY}")
 
 
 async def _switch_over(hypervisor: Hypervisor, copy: Copy, names: Sequence[str]) -> None:
@@ -225,48 +219,6 @@ async def _switch_over(hypervisor: Hypervisor, copy: Copy, names: Sequence[str])
         await hypervisor.migrate_continue()
 
 
-async def _clean_up(host: QemuHost, hypervisor: Hypervisor, guest: Guest) -> None:
-    """Remove mirrors, connections and credentials, as far as they exist."""
-    await disk_copies.clean_up(hypervisor, guest)
-    with contextlib.suppress(DriverError):  # Used, or never there.
-        await hypervisor.closefd(_MEMORY)
-    await host.tls.withdraw(hypervisor)
-
-
-async def _end(host: QemuHost, hypervisor: Hypervisor, server_id: str, status: str, answer: Migration) -> None:
-    if status == "completed":
-        await _settle(host, server_id, MigrationPhase.COMPLETED, None)
-        return
-    record = host.record(server_id)
-    await _clean_up(host, hypervisor, record.guest)
-    copy = record.copy
-    if copy is not None and copy.error is not None:
-        await _settle(host, server_id, MigrationPhase.FAILED, copy.error)
-    elif status == "cancelled":
-        await _settle(host, server_id, MigrationPhase.CANCELLED, None)
-    elif status == "failed":
-        words = answer.error_desc or "the hypervisor gives no reason"
-        await _settle(host, server_id, MigrationPhase.FAILED, words)
-    else:
-        await _settle(host, server_id, MigrationPhase.FAILED, "the copy was interrupted")
-
-
-async def _settle(host: QemuHost, server_id: str, outcome: MigrationPhase, error: str | None) -> None:
-    """Note how the copy ended and wake its followers. It writes to the disk in a thread, because that is slow."""
-    await asyncio.to_thread(_note, host, server_id, outcome=outcome, error=error, authority=None)
-    hypervisor = host.hypervisors.get(server_id)
-    if hypervisor is not None:
-        hypervisor.announce()
-
-
-def _note(host: QemuHost, server_id: str, **news: object) -> None:
-    """Change the record of the copy that is under way. It is read anew: a verb may have changed it."""
-    folder = host.folder(server_id)
-    record = folder.read()
-    if record is not None and record.copy is not None and record.copy.outcome is None:
-        folder.write(msgspec.structs.replace(record, copy=msgspec.structs.replace(record.copy, **news)))
-
-
 # -- changing its course
 
 
@@ -284,13 +236,13 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
             await hypervisor.migrate_set_parameters(downtime_limit_ms=_LONGEST_DOWNTIME_MS)
             return
         if not record.copy.to_post_copy:
-            _note(host, server_id, to_post_copy=True)
+            note(host, server_id, to_post_copy=True)
         hypervisor.announce()  # `carry` does the rest.
 
 
 async def begin_post_copy(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = await _settled(host, server_id)
+        record = await settled(host, server_id)
         if record.copy is None:
             raise DriverError("NOT_COPYING: no copy is under way")
         if record.copy.outcome is MigrationPhase.COMPLETED:
@@ -317,7 +269,7 @@ async def begin_post_copy(host: QemuHost, server_id: str) -> None:
 async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> None:
     """QMP `migrate` with `resume`. The guest runs at its destination already and waits for pages."""
     async with host.lock(server_id):
-        record = await _settled(host, server_id)
+        record = await settled(host, server_id)
         if record.copy is not None and record.copy.outcome is MigrationPhase.COMPLETED:
             return
         if record.copy is None or not record.copy.to_post_copy:
@@ -333,31 +285,31 @@ async def recover_copy(host: QemuHost, server_id: str, endpoint: Endpoint) -> No
                 await hypervisor.wait_for_change(change, LOOK_SECONDS)
         if status == "postcopy-paused":
             await _lend(host, hypervisor, record)
-            await sockets.hand_over(hypervisor, _MEMORY, endpoint.address, endpoint.port)
-            await hypervisor.migrate(f"fd:{_MEMORY}", resume=True)
+            await sockets.hand_over(hypervisor, MEMORY, endpoint.address, endpoint.port)
+            await hypervisor.migrate(f"fd:{MEMORY}", resume=True)
 
 
 async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
     async with host.lock(server_id):
-        record = await _settled(host, server_id)
+        record = await settled(host, server_id)
         hypervisor = host.hypervisor(server_id)
         if record.copy is None or record.copy.outcome is not None:
             return await progress_of(record, hypervisor, phase_of(record, hypervisor))
         await host.stop_task(server_id, "copy")
         if hypervisor is None:
-            await _settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
+            await settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
         elif record.copy.memory:
             if hypervisor.migration.startswith("postcopy"):
                 host.start_task(server_id, "copy", carry(host, server_id))
                 raise DriverError("TOO_LATE: the guest runs at its destination")
             await _cancel_memory(hypervisor, record.guest)
             answer = await hypervisor.migration_status()
-            completed = answer.status == "completed" and await _handed_over(hypervisor)
+            completed = answer.status == "completed" and await handed_over(hypervisor)
             ended = "completed" if completed else "cancelled"
-            await _end(host, hypervisor, server_id, ended, answer)
+            await conclude(host, hypervisor, server_id, ended, answer)
         else:
-            await _clean_up(host, hypervisor, record.guest)
-            await _settle(host, server_id, MigrationPhase.CANCELLED, None)
+            await clean_up(host, hypervisor, record.guest)
+            await settle(host, server_id, MigrationPhase.CANCELLED, None)
         record = host.record(server_id)
         return await progress_of(record, hypervisor, phase_of(record, hypervisor))
 
@@ -393,20 +345,9 @@ async def _cancel_memory(hypervisor: Hypervisor, guest: Guest) -> None:
     raise DriverError("CANCEL_TIMEOUT: the copy does not end")
 
 
-async def _settled(host: QemuHost, server_id: str) -> GuestRecord:
-    """The record, with the outcome of a copy that has just completed: the event comes before the record is written."""
-    hypervisor = host.hypervisor(server_id)
-    copy = host.record(server_id).copy
-    if hypervisor is None or copy is None or copy.outcome is not None or not copy.memory:
-        return host.record(server_id)
-    if hypervisor.migration == "completed" and await _handed_over(hypervisor):
-        await _settle(host, server_id, MigrationPhase.COMPLETED, None)
-    return host.record(server_id)
-
-
 async def resume_source(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = await _settled(host, server_id)
+        record = await settled(host, server_id)
         if record.role is not Role.OWN:
             raise DriverError("MOVING: this host is the destination of a move of this guest")
         if record.copy is not None and record.copy.outcome is None:
@@ -417,7 +358,7 @@ async def resume_source(host: QemuHost, server_id: str) -> None:
             if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
                 await hypervisor.cont()
             if record.copy is not None:
-                await _clean_up(host, hypervisor, record.guest)
+                await clean_up(host, hypervisor, record.guest)
         if record.copy is not None:
             host.folder(server_id).write(msgspec.structs.replace(record, copy=None))
         host.running_hypervisor(server_id)  # Without a process it may be started again, but the caller must know.
