@@ -16,7 +16,7 @@ from cumulet.network.qos_rule_types import RULE_TYPES
 from cumulet.network.qos_rules import kind_of
 from cumulet.network.rbac_policies import RBAC_POLICIES
 from cumulet.network.resource import Kind
-from cumulet.network.security_groups import RULES
+from cumulet.network.security_group_rules import RULES
 from cumulet.network.segment_ranges import RANGES
 from cumulet.network.segments import SEGMENTS
 from cumulet.network.service_profiles import SERVICE_PROFILES

@@ -14,6 +14,7 @@ from cumulet.compute.server_security_groups import group_view, rule_view
 from cumulet.compute.service import COMPUTE
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, OverQuota
 from cumulet.network import resource
+from cumulet.network import security_group_rules as rules
 from cumulet.network import security_groups as network
 from cumulet.network.group_records import SecurityGroup, SecurityGroupRule
 from cumulet.network.group_records import security_groups as rows
@@ -69,7 +70,7 @@ def _group(call: Call[object, object]) -> SecurityGroup:
 
 
 def _rule(call: Call[object, object]) -> SecurityGroupRule:
-    return resource.find_in_sight(call, network.RULES, _checked(call.path["security_group_rule_id"]))
+    return resource.find_in_sight(call, rules.RULES, _checked(call.path["security_group_rule_id"]))
 
 
 def _checked(identifier: str) -> str:
@@ -151,11 +152,11 @@ def create_security_group_rule(call: Call[None, RuleBody]) -> dict[str, object]:
     except NotFound as error:
         raise NotFound(error.public) from None
     with _as_nova_says():
-        made = network.create_rule(call, _wanted(group, body))
+        made = rules.create_rule(call, _wanted(group, body))
     return {"security_group_rule": rule_view(call, made)}
 
 
-def _wanted(group: SecurityGroup, body: RuleBody) -> network.NewRule:
+def _wanted(group: SecurityGroup, body: RuleBody) -> rules.NewRule:
     """The rule in Network's words; BadRequest in Nova's."""
     protocol = str(body.ip_protocol) if body.ip_protocol else None
     cidr = None if body.group_id is not None else _cidr(body.cidr)
@@ -170,7 +171,7 @@ def _wanted(group: SecurityGroup, body: RuleBody) -> network.NewRule:
         protocol = low = high = None
     else:
         low, high = _ports(protocol, low, high)
-    return network.NewRule(
+    return rules.NewRule(
         security_group_id=group.id,
         direction="ingress",
         ethertype="IPv6" if cidr is not None and ip_network(cidr, strict=False).version == 6 else "IPv4",
@@ -236,5 +237,5 @@ def _ports(protocol: str, low: object, high: object) -> tuple[int, int]:
 )
 def delete_security_group_rule(call: Call[SecurityGroupRule, None]) -> None:
     """Remove a rule."""
-    call.require(network.DELETE_RULE, resource.facts_of(network.RULES, call, call.target))
-    network.delete_security_group_rule(call)
+    call.require(rules.DELETE, resource.facts_of(rules.RULES, call, call.target))
+    rules.delete_security_group_rule(call)

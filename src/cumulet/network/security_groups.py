@@ -1,17 +1,15 @@
-"""Security groups and their rules: ``/security-groups``, ``/security-group-rules``."""
+"""Security groups: ``/security-groups``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Annotated, Literal
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict
-from cumulet.network import bodies, default_rules, default_security_group, filtering, limits, policy, resource, topology
-from cumulet.network.address_groups import ADDRESS_GROUPS
+from cumulet.errors import Conflict
+from cumulet.network import bodies, default_rules, default_security_group, limits, policy, resource, topology
 from cumulet.network.bodies import either, text
 from cumulet.network.group_records import (
     SecurityGroup,
@@ -21,23 +19,13 @@ from cumulet.network.group_records import (
     security_groups,
 )
 from cumulet.network.resource import Kind, View
-from cumulet.network.rule_meaning import (
-    RuleContent,
-    check_rule,
-    content_of,
-    ethertype,
-    ethertype_asked,
-    meaning,
-    protocol_name,
-    spellings,
-)
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import GROUP_SHARING
-from cumulet.network.sight import rules_in_sight, shared_in_sight
-from cumulet.network.store import change, delete, find, find_by, insert, must_get, revise, tags_of
+from cumulet.network.sight import shared_in_sight
+from cumulet.network.store import change, delete, find, insert, must_get, tags_of
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
+from cumulet.web.schema import UNSET, Body, Unset
 
 _SEEN = f"{policy.ADMIN_OR_PROJECT_READER} or rule:shared_security_group"
 
@@ -56,24 +44,24 @@ CREATE_DEFAULT = rule(
     f"{policy.ADMIN_OR_SERVICE} or {policy.PROJECT_READER}",
     description="Have the default security group made",
 )
-CREATE_RULE = rule("create_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Add a rule")
-SHOW_RULE = rule("get_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_READER, description="See a rule")
-DELETE_RULE = rule("delete_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, description="Remove a rule")
 
 
-def _of_protocol(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    conditions: list[sa.ColumnElement[bool]] = []
-    for value in values:
-        try:
-            name = protocol_name(value)
-        except ValueError as error:
-            raise BadRequest(str(error), reason="SecurityGroupRuleInvalidProtocol") from None
-        column = security_group_rules.c.protocol
-        conditions.append(column.is_(None) if name is None else column.in_(spellings(name)))
-    return sa.or_(*conditions)
-
-
-# -- groups
+def rule_view(record: SecurityGroupRule, group: SecurityGroup) -> View:
+    """A rule as the API shows it, by itself and in its group."""
+    prefix = record.remote_ip_prefix
+    return resource.resource_view(record, None) | {
+        "security_group_id": record.security_group_id,
+        "direction": record.direction,
+        "ethertype": record.ethertype,
+        "protocol": record.protocol,
+        "port_range_min": record.port_range_min,
+        "port_range_max": record.port_range_max,
+        "remote_ip_prefix": prefix,
+        "remote_group_id": record.remote_group_id,
+        "remote_address_group_id": record.remote_address_group_id,
+        "normalized_cidr": str(ip_network(prefix, strict=False)) if prefix else None,
+        "belongs_to_default_sg": group.is_default,
+    }
 
 
 def group_views(tx: Tx, records: Sequence[SecurityGroup]) -> list[View]:
@@ -89,7 +77,7 @@ def group_views(tx: Tx, records: Sequence[SecurityGroup]) -> list[View]:
             "name": group.name,
             "stateful": group.stateful,
             "security_group_rules": [
-                _rule_view(one, group)
+                rule_view(one, group)
                 for one in sorted(contained[group.id], key=lambda one: (one.created_at_us, one.id))
             ],
         }
@@ -242,170 +230,3 @@ def delete_security_group(call: Call[SecurityGroup, None]) -> None:
             "Insufficient rights for removing default security group.", reason="SecurityGroupCannotRemoveDefault"
         )
     delete(call.tx, SecurityGroup, group.id)
-
-
-# -- rules
-
-
-def _rule_view(record: SecurityGroupRule, group: SecurityGroup) -> View:
-    prefix = record.remote_ip_prefix
-    return resource.resource_view(record, None) | {
-        "security_group_id": record.security_group_id,
-        "direction": record.direction,
-        "ethertype": record.ethertype,
-        "protocol": record.protocol,
-        "port_range_min": record.port_range_min,
-        "port_range_max": record.port_range_max,
-        "remote_ip_prefix": prefix,
-        "remote_group_id": record.remote_group_id,
-        "remote_address_group_id": record.remote_address_group_id,
-        "normalized_cidr": str(ip_network(prefix, strict=False)) if prefix else None,
-        "belongs_to_default_sg": group.is_default,
-    }
-
-
-def rule_views(tx: Tx, records: Sequence[SecurityGroupRule]) -> list[View]:
-    """Rules as the API shows them."""
-    groups = _groups_of(tx, records)
-    return [_rule_view(record, groups[record.security_group_id]) for record in records]
-
-
-def _groups_of(tx: Tx, records: Sequence[SecurityGroupRule]) -> dict[str, SecurityGroup]:
-    ids = list({record.security_group_id for record in records})
-    return {group.id: group for group in find(tx, SecurityGroup, security_groups.c.id.in_(ids))}
-
-
-def _group_facts(tx: Tx, records: Sequence[SecurityGroupRule]) -> list[View]:
-    groups = _groups_of(tx, records)
-    return [{"security_group:project_id": groups[record.security_group_id].project_id} for record in records]
-
-
-def _in_default_group(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    of_default = sa.select(security_groups.c.id).where(
-        filtering.by_column(security_groups.c.is_default, "belongs_to_default_sg")(values)
-    )
-    return security_group_rules.c.security_group_id.in_(of_default)
-
-
-_REMOTE = ("remote_group_id", "remote_address_group_id")
-_QUERIED = ("security_group_id", *_REMOTE, "direction", "port_range_min", "port_range_max")
-
-RULES = Kind(
-    record=SecurityGroupRule,
-    singular="security_group_rule",
-    plural="security_group_rules",
-    title="Security group rule",
-    show=SHOW_RULE,
-    sight=rules_in_sight,
-    filters=resource.filters_on(
-        security_group_rules, *_QUERIED, ethertype=ethertype_asked, remote_ip_prefix=filtering.prefix
-    )
-    | {
-        "protocol": _of_protocol,
-        "normalized_cidr": filtering.by_column(
-            security_group_rules.c.remote_ip_prefix, "normalized_cidr", filtering.prefix
-        ),
-        "belongs_to_default_sg": _in_default_group,
-    },
-    sorts=resource.sorts_on(security_group_rules, *_QUERIED, "protocol", "ethertype", "remote_ip_prefix")
-    | {"normalized_cidr": security_group_rules.c.remote_ip_prefix},
-    views=rule_views,
-    hidden={},
-    parents=_group_facts,
-)
-
-
-class NewRule(bodies.NewResource):
-    security_group_id: bodies.Name
-    direction: Literal["ingress", "egress"]
-    ethertype: Annotated[str, Json({"maxLength": 8}), Convert(ethertype)] | Unset = UNSET
-    protocol: Annotated[str | int | Unset | None, Convert(protocol_name)] = UNSET
-    port_range_min: bodies.Number | Unset | None = UNSET
-    port_range_max: bodies.Number | Unset | None = UNSET
-    remote_ip_prefix: bodies.SubnetRange | Unset | None = UNSET
-    remote_group_id: bodies.Name | Unset | None = UNSET
-    remote_address_group_id: bodies.Id | Unset | None = UNSET
-
-
-class CreateRules(Body):
-    security_group_rule: NewRule | Unset = UNSET
-    security_group_rules: list[NewRule] | Unset = UNSET
-
-
-@NETWORK.operation("GET", "/security-group-rules", rules=())
-def list_security_group_rules(call: Call[None, None]) -> View:
-    """List the rules of the project's security groups; for administrators all."""
-    return resource.listed(call, RULES)
-
-
-def _rule_facts(call: Call[object, object], new: NewRule | None = None) -> View:
-    if new is None:
-        new = resource.items_of(call.body, "security_group_rule", "security_group_rules")[0][0]
-    group = resource.find_in_sight(call, GROUPS, new.security_group_id)
-    return {"project_id": resource.owner(call, new), "security_group:project_id": group.project_id}
-
-
-@NETWORK.operation(
-    "POST", "/security-group-rules", rules=(Rule(CREATE_RULE),), facts=_rule_facts, body=CreateRules, success=201
-)
-def create_security_group_rules(call: Call[None, CreateRules]) -> View:
-    """Add a rule to a security group, or several at once."""
-    return resource.created(call, RULES, lambda new: create_rule(call, new))
-
-
-def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
-    """Add a rule, for this API and for Compute's older one."""
-    tx, facts = call.tx, _rule_facts(call, new)
-    call.require(CREATE_RULE, facts)
-    limits.check(tx, str(facts["project_id"]), "security_group_rule")
-    remote_group_id, address_group_id = either(new.remote_group_id, None), either(new.remote_address_group_id, None)
-    if remote_group_id is not None:
-        resource.find_in_sight(call, GROUPS, remote_group_id)
-    if address_group_id is not None:
-        resource.find_in_sight(call, ADDRESS_GROUPS, address_group_id)
-    values: RuleContent = {
-        "direction": new.direction,
-        "ethertype": either(new.ethertype, "IPv4"),
-        "protocol": either(new.protocol, None),
-        "port_range_min": either(new.port_range_min, None),
-        "port_range_max": either(new.port_range_max, None),
-        "remote_ip_prefix": either(new.remote_ip_prefix, None),
-        "remote_group_id": remote_group_id,
-        "remote_address_group_id": address_group_id,
-    }
-    check_rule(values)
-    for present in find_by(tx, SecurityGroupRule, security_group_id=new.security_group_id):
-        if meaning(content_of(present)) == meaning(values):
-            raise Conflict(
-                f"Security group rule already exists. Rule id is {present.id}.", reason="SecurityGroupRuleExists"
-            )
-    revise(tx, SecurityGroup, new.security_group_id, call.now_us)
-    return insert(
-        tx,
-        SecurityGroupRule,
-        call.cloud.clock,
-        project_id=facts["project_id"],
-        description=text(new.description),
-        security_group_id=new.security_group_id,
-        **values,
-    )
-
-
-@NETWORK.operation("GET", "/security-group-rules/{security_group_rule_id}", rules=(), target=resource.target(RULES))
-def show_security_group_rule(call: Call[SecurityGroupRule, None]) -> View:
-    """Show a rule."""
-    return resource.shown(call, RULES, call.target)
-
-
-@NETWORK.operation(
-    "DELETE",
-    "/security-group-rules/{security_group_rule_id}",
-    rules=(Rule(DELETE_RULE),),
-    target=resource.target(RULES),
-    facts=resource.target_facts(RULES),
-    success=204,
-)
-def delete_security_group_rule(call: Call[SecurityGroupRule, None]) -> None:
-    """Remove a rule."""
-    delete(call.tx, SecurityGroupRule, call.target.id)
-    revise(call.tx, SecurityGroup, call.target.security_group_id, call.now_us)

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotYet
-from cumulet.network import (
-    addresses,
-    bodies,
-    filtering,
-    limits,
-    policy,
-    refusals,
-    resource,
-    sharing,
-    subnet_checks,
-    topology,
-)
+from cumulet.network import addresses, filtering, limits, policy, refusals, resource, sharing, subnet_checks, topology
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import OF_NETWORK, ROUTER_INTERFACE
@@ -45,11 +34,12 @@ from cumulet.network.store import (
     subnets,
     tags_of,
 )
+from cumulet.network.subnet_bodies import CreateSubnets, NewSubnet, Pool, UpdateSubnet
 from cumulet.network.subnet_pool_records import SubnetPool
 from cumulet.network.subnet_pools import SUBNET_POOLS, cut, default_pool
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Json, Unset
+from cumulet.web.schema import Unset
 
 _OWNERS = f"{policy.PROJECT_MEMBER} or {policy.ADMIN_OR_NETWORK_OWNER_MEMBER}"
 _SEEN_BY_MANY = (
@@ -150,59 +140,6 @@ SUBNETS = Kind(
     parents=network_facts,
     sharing=SHARING,
 )
-
-
-class Pool(Body):
-    start: bodies.IpAddress
-    end: bodies.IpAddress
-
-
-class HostRoute(Body):
-    destination: bodies.IpRange
-    nexthop: bodies.IpAddress
-
-
-Ipv6Mode = Literal["dhcpv6-stateful", "dhcpv6-stateless", "slaac"]
-Pools = Annotated[list[Pool], Json({"maxItems": 50})]
-NameServers = Annotated[list[bodies.IpAddress], Json({"maxItems": subnet_checks.MAX_NAMESERVERS})]
-HostRoutes = Annotated[list[HostRoute], Json({"maxItems": subnet_checks.MAX_ROUTES})]
-
-
-class NewSubnet(bodies.NewNamed):
-    """A new subnet."""
-
-    network_id: bodies.Id
-    ip_version: bodies.Number
-    cidr: bodies.SubnetRange | Unset | None = UNSET
-    gateway_ip: bodies.IpAddress | Unset | None = UNSET
-    enable_dhcp: bodies.Truth | Unset = UNSET
-    ipv6_ra_mode: Ipv6Mode | Unset | None = UNSET
-    ipv6_address_mode: Ipv6Mode | Unset | None = UNSET
-    allocation_pools: Pools | Unset | None = UNSET
-    dns_nameservers: NameServers | Unset | None = UNSET
-    host_routes: HostRoutes | Unset | None = UNSET
-    service_types: Annotated[list[bodies.Name], Json({"maxItems": 20})] | Unset = UNSET
-    dns_publish_fixed_ip: bodies.Truth | Unset = UNSET
-    subnetpool_id: bodies.Name | Unset | None = UNSET
-    use_default_subnetpool: bodies.Truth | Unset = UNSET
-    prefixlen: bodies.Number | Unset | None = UNSET
-    segment_id: bodies.Id | Unset | None = UNSET
-    tags: bodies.Tags | Unset = UNSET
-
-
-class CreateSubnets(Body):
-    subnet: NewSubnet | Unset = UNSET
-    subnets: list[NewSubnet] | Unset = UNSET
-
-
-class UpdateSubnet(bodies.NamedChange):
-    gateway_ip: bodies.IpAddress | Unset | None = UNSET
-    enable_dhcp: bodies.Truth | Unset = UNSET
-    allocation_pools: Pools | Unset | None = UNSET
-    dns_nameservers: NameServers | Unset | None = UNSET
-    host_routes: HostRoutes | Unset | None = UNSET
-    service_types: Annotated[list[bodies.Name], Json({"maxItems": 20})] | Unset = UNSET
-    dns_publish_fixed_ip: bodies.Truth | Unset = UNSET
 
 
 @NETWORK.operation("GET", "/subnets", rules=())
