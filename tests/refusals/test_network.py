@@ -10,7 +10,7 @@ import pytest
 from cumulet.network import address_groups, default_rules, limits, metering_rules
 from cumulet.testing import Answer, JsonObject
 
-from .network_scene import UNKNOWN, net, router, without_quotas
+from .network_scene import UNKNOWN, net, public, router, without_quotas
 from .table import Refusal, Scene, table
 
 REFUSALS, refused = table()
@@ -264,6 +264,27 @@ def a_default_rule_too_many(scene: Scene) -> Answer:
 def an_address_scope_too_many(scene: Scene) -> Answer:
     with mock.patch.dict(limits.FIXED_LIMITS, address_scope=0):
         return scene.network("POST", "/address-scopes", {"address_scope": {"ip_version": 4}})
+
+
+@refused(409, "Quota exceeded for resources: ['subnetpool']")
+def a_subnet_pool_too_many(scene: Scene) -> Answer:
+    limit = scene.network("GET", f"/quotas/{scene.member.project_id}", who=scene.member)["quota"]["subnetpool"]
+    assert limit == 100
+    with mock.patch.dict(limits.DEFAULT_LIMITS, subnetpool=0):
+        body = {"subnetpool": {"name": "n", "prefixes": ["10.9.0.0/16"]}}
+        return scene.network("POST", "/subnetpools", body, who=scene.member)
+
+
+@refused(400, "router_id")
+def a_floating_ip_with_a_router_of_ones_choice(scene: Scene) -> Answer:
+    floating = {"floating_network_id": public(scene), "router_id": router(scene)}
+    return scene.network("POST", "/floatingips", {"floatingip": floating})
+
+
+@refused(400, "Subnet service type computed does not correspond to a valid device owner")
+def a_subnet_for_ports_of_a_kind_that_is_not(scene: Scene) -> Answer:
+    subnet = {"network_id": net(scene)[0], "ip_version": 4, "cidr": "10.8.0.0/24", "service_types": ["computed"]}
+    return scene.network("POST", "/subnets", {"subnet": subnet})
 
 
 def group_in_use(scene: Scene) -> str:

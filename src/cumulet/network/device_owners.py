@@ -4,6 +4,8 @@ from __future__ import annotations
 
 OF_NETWORK, OF_COMPUTE = "network:", "compute:"
 """Prefixes: devices of Network itself, and servers."""
+PREFIXES = (OF_NETWORK, OF_COMPUTE, "baremetal:", "manila:", "neutron:", "trunk:")
+"""All that there are upstream."""
 ROUTER_INTERFACE, ROUTER_GATEWAY = "network:router_interface", "network:router_gateway"
 FLOATING_IP = "network:floatingip"
 OF_TRUNKS = "trunk:subport"

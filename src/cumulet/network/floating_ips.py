@@ -151,8 +151,6 @@ class NewFloatingIp(bodies.NewResource):
     subnet_id: bodies.Id | Unset | None = UNSET
     port_id: bodies.Id | Unset | None = UNSET
     fixed_ip_address: bodies.IpAddress | Unset | None = UNSET
-    router_id: bodies.Id | Unset | None = UNSET
-    """Accepted and ignored, as upstream: the router follows from the port."""
     dns_name: bodies.RelativeDnsName | Unset = UNSET
     dns_domain: bodies.DnsDomain | Unset = UNSET
     qos_policy_id: bodies.Id | Unset | None = UNSET

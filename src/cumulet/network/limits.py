@@ -29,7 +29,7 @@ network_quotas = sa.Table(
 DEFAULT_LIMITS = {
     "network": 100,
     "subnet": 100,
-    "subnetpool": UNLIMITED,
+    "subnetpool": 100,
     "port": 500,
     "router": 10,
     "floatingip": 50,
@@ -38,7 +38,8 @@ DEFAULT_LIMITS = {
     "rbac_policy": 10,
     "trunk": UNLIMITED,
 }
-"""Upstream's defaults, by resource. A project can have limits of its own instead."""
+"""Upstream's defaults, by resource, but for subnet pools, which upstream does not limit. A project can have limits of
+its own instead. A trunk needs a port that no other trunk has, so the limit of ports is one of trunks, too."""
 FIXED_LIMITS = {"address_group": 100, "address_scope": 100, "metering_label": 10, "qos_policy": 100}
 """Ours, for what upstream does not limit. They are the same for each project."""
 

@@ -37,7 +37,7 @@ class NewSubnet(bodies.NewNamed):
     allocation_pools: Pools | Unset | None = UNSET
     dns_nameservers: NameServers | Unset | None = UNSET
     host_routes: HostRoutes | Unset | None = UNSET
-    service_types: Annotated[list[bodies.Name], Json({"maxItems": 20})] | Unset = UNSET
+    service_types: subnet_checks.ServiceTypes | Unset = UNSET
     dns_publish_fixed_ip: bodies.Truth | Unset = UNSET
     subnetpool_id: bodies.Name | Unset | None = UNSET
     use_default_subnetpool: bodies.Truth | Unset = UNSET
@@ -57,5 +57,5 @@ class UpdateSubnet(bodies.NamedChange):
     allocation_pools: Pools | Unset | None = UNSET
     dns_nameservers: NameServers | Unset | None = UNSET
     host_routes: HostRoutes | Unset | None = UNSET
-    service_types: Annotated[list[bodies.Name], Json({"maxItems": 20})] | Unset = UNSET
+    service_types: subnet_checks.ServiceTypes | Unset = UNSET
     dns_publish_fixed_ip: bodies.Truth | Unset = UNSET

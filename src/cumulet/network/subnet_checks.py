@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
+from typing import Annotated
 
 from cumulet.errors import BadRequest, Conflict
-from cumulet.network import addresses, refusals
+from cumulet.network import addresses, device_owners, refusals
 from cumulet.network.addresses import AddressRange
 from cumulet.network.bodies import either
 from cumulet.network.store import Network, Subnet
+from cumulet.web.schema import Convert, Json
 
 SMALLEST_MTU = {4: 68, 6: 1280}
 """The smallest MTU in bytes with which IP works (RFC 791, RFC 8200), by IP version."""
 MAX_NAMESERVERS, MAX_ROUTES = 5, 20
+
+
+def service_type(value: str) -> str:
+    """The beginning of a port's `device_owner`."""
+    if not value.startswith(device_owners.PREFIXES):
+        raise ValueError(f"Subnet service type {value} does not correspond to a valid device owner")
+    return value
+
+
+ServiceType = Annotated[str, Json({"maxLength": 255, "format": "one line"}), Convert(service_type)]
+ServiceTypes = Annotated[list[ServiceType], Json({"maxItems": 20})]
 
 
 def check_range(cidr: AddressRange, version: int) -> None:
