@@ -201,8 +201,7 @@ def test_guests_are_told_to_ask_their_host_unless_their_subnet_lists_other_serve
     a = port("10.0.0.5", hostname="web")
     for names in ((name("web", "10.0.0.5"),), ()):
         made = network(subnets=(of_four, of_six), names=names, dns_domain="openstacklocal.")
-        wiring = w.Wiring(host="host1", networks=(made,), ports=(a,))
-        (lease,), (lease_6,), (router,) = dhcp.leases(wiring, made), ipv6.leases(wiring, made), ipv6.advertised(made)
+        (lease,), (lease_6,), (router,) = dhcp.leases([a], made), ipv6.leases([a], made), ipv6.advertised(made)
         told = (lease.dns_servers, lease_6.dns_servers, router.dns_servers)
         assert told == ((four, six, six) if names or listed else ((), (), ()))
         assert (lease.domain, lease_6.domain) == ("openstacklocal", "openstacklocal")

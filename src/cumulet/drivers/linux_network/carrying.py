@@ -19,7 +19,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cumulet.drivers.linux_network import bpf, names
 from cumulet.drivers.linux_network.bpf import Instruction, NoProgram
-from cumulet.drivers.linux_network.links import Link, Links, NoDevice
+from cumulet.drivers.linux_network.links import Links, NoDevice
+from cumulet.drivers.linux_network.rtnetlink import Link
 from cumulet.drivers.linux_network.taps import silence
 from cumulet.host import wiring as w
 

@@ -52,7 +52,7 @@ def forget_connections(
 
     Whether a port is active decides nothing here, so the end of a move asks nothing of the kernel.
     """
-    if before is not None and (_judged_by(before), before.groups) == (_judged_by(wiring), wiring.groups):
+    if before is not None and before.groups == wiring.groups and _judged_by(before) == _judged_by(wiring):
         return
     ours = {*former_zones.values(), *zones.values()}
     if not ours:

@@ -41,11 +41,11 @@ class Lease(Record, frozen=True):
     next_server: str = SERVER
 
 
-def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
-    """A lease for each port of a network on this host: its first IPv4 address in a subnet with DHCP."""
+def leases(ports: Iterable[w.Port], network: w.Network) -> tuple[Lease, ...]:
+    """A lease for each of a network's ports on this host: its first IPv4 address in a subnet with DHCP."""
     found = []
-    for port in wiring.ports:
-        if port.network_id == network.id and port.up:
+    for port in ports:
+        if port.up:
             lease = _lease(port, network)
             if lease is not None:
                 found.append(lease)

@@ -78,8 +78,8 @@ def _advertised_servers(network: w.Network, told: list[w.Subnet]) -> tuple[str, 
     return dns.servers(network, told, 6) if told else ()
 
 
-def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
-    """A lease for each port of a network on this host, where guests of one of its subnets ask by DHCPv6."""
+def leases(ports: Iterable[w.Port], network: w.Network) -> tuple[Lease, ...]:
+    """A lease for each of a network's ports on this host, where guests of one of its subnets ask by DHCPv6."""
     asked = [subnet for subnet in network.subnets if subnet.version == 6 and subnet.dhcp]
     stateful = [subnet for subnet in asked if subnet.address_mode == "dhcpv6-stateful"]
     if not stateful and all(subnet.address_mode != "dhcpv6-stateless" for subnet in asked):
@@ -96,8 +96,8 @@ def leases(wiring: w.Wiring, network: w.Network) -> tuple[Lease, ...]:
             domain=dns.domain(network),
             options=tuple((one.code, bytes.fromhex(one.content)) for one in port.dhcp_options if one.version == 6),
         )
-        for port in wiring.ports
-        if port.network_id == network.id and port.up
+        for port in ports
+        if port.up
     )
 
 

@@ -1,6 +1,7 @@
 """Bridges, VXLAN devices and forwarding entries, by rtnetlink, in the network namespace of the calling thread.
 
-The present state is read and compared with the wiring. Interfaces whose names are not ours are never touched.
+The present state is read and compared with the wiring: at first, when the same is told again, and once a minute. Else
+only what the wiring changes is done. Interfaces whose names are not ours are never touched.
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD
 
-from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network import names, rtnetlink
+from cumulet.drivers.linux_network.rtnetlink import BY_BRIDGE, BY_DEVICE, NOARP, PERMANENT, Entry, Link
 from cumulet.drivers.linux_network.taps import kernel_has_ipv6, silence, speak_only_as
 from cumulet.host import wiring as w
 from cumulet.host.traffic import PortTraffic
@@ -25,26 +28,10 @@ from cumulet.host.traffic import PortTraffic
 VXLAN_UDP_PORT = 4789
 """IANA's."""
 EVERYBODY = "00:00:00:00:00:00"
-_BY_DEVICE, _BY_BRIDGE = 2, 4
-"""NTF_SELF, NTF_MASTER: the forwarding table of the device itself, and that of the bridge it is a port of."""
 _STICKY = 0x40
 """NTF_STICKY: frames that come in at another port of the bridge do not move the entry."""
-_NOARP, _PERMANENT = 0x40, 0x80
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An interface of ours as it is."""
-
-    index: int
-    name: str
-    kind: str
-    """`tun` for a tap, `ifb` for a subport's device, `bridge`, `vxlan`, `veth`."""
-    mtu: int
-    master: int | None
-    up: bool
-    vni: int | None
-    local: str | None
+SECONDS_UNTIL_COMPARED = 60.0
+"""How long what was done is taken for what is there."""
 
 
 class NoDevice(Exception):
@@ -61,6 +48,10 @@ class Links:
         self.physical = dict(physical or {})
         self._answering: set[str] = set()
         """The bridges that `_answer` has given their addresses."""
+        self._done: w.Wiring | None = None
+        """What was done last, if all of it was."""
+        self._compared = 0.0
+        """When it was compared with what is there; monotonic."""
         self._route = IPRoute()
 
     def close(self) -> None:
@@ -68,7 +59,7 @@ class Links:
 
     def present(self) -> dict[str, Link]:
         """Our interfaces by name."""
-        return {link.name: link for link in map(_link, self._route.get_links()) if link.name[:3] in names.OURS}
+        return {link.name: link for link in rtnetlink.links()}
 
     def traffic(self, port_id: str) -> PortTraffic | None:
         """What went through a port's tap, as its guest counts it: what the tap sends, the guest receives."""
@@ -86,34 +77,47 @@ class Links:
 
     def apply(self, wiring: w.Wiring) -> list[w.NotDone]:
         """Make bridges, VXLAN devices and forwarding entries as the wiring says; returns what failed."""
+        done, self._done = self._done, None
+        now = time.monotonic()
+        if done is not None and (now - self._compared >= SECONDS_UNTIL_COMPARED or _same(done, wiring)):
+            done = None
+        not_done = self._apply(wiring, done)
+        if not not_done:
+            self._done = wiring
+            self._compared = now if done is None else self._compared
+        return not_done
+
+    def _apply(self, wiring: w.Wiring, done: w.Wiring | None) -> list[w.NotDone]:
+        """`done`: what is there; None while that is not known."""
+        wanted, there = _parts(wiring), {} if done is None else _parts(done)
+        cables = _cables(wiring)
+        if done is not None and wanted == there and cables == _cables(done):
+            return []
         present = self.present()
-        there = self._forwarding()
+        entries = rtnetlink.entries() if done is None else None
         not_done: list[w.NotDone] = []
-        taps: dict[str, list[w.Port]] = {}
-        for port in wiring.ports:
-            taps.setdefault(port.network_id, []).append(port)
-        wanted = set()
-        for router in wiring.routers:
-            wanted |= {names.router_port(port.id) for port in router.ports}
-        for network in wiring.networks:
-            wanted |= {names.bridge(network.id), names.vxlan(network.id)}
+        for part in wanted.values():
+            network, before = part.network, there.get(part.network.id)
+            if part == before:
+                continue
             problem = self._refused(network)
             if problem is None:
                 try:
-                    self._network(network, taps.get(network.id, []), present, there)
+                    self._network(part, before, present, entries)
                 except (NetlinkError, NoDevice) as refused:
                     problem = str(refused)
             if problem is not None:
                 not_done.append(w.NotDone(subject=network.id, reason=problem))
+        kept = {made(network_id) for network_id in wanted for made in (names.bridge, names.vxlan)} | cables
         for name, link in present.items():
-            if name not in wanted and not name.startswith(names.TAP):
+            if name not in kept and not name.startswith(names.TAP):
                 self._delete(link.index)
                 self._answering.discard(name)
         return not_done
 
     def remove(self) -> None:
         """Remove every interface of ours, also taps that guests hold open."""
-        self._answering = set()
+        self._answering, self._done = set(), None
         for link in self.present().values():
             self._delete(link.index)
 
@@ -149,7 +153,7 @@ class Links:
             self._route.brport("set", index=index, learning=0)
             self._route.link("set", index=index, state="up")
         # Frames under its MAC address that come in elsewhere, as from its former host, do not move the entry.
-        self._fdb("replace", index, port.mac, _BY_BRIDGE | _STICKY)
+        self._fdb("replace", index, port.mac, BY_BRIDGE | _STICKY)
 
     def _refused(self, network: w.Network) -> str | None:
         if network.kind == "flat" and network.physical not in self.physical:
@@ -159,17 +163,19 @@ class Links:
         return None
 
     def _network(
-        self, network: w.Network, ports: list[w.Port], present: Mapping[str, Link], there: Mapping[int, list[object]]
+        self, part: _Part, before: _Part | None, present: Mapping[str, Link], entries: Mapping[int, list[Entry]] | None
     ) -> None:
+        """`before`: what was done of it. `entries`: all that are there; None where `before` says them."""
+        network = part.network
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
         # A flat network has machines that are not guests.
         if network.kind != "flat" and bridge.name not in self._answering:
             self._answer(bridge)
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
-        for port in ports:
-            tap = present.get(names.tap(port.id))
-            if tap is not None and tap.mtu != network.mtu:
+        taps = [(port, tap) for port in part.ports if (tap := present.get(names.tap(port.id))) is not None]
+        for _, tap in taps:
+            if tap.mtu != network.mtu:
                 self._route.link("set", index=tap.index, mtu=network.mtu)
         if network.kind == "flat":
             self._outside(bridge, network)
@@ -179,14 +185,18 @@ class Links:
         if vxlan is not None and (vxlan.vni, vxlan.local) != (network.vni, self._local):
             self._delete(vxlan.index)
             vxlan = None
-        vxlan = vxlan or self._add_vxlan(names.vxlan(network.id), network, bridge)
+        if vxlan is None:
+            vxlan, before = self._add_vxlan(names.vxlan(network.id), network, bridge), None
         if vxlan.mtu != network.mtu:
             self._route.link("set", index=vxlan.index, mtu=network.mtu)
-        self._forward(vxlan.index, network, there.get(vxlan.index, []))
-        for port in ports:
-            tap = present.get(names.tap(port.id))
-            if tap is not None and tap.master == bridge.index and port.active:
-                static = any(_is_ours(entry, port.mac) for entry in there.get(tap.index, ()))
+        if before is not None:
+            self._forward(vxlan.index, network, *_forwarded(before.network))
+        else:
+            self._forward(vxlan.index, network, *_listed((entries or {}).get(vxlan.index, ())))
+        known = set(before.ports) if before is not None else set()
+        for port, tap in taps:
+            if tap.master == bridge.index and port.active and port not in known:
+                static = entries is not None and any(_is_ours(entry, port.mac) for entry in entries.get(tap.index, ()))
                 if not static:
                     self._reach(tap.index, port.mac)
 
@@ -259,42 +269,25 @@ class Links:
 
     # -- forwarding entries
 
-    def _forwarding(self) -> dict[int, list[Any]]:
-        """All entries, by the index of their interface, in one request."""
-        found: dict[int, list[object]] = {}
-        for entry in self._route.fdb("dump"):
-            found.setdefault(entry["ifindex"], []).append(entry)
-        return found
-
-    def _forward(self, vxlan: int, network: w.Network, entries: list[Any]) -> None:
-        """Broadcasts go to each peer; what is for one address goes to the host that has it."""
-        there: set[tuple[str, str]] = set()
-        through: set[str] = set()
-        for entry in entries:
-            mac = str(entry.get("lladdr"))
-            if entry["flags"] & _BY_DEVICE:
-                there.add((mac, str(entry.get("dst"))))
-            elif entry["state"] & _NOARP:
-                through.add(mac)
-        wanted = {(EVERYBODY, peer) for peer in network.peers}
-        # Where the wiring has a MAC address on two hosts, the host that sorts last counts.
-        wanted |= set({remote.mac: remote.host_address for remote in network.remotes}.items())
+    def _forward(self, vxlan: int, network: w.Network, there: set[tuple[str, str]], through: set[str]) -> None:
+        """Broadcasts go to each peer; what is for one address goes to the host that has it. `there` and `through`: the
+        entries that the device and its bridge have."""
+        wanted, remote = _forwarded(network)
         for mac, address in there - wanted:
-            self._fdb("del", vxlan, mac, _BY_DEVICE, dst=address)
+            self._fdb("del", vxlan, mac, BY_DEVICE, dst=address)
         for mac, address in wanted - there:
-            self._fdb("append" if mac == EVERYBODY else "replace", vxlan, mac, _BY_DEVICE, dst=address)
-        remote = {entry.mac for entry in network.remotes}
+            self._fdb("append" if mac == EVERYBODY else "replace", vxlan, mac, BY_DEVICE, dst=address)
         for mac in through - remote:
-            self._fdb("del", vxlan, mac, _BY_BRIDGE)
+            self._fdb("del", vxlan, mac, BY_BRIDGE)
         for mac in remote - through:
-            self._fdb("replace", vxlan, mac, _BY_BRIDGE)
+            self._fdb("replace", vxlan, mac, BY_BRIDGE)
 
     def _reach(self, tap: int, mac: str) -> None:
         """The bridge sends frames for this MAC address to this tap, also before its guest has sent any."""
-        self._fdb("replace", tap, mac, _BY_BRIDGE)
+        self._fdb("replace", tap, mac, BY_BRIDGE)
 
     def _fdb(self, what: str, index: int, mac: str, which: int, **more: object) -> None:
-        state = _NOARP | (_PERMANENT if which == _BY_DEVICE else 0)
+        state = NOARP | (PERMANENT if which == BY_DEVICE else 0)
         with _absent_is_fine() if what == "del" else contextlib.nullcontext():
             self._route.fdb(what, ifindex=index, lladdr=mac, flags=which, state=state, **more)
 
@@ -303,9 +296,56 @@ class Links:
             self._route.link("del", index=index)
 
 
-def _is_ours(entry: Any, mac: str) -> bool:
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done here of one network."""
+
+    network: w.Network
+    ports: tuple[_Plug, ...]
+
+
+class _Plug(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    mac: str
+    active: bool
+
+
+def _parts(wiring: w.Wiring) -> dict[str, _Part]:
+    """By network."""
+    ports: dict[str, list[_Plug]] = {}
+    for port in wiring.ports:
+        ports.setdefault(port.network_id, []).append(_Plug(id=port.id, mac=port.mac, active=port.active))
+    return {
+        network.id: _Part(
+            network=replace(network, subnets=(), names=(), dns_domain=""), ports=tuple(ports.get(network.id, ()))
+        )
+        for network in wiring.networks
+    }
+
+
+def _cables(wiring: w.Wiring) -> set[str]:
+    return {names.router_port(port.id) for router in wiring.routers for port in router.ports}
+
+
+def _same(one: w.Wiring, other: w.Wiring) -> bool:
+    return replace(one, revision=other.revision) == other
+
+
+def _forwarded(network: w.Network) -> tuple[set[tuple[str, str]], set[str]]:
+    """The entries of a network's VXLAN device, and the addresses that its bridge sends there."""
+    # Where the wiring has a MAC address on two hosts, the host that sorts last counts.
+    remotes = {remote.mac: remote.host_address for remote in network.remotes}
+    return {(EVERYBODY, peer) for peer in network.peers} | set(remotes.items()), set(remotes)
+
+
+def _listed(entries: Sequence[Entry]) -> tuple[set[tuple[str, str]], set[str]]:
+    """The same, as the kernel has them."""
+    there = {(entry.mac, str(entry.destination)) for entry in entries if entry.by_device}
+    return there, {entry.mac for entry in entries if entry.static and not entry.by_device}
+
+
+def _is_ours(entry: Entry, mac: str) -> bool:
     """Whether an entry is the one that `_reach` writes for this MAC address."""
-    return entry.get("lladdr") == mac and not entry["flags"] & _BY_DEVICE and bool(entry["state"] & _NOARP)
+    return entry.mac == mac and entry.static and not entry.by_device
 
 
 @contextlib.contextmanager
@@ -315,19 +355,3 @@ def _absent_is_fine() -> Iterator[None]:
     except NetlinkError as problem:
         if problem.code not in (errno.ENODEV, errno.ENOENT):
             raise
-
-
-def _link(message: Any) -> Link:
-    data = message.get(("linkinfo", "data"))
-    kind = message.get(("linkinfo", "kind"))
-    of_vxlan = data if kind == "vxlan" and data is not None else {}
-    return Link(
-        index=message["index"],
-        name=str(message.get("ifname")),
-        kind=str(kind),
-        mtu=int(message.get("mtu") or 0),
-        master=message.get("master"),
-        up=message.get("state") == "up",
-        vni=of_vxlan.get("vxlan_id") if of_vxlan else None,
-        local=of_vxlan.get("vxlan_local") if of_vxlan else None,
-    )

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Collection, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from cumulet.confined import user_ids
 from cumulet.drivers.linux_network import dhcp, dns, ipv6, names, taps
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
-from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Wiring
+from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Network, Port, Wiring
 
 UID = 65_000
 """The responder's user id. Guests have the ids below it."""
@@ -54,6 +55,8 @@ class Responding:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._said: dict[str, Answers] = {}
+        self._made: dict[str, tuple[Network, list[Port], Answers]] = {}
+        """By bridge: the answers that were made last, and of what."""
         self._told: dict[int, dict[str, bytes]] = {}
 
     def apply(self, wiring: Wiring, *, but: Collection[str] = ()) -> None:
@@ -61,18 +64,12 @@ class Responding:
 
         OSError where the responder cannot be reached.
         """
-        wanted = {}
-        for network in wiring.networks:
-            if network.id in but:
-                continue
-            bridge = names.bridge(network.id)
-            wanted[bridge] = Answers(
-                bridge=bridge,
-                leases=dhcp.leases(wiring, network),
-                leases_6=ipv6.leases(wiring, network),
-                routers=ipv6.advertised(network),
-                zone=dns.zone(network),
-            )
+        ports: dict[str, list[Port]] = {}
+        for port in wiring.ports:
+            ports.setdefault(port.network_id, []).append(port)
+        served = [network for network in wiring.networks if network.id not in but]
+        self._made = {names.bridge(network.id): self._answers(network, ports.get(network.id, [])) for network in served}
+        wanted = {bridge: answers for bridge, (_, _, answers) in self._made.items()}
         self.start()
         for bridge in self._said.keys() - wanted.keys():
             self._say(Answers(bridge=bridge, gone=True), [])
@@ -86,6 +83,22 @@ class Responding:
                             sockets.append(opened.enter_context(make(bridge)))
                     self._say(answers, sockets)
                 self._said[bridge] = answers
+
+    def _answers(self, network: Network, ports: list[Port]) -> tuple[Network, list[Port], Answers]:
+        """What is answered on a network, with what it was made of: it is made again only where that has changed."""
+        bridge = names.bridge(network.id)
+        network = replace(network, peers=(), remotes=())
+        made = self._made.get(bridge)
+        if made is not None and made[:2] == (network, ports):
+            return made
+        answers = Answers(
+            bridge=bridge,
+            leases=dhcp.leases(ports, network),
+            leases_6=ipv6.leases(ports, network),
+            routers=ipv6.advertised(network),
+            zone=dns.zone(network),
+        )
+        return network, ports, answers
 
     def tell(self, documents: Mapping[int, dict[str, bytes] | None]) -> None:
         """What the guests on the ports of these numbers are told about themselves; None: nothing any more.

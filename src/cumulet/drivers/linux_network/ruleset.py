@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import collapse_addresses, ip_network
@@ -166,12 +167,45 @@ def _members(groups: Iterable[w.Group]) -> dict[str, frozenset[Element]]:
 @functools.lru_cache(maxsize=1024)
 def _of_versions(members: tuple[str, ...]) -> tuple[frozenset[Element], frozenset[Element]]:
     """The members' IPv4 and IPv6 addresses. Cached: a group's rules change more often than its members."""
-    pairs = _without_covered(w.Pair(mac="", prefix=member) for member in members)
     four, six = (
-        frozenset(_text(_prefix(pair.prefix)) for pair in pairs if (":" in pair.prefix) == of_six)
+        frozenset(_text(_prefix(prefix)) for prefix in collapsed(one for one in members if (":" in one) == of_six))
         for of_six in (False, True)
     )
     return four, six
+
+
+def collapsed(members: Iterable[str]) -> list[str]:
+    """The fewest addresses and prefixes that are the same as these, all of one version of IP, in their order.
+
+    As `ipaddress.collapse_addresses`, which takes ten to twenty times as long: too long for the ports of many hosts.
+    """
+    bits, ranges = 0, []
+    for member in members:
+        address, slash, length = member.partition("/")
+        packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+        bits = 8 * len(packed)
+        first = int.from_bytes(packed, "big")
+        ranges.append((first, first + (1 << (bits - int(length))) - 1 if slash else first))
+    found: list[str] = []
+    start = end = -1
+    for first, last in sorted(ranges):
+        if first > end + 1 or start < 0:
+            found += _prefixes(start, end, bits)
+            start = first
+        end = max(end, last)
+    return found + _prefixes(start, end, bits)
+
+
+def _prefixes(first: int, last: int, bits: int) -> list[str]:
+    """The prefixes that are the addresses of a range."""
+    found = []
+    while 0 <= first <= last:
+        size = min(bits if first == 0 else (first & -first).bit_length() - 1, (last - first + 1).bit_length() - 1)
+        packed = first.to_bytes(bits // 8, "big")
+        address = socket.inet_ntop(socket.AF_INET if bits == 32 else socket.AF_INET6, packed)
+        found.append(f"{address}/{bits - size}" if size else address)
+        first += 1 << size
+    return found
 
 
 def _members_name(group_id: str, version: int) -> str:
