@@ -90,6 +90,14 @@ def test_ports_lead_to_several_guests_and_are_shown_at_the_floating_ip(site: Sit
     assert site.ask("GET", f"{path}/{made['id']}").status == 404
 
 
+def test_an_external_network_is_in_use_while_ports_are_forwarded_from_it(cloud: TestCloud, site: Site) -> None:
+    assert site.forward(internal_port=22, external_port=22).status == 201
+    refused = site.ask("DELETE", f"/networks/{site.public}", client=cloud.persona("admin"))
+    assert refused.status == 409
+    assert refused["NeutronError"]["type"] == "NetworkInUse"
+    assert site.shown()["port_forwardings"] != []
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [

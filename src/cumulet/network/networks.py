@@ -369,9 +369,9 @@ def delete_network(call: Call[Network, None]) -> None:
 
 
 def remove(tx: Tx, network: Network) -> None:
-    """Remove a network that nothing uses. As upstream, floating IPs on it that lead to no port are removed too."""
+    """Remove a network that nothing uses. As upstream, floating IPs on it that lead nowhere are removed too."""
     for floating in find(
-        tx, FloatingIp, floating_ips.c.floating_network_id == network.id, floating_ips.c.port_id.is_(None)
+        tx, FloatingIp, floating_ips.c.floating_network_id == network.id, floating_ips.c.router_id.is_(None)
     ):
         delete(tx, FloatingIp, floating.id)
         port_life.end(tx, floating.floating_port_id)
