@@ -224,3 +224,14 @@ def test_groups_belong_to_projects(member: Client, other_member: Client, reader:
     assert member.compute("DELETE", f"/os-server-groups/{group['id']}").status == 204
     rules = {"server_group": {"name": "pair", "policy": "affinity", "rules": {"max_server_per_host": 2}}}
     assert member.compute("POST", "/os-server-groups", rules).status == 400
+
+
+def test_default_limits_do_not_tell_whether_there_is_a_project(admin: Client, member: Client) -> None:
+    unknown = "0" * 32
+    seen = []
+    for project_id in (admin.project_id, unknown):
+        answer = member.compute("GET", f"/os-quota-sets/{project_id}/defaults")
+        seen.append((answer.status, answer.text.replace(str(project_id), "")))
+    assert seen[0] == seen[1]
+    assert seen[0][0] == 200
+    assert admin.compute("GET", f"/os-quota-sets/{unknown}/defaults").status == 400

@@ -97,7 +97,8 @@ def show_quota_set_in_detail(call: Call[None, None]) -> dict[str, object]:
 @COMPUTE.operation("GET", "/os-quota-sets/{project_id}/defaults", rules=(Rule(SHOW_DEFAULTS),), facts=_facts)
 def show_quota_defaults(call: Call[None, None]) -> dict[str, object]:
     """Show the limits a project has as long as none are set for it."""
-    project_id = _project(call)
+    # Who may not see a project's limits is not told either whether there is such a project.
+    project_id = _project(call) if call.authorise(SHOW, None) else call.path["project_id"]
     return {"quota_set": {"id": project_id, **_shown(call, default_limits(call.tx))}}
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, Unauthorized
-from cumulet.identity import store
+from cumulet.identity import holding, store
 from cumulet.identity.api import (
     ADMIN,
     ANYWHERE,
@@ -176,7 +176,9 @@ def _keep(
     tx = call.tx
     known(store.user_by_id(tx, user_id), "user", user_id)
     if project_id is not None:
-        known(store.project_by_id(tx, project_id), "project", project_id)
+        for_all = call.authorise(CREATE, {})
+        project = store.project_by_id(tx, project_id) if for_all else holding.project_of(tx, user_id, project_id)
+        known(project, "project", project_id)
     _refuse_too_many(tx, user_id)
     if credential_by_id(tx, identifier) is not None:
         raise Conflict("Conflict occurred attempting to store credential - Duplicate entry found.")

@@ -70,6 +70,11 @@ def effective_roles(tx: Tx, user_id: str, scope: str, scope_id: str) -> list[Rol
     return named(tx, {row.role_id for row in tx.all(held)})
 
 
+def project_of(tx: Tx, user_id: str, project_id: str) -> Project | None:
+    """The project, if the user holds a role in it: to others it is like one that never was."""
+    return store.project_by_id(tx, project_id) if effective_roles(tx, user_id, "project", project_id) else None
+
+
 def named(tx: Tx, role_ids: set[str]) -> list[Role]:
     """Those of these roles that are there, and those they imply, as a token has them."""
     if not role_ids:

@@ -176,12 +176,13 @@ def create_trust(call: Call[None, NewTrust]) -> dict[str, object]:
     if call.caller.user_id != body.trustor_user_id:
         raise Forbidden(f"{_ACTION}The authenticated user should match the trustor.")
     known(store.user_by_id(tx, body.trustee_user_id), "user", body.trustee_user_id)
-    known(store.project_by_id(tx, body.project_id), "project", body.project_id)
+    by = LiveToken.of(call.caller).token.by
+    if not by.trust_id:
+        known(holding.project_of(tx, body.trustor_user_id, body.project_id), "project", body.project_id)
     if tx.scalar(select(func.count()).select_from(trusts).where(trusts.c.trustor_user_id == body.trustor_user_id)) >= (
         MOST_OF_TRUSTOR
     ):
         _delete_unusable(call)
-    by = LiveToken.of(call.caller).token.by
     parent = live_trust(tx, by.trust_id, call.now_us) if by.trust_id else None
     expires_at_us = moment(body.expires_at, call.now_us) if body.expires_at is not None else None
     trust = Trust(
