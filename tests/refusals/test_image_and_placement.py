@@ -80,6 +80,41 @@ def a_member_too_many(scene: Scene) -> Answer:
     return scene.admin.request("POST", path, {"member": "one more"})
 
 
+@refused(400, "x-image-meta-store")
+def data_for_a_store_that_is_not(scene: Scene) -> Answer:
+    return upload(scene, image(scene, None), b"content", **{"X-Image-Meta-Store": "elsewhere"})
+
+
+def imported(scene: Scene, header: str | None = None, **stores: object) -> Answer:
+    image_id = image(scene, None)
+    path, sent = f"/image/v2/images/{image_id}", {"Content-Type": "application/octet-stream"}
+    assert scene.admin.request("PUT", f"{path}/stage", content=b"x", headers=sent).status == 204
+    body = {"method": {"name": "glance-direct"}, **stores}
+    headers = {} if header is None else {"X-Image-Meta-Store": header}
+    return scene.admin.request("POST", f"{path}/import", body, headers=headers)
+
+
+@refused(400, "All_stores parameter can't be used with")
+def an_import_to_all_stores_and_to_one(scene: Scene) -> Answer:
+    return imported(scene, stores=["file"], all_stores=True)
+
+
+@refused(400, "can't be both specified")
+def an_import_to_stores_of_its_body_and_of_a_header(scene: Scene) -> Answer:
+    return imported(scene, "file", stores=["file"])
+
+
+@refused(400, "The name of a property contains control characters.")
+def a_property_whose_name_has_two_lines(scene: Scene) -> Answer:
+    return changed(scene, image(scene, None), {"op": "add", "path": "/a\nb", "value": "x"}, "2.1")
+
+
+@refused(400, "member")
+def a_member_whose_name_has_two_lines(scene: Scene) -> Answer:
+    path = f"/image/v2/images/{image(scene, None, visibility='shared')}/members"
+    return scene.admin.request("POST", path, {"member": "a\nb"})
+
+
 @refused(409, "already present")
 def a_property_of_its_own_added(scene: Scene) -> Answer:
     return changed(scene, image(scene, None), {"add": "/name", "value": "another"}, "2.0")

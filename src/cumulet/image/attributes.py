@@ -114,6 +114,8 @@ def check_value(name: str, value: object) -> None:
         raise BadRequest(f"The value of property '{name}' is longer than {LONGEST_PROPERTY_VALUE} characters.")
     elif not 0 < len(name) <= 255:
         raise BadRequest("Custom property should not be greater than 255 characters.")
+    elif not is_one_line(name):
+        raise BadRequest("The name of a property contains control characters.")
 
 
 def check_tags(value: object) -> None:

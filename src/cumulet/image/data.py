@@ -15,6 +15,7 @@ from cumulet.image.files import CHUNK_BYTES
 from cumulet.image.qcow2 import Refused
 from cumulet.image.service import ADMIN_OR_MEMBER, ADMIN_OR_MEMBER_WHO_SEES, IMAGE, facts_of_call, image_in_sight
 from cumulet.image.store import Image
+from cumulet.image.stores import store_in_header
 from cumulet.image.uploads import UPLOAD, Body, Way, upload
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
@@ -53,6 +54,7 @@ async def take_body(call: Call[Image, None], way: Way) -> None:
         media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if media != "application/octet-stream":
             raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
+        store_in_header(call.headers)
         await upload(call, body, _declared_size(call), way)
         stored = True
     except Refused as refused:

@@ -15,7 +15,7 @@ from cumulet.image.data import take_body
 from cumulet.image.importing import IMAGE_IMPORT, Importing
 from cumulet.image.service import ADMIN, IMAGE, MODIFY_IMAGE, facts_of_call, image_facts, image_in_sight
 from cumulet.image.store import STORE, Image, images
-from cumulet.image.stores import import_methods
+from cumulet.image.stores import STORE_HEADER, import_methods, store_in_header
 from cumulet.image.tasks import Task
 from cumulet.image.uploads import STAGE
 from cumulet.settings import Settings
@@ -75,6 +75,7 @@ def import_image(call: Call[Image, ImportImage]) -> None:
     if name not in import_methods(call.cloud.settings):
         raise BadRequest(f"Unknown import method name '{name}'.")
     _require_fit(image, name)
+    _refuse_two_answers(call)
     if unknown := [each for each in (() if body.stores is UNSET else body.stores) if each != STORE]:
         raise Conflict(f"Could not find the store {unknown[0]}.")
     if name == "copy-image":
@@ -88,6 +89,16 @@ def import_image(call: Call[Image, ImportImage]) -> None:
         require_allowed("" if uri is UNSET else uri, call.cloud.settings)
     said: dict[str, object] = {"image_id": image.id, "import_req": _said(body), "backend": [STORE]}
     begin(call, image, None if uri is UNSET or name == "glance-direct" else uri, "api_image_import", said)
+
+
+def _refuse_two_answers(call: Call[Image, ImportImage]) -> None:
+    """400 for a request that says in two ways to which stores it imports."""
+    listed, everywhere = call.body.stores is not UNSET, call.body.all_stores
+    header = store_in_header(call.headers) is not None
+    if everywhere and (listed or header):
+        raise BadRequest(f"All_stores parameter can't be used with {STORE_HEADER} header or stores parameter")
+    if listed and header:
+        raise BadRequest(f"Stores parameter and {STORE_HEADER} header can't be both specified")
 
 
 def require_allowed(uri: str, settings: Settings) -> None:

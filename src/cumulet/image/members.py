@@ -38,7 +38,7 @@ MODIFY_MEMBER = rule(
 class AddMember(Body, extra="allow"):
     """The project to share with."""
 
-    member: Annotated[str, Json({"minLength": 1, "maxLength": 255})]
+    member: Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "one line"})]
 
 
 class UpdateMember(Body, extra="allow"):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from cumulet.errors import NotFound
+from cumulet.errors import BadRequest, NotFound
 from cumulet.image import store
 from cumulet.image.files import BLOCK_BYTES
 from cumulet.image.service import ADMIN, IMAGE, SERVICE_API
 from cumulet.image.store import STORE, images
 from cumulet.settings import Settings
-from cumulet.web.operation import Call, Rule
+from cumulet.web.operation import Call, Headers, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Empty
 
 MIB = 1 << 20
+STORE_HEADER = "x-image-meta-store"
 
 STORES_DETAIL = rule("stores_info_detail", f"{ADMIN} or {SERVICE_API}", description="Show how stores are set up.")
 CACHE_LIST = rule("cache_list", ADMIN, description="List cached images.")
@@ -33,6 +34,14 @@ def of_new_images(settings: Settings) -> dict[str, str]:
         "OpenStack-image-import-methods": ",".join(import_methods(settings)),
         "OpenStack-image-store-ids": STORE,
     }
+
+
+def store_in_header(headers: Headers) -> str | None:
+    """The store that a request names in a header. 400 for one that is not there."""
+    asked = headers.get(STORE_HEADER)
+    if asked not in (None, STORE):
+        raise BadRequest(f"Invalid value of {STORE_HEADER}: there is no such store.")
+    return asked
 
 
 @IMAGE.operation("GET", "/info/import", rules=())
