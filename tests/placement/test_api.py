@@ -163,6 +163,7 @@ def test_inventories_carry_the_generation_the_caller_saw(world: World) -> None:
     assert answer.status_code == 409
     assert answer.json()["errors"][0]["code"] == "placement.concurrent_update"
     assert world.ask("PUT", f"{path}/VCPU", {**stale, "resource_provider_generation": 1}).json()["total"] == 8
+    assert world.ask("POST", path, {**stale, "resource_class": "DISK_GB"}).status_code == 409
     added = world.ask("POST", path, {"resource_class": "DISK_GB", "total": 100, "reserved": 10})
     assert (added.status_code, added.json()["resource_provider_generation"]) == (201, 3)
     assert world.ask("POST", path, {"resource_class": "DISK_GB", "total": 100}).status_code == 409
@@ -242,6 +243,7 @@ def test_traits_come_and_go(world: World) -> None:
     for bad in ("X", "CUSTOM_x", "CUSTOM_", "CUSTOM_X%0A", "CUSTOM_" + "X" * 256):
         assert world.ask("PUT", f"/traits/{bad}").status_code == 400, bad
     assert world.ask("GET", "/traits?name=CUSTOM").status_code == 400
+    assert world.ask("GET", "/traits?name=contains:CUSTOM").status_code == 400
     assert world.ask("GET", "/traits?associated=maybe").status_code == 400
 
 

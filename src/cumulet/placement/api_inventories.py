@@ -128,6 +128,8 @@ def list_inventories(call: Call[None, None]) -> Reply:
 def create_inventory(call: Call[None, CreateInventory]) -> Reply:
     """Add an inventory to a provider."""
     provider, resource_class = provider_in_path(call), call.body.resource_class
+    if call.body.resource_provider_generation is not UNSET:
+        providers.require_generation(provider, call.body.resource_provider_generation)
     inventory = call.body.record()
     _check(call.version, provider, resource_class, inventory)
     names.require_classes(call.tx, [resource_class], "Unable to create inventory")

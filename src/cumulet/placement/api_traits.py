@@ -52,12 +52,12 @@ def list_traits(call: Call[None, None]) -> Reply:
     found: Iterable[str] = names.known_traits(call.tx)
     if wanted.name is not None:
         operator, colon, value = wanted.name.partition(":")
-        if not colon:
+        if not colon or operator not in ("in", "startswith"):
             raise BadRequest("Badly formatted name parameter. Expected the form name=in:A,B or name=startswith:PREFIX.")
         if operator == "in":
             among = set(value.split(","))
             found = [name for name in found if name in among]
-        elif operator == "startswith":
+        else:
             found = [name for name in found if name.startswith(value)]
     if wanted.associated is not None:
         if wanted.associated.lower() not in ("true", "false"):

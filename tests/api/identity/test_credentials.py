@@ -205,18 +205,22 @@ def test_a_password_and_another_s_code_are_nobody_s_login(holder: Holder) -> Non
     assert holder.place.authenticate({"identity": identity}).status_code == 401
 
 
-def test_a_project_of_others_is_for_a_credential_like_one_that_never_was(holder: Holder) -> None:
+def test_a_project_of_others_is_for_a_credential_or_a_trust_like_one_that_never_was(holder: Holder) -> None:
     others = holder.admin.made("project", "projects", name="others")["id"]
+    trust = {"trustor_user_id": holder.user, "trustee_user_id": holder.user, "impersonation": False}
     said = set()
     for project_id in (others, "0" * 32):
         key = {"type": "ec2", "blob": '{"access": "a"}', "user_id": holder.user, "project_id": project_id}
-        for path, body in (("/credentials", {"credential": key}), (holder.path, {"tenant_id": project_id})):
+        for path, body in (
+            ("/credentials", {"credential": key}),
+            (holder.path, {"tenant_id": project_id}),
+            ("/OS-TRUST/trusts", {"trust": {**trust, "project_id": project_id, "roles": [{"name": "member"}]}}),
+        ):
             answer = holder.session.post(path, body)
             said.add((answer.status_code, answer.text.replace(project_id, "")))
     assert [status for status, _ in said] == [404]
-    path = f"/users/{holder.user}/credentials/OS-EC2"
-    assert holder.admin.post(path, {"tenant_id": others}).status_code == 201
-    assert holder.admin.post(path, {"tenant_id": "0" * 32}).status_code == 404
+    assert holder.admin.post(holder.path, {"tenant_id": others}).status_code == 201
+    assert holder.admin.post(holder.path, {"tenant_id": "0" * 32}).status_code == 404
 
 
 def test_a_user_keeps_so_many_and_sees_only_its_own(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,15 +299,6 @@ def test_a_trust_is_its_user_s_alone_and_gives_only_what_its_maker_holds(maker: 
         assert owner.post("/OS-TRUST/trusts", {"trust": maker.new_trust(expires_at=never)}).status_code == 400
 
 
-def test_a_project_of_others_is_for_a_trust_like_one_that_never_was(maker: Maker) -> None:
-    others = maker.admin.made("project", "projects", name="others")["id"]
-    said = set()
-    for project_id in (others, "0" * 32):
-        answer = maker.session().post("/OS-TRUST/trusts", {"trust": maker.new_trust(project_id=project_id)})
-        said.add((answer.status_code, answer.text.replace(project_id, "")))
-    assert [status for status, _ in said] == [404]
-
-
 def test_a_trust_is_used_so_often_and_no_more(maker: Maker) -> None:
     trust = maker.trust(remaining_uses=2)
     tokens = [maker.use(trust), maker.use(trust)]
