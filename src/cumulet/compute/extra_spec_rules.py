@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 from cumulet.errors import BadRequest
+from cumulet.web.boolean_words import boolean
 
 _CPU_SET = r"\^?\d+((-\d+)?(,\^?\d+(-\d+)?)?)*"
-_BOOLEANS = frozenset({"1", "t", "true", "on", "y", "yes", "0", "f", "false", "off", "n", "no"})
 
 # A line is: name, then what a value is - `text`, `bool`, `int` (with its bounds), `=` and the words there are, `~` and
 # a pattern. A name that ends in `*` stands for all that begin so.
@@ -183,7 +183,7 @@ def _complaint(rule: str, value: str) -> str | None:
     """What is wrong with a value, or None."""
     kind, _, rest = rule.partition(" ")
     if kind == "bool":
-        return None if value.strip().lower() in _BOOLEANS else "a valid boolean-like value"
+        return "a valid boolean-like value" if boolean(value) is None else None
     if kind == "=":
         return None if value in rest.split() else f"one of: {', '.join(rest.split())}"
     if kind == "~":

@@ -15,6 +15,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import flavor_access, flavors
 from cumulet.db.engine import Select, Tx
 from cumulet.errors import BadRequest, Conflict, NotFound
+from cumulet.web.boolean_words import boolean
 from cumulet.web.operation import Call, Caller, Microversion, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json, Key, LooseBool, NonNegativeInteger, Query, Since, Until, Versions
@@ -331,15 +332,8 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-_WORDS = {
-    word: value
-    for value, words in ((True, "1 t true on y yes"), (False, "0 f false off n no"))
-    for word in words.split()
-}
-
-
 def _boolean(text: str) -> bool:
-    value = _WORDS.get(text.strip().lower())
+    value = boolean(text)
     if value is None:
         raise BadRequest(f"Invalid is_public filter [{text}]")
     return value

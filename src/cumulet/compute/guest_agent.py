@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cumulet.web.boolean_words import boolean
+
 FEATURE = "guest-agent"
 """Hosts offer it whose agents know of it; older ones would not understand the description of such a guest."""
-_YES = frozenset({"1", "t", "true", "on", "y", "yes"})
-"""As oslo.utils reads a boolean."""
 
 
 def is_in(image_properties: Mapping[str, str]) -> bool:
     """Whether QEMU's guest agent is."""
-    return image_properties.get("hw_qemu_guest_agent", "").strip().lower() in _YES
+    return boolean(image_properties.get("hw_qemu_guest_agent", "")) is True
 
 
 def has_to_quiesce(image_properties: Mapping[str, str]) -> bool:
     """Whether an image of such a guest is worth nothing unless the guest was asked to rest."""
-    return image_properties.get("os_require_quiesce", "").strip().lower() in _YES
+    return boolean(image_properties.get("os_require_quiesce", "")) is True
 
 
 def administrator(image_properties: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from cumulet.image.service import GET_IMAGE, MODIFY_IMAGE, facts_of_call, image_
 from cumulet.image.store import Image, find_visible, has_property, load, visible_to
 from cumulet.image.store import images as image_rows
 from cumulet.image.update import set_properties
+from cumulet.web.boolean_words import TRUE
 from cumulet.web.operation import Call, Rule
 
 LAST = "2.35"
@@ -225,5 +226,5 @@ def _view(call: Call[object, object], image: Image, *, detailed: bool) -> dict[s
         view["server"] = {"id": server_id, "links": links(call, "servers", server_id)}
     disk_config = image.properties.get("auto_disk_config")
     if disk_config is not None:
-        view["OS-DCF:diskConfig"] = "AUTO" if disk_config.lower() in ("1", "true", "yes", "on", "t", "y") else "MANUAL"
+        view["OS-DCF:diskConfig"] = "AUTO" if disk_config.lower() in TRUE else "MANUAL"
     return view

@@ -23,9 +23,8 @@ from cumulet.db.engine import Tx
 from cumulet.placement import allocations as placement
 from cumulet.placement.providers import inventory_of
 from cumulet.placement.store import allocations, inventories, resource_providers
+from cumulet.web.boolean_words import boolean
 
-_FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
-_TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 _RESOURCE = re.compile(r"resources([a-zA-Z0-9_-]{0,64}):([A-Z0-9_]+)\Z")
 _TRAIT = re.compile(r"trait[a-zA-Z0-9_-]{0,64}:([A-Z0-9_]+)\Z")
 _AGGREGATE = "aggregate_instance_extra_specs:"
@@ -35,7 +34,7 @@ Kept = Callable[[str, Flavor], bool]
 
 
 def _no(value: str, flavor: Flavor) -> bool:
-    return value.strip().lower() in _FALSE
+    return boolean(value) is False
 
 
 def _says(*words: str) -> Kept:
@@ -72,7 +71,7 @@ KEPT: Mapping[str, Kept] = {
     "hw:serial_port_count": _says("1"),
     "hw:watchdog_action": _says("disabled"),
     "hw:usb_model": _says("none"),
-    "hw_rng:allowed": lambda value, flavor: value.strip().lower() in _TRUE,
+    "hw_rng:allowed": lambda value, flavor: boolean(value) is True,
     "hw_video:ram_max_mb": _always,  # The most that an image may ask for. No guest is given more than the usual.
     "os:secure_boot": _says("disabled"),
     **dict.fromkeys(

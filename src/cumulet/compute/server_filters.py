@@ -21,6 +21,7 @@ from cumulet.compute.store import server_tags, servers
 from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, Forbidden
 from cumulet.network.store import port_addresses, ports
+from cumulet.web.boolean_words import FALSE, TRUE, boolean
 from cumulet.web.operation import Call
 from cumulet.web.policy import rule
 from cumulet.web.schema import Json, Key, NonNegativeInteger, Query, Since, Versions
@@ -188,17 +189,11 @@ def _own_project(call: Call[object, object], options: dict[str, str]) -> str | N
     return None if _all_tenants(options) else call.caller.project_id or ""
 
 
-_WORDS = {
-    word: value
-    for value, words in ((True, "1 t true on y yes"), (False, "0 f false off n no"))
-    for word in words.split()
-}
-
-
 def _boolean(text: str) -> bool:
-    value = _WORDS.get(text.strip().lower())
+    value = boolean(text)
     if value is None:
-        raise BadRequest(f"Unrecognized value '{text}', acceptable values are: {', '.join(map(repr, sorted(_WORDS)))}")
+        words = ", ".join(map(repr, sorted(TRUE | FALSE)))
+        raise BadRequest(f"Unrecognized value '{text}', acceptable values are: {words}")
     return value
 
 
@@ -232,7 +227,7 @@ def _status_conditions(call: Call[object, object], options: dict[str, str]) -> l
 def _deleted(options: dict[str, str]) -> bool | None:
     """Whether only deleted servers are asked for. None: deleted and others, as when changes are asked for."""
     if (text := options.get("deleted")) is not None:
-        return _WORDS.get(text.strip().lower(), False)
+        return boolean(text) is True
     return None if "changes-since" in options or "changes-before" in options else False
 
 
@@ -248,7 +243,7 @@ def _power_state(value: str) -> Condition:
 
 
 def _config_drive(value: str) -> Condition:
-    wanted = _WORDS.get(value.strip().lower())
+    wanted = boolean(value)
     return sa.false() if wanted is None else servers.c.config_drive.is_(wanted)
 
 

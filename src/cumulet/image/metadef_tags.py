@@ -13,6 +13,7 @@ from cumulet.image.metadef_bodies import Tag, Tags, content, refuse_ours
 from cumulet.image.metadef_service import PATH, facts_of_namespace, namespace_in_sight, require_unprotected
 from cumulet.image.metadef_store import LONGEST_NAME, Content, Namespace
 from cumulet.image.service import IMAGE
+from cumulet.web.boolean_words import boolean
 from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import Empty
@@ -25,7 +26,6 @@ SORTS: dict[str, Callable[[tuple[int, Content]], tuple[int, int] | tuple[str, in
     "updated_at": lambda found: (found[1].updated_at_us, found[0]),
 }
 """What tags are sorted by: each with its place in the namespace, which is unique."""
-TRUE = ("1", "t", "true", "on", "y", "yes")
 
 
 @IMAGE.operation(
@@ -43,7 +43,7 @@ def create_metadef_tags(call: Call[Namespace, Tags]) -> dict[str, object]:
         refuse_ours(tag)
     new = [content(tag) for tag in call.body.tags]
     if new:
-        if (call.headers.get("x-openstack-append") or "").strip().lower() not in TRUE:
+        if not boolean(call.headers.get("x-openstack-append") or ""):
             store.drop(call.tx, call.target, "tag")
         store.put(call.tx, call.target, "tag", new, call.now_us)
     return {"tags": views.show_tags(new)}

@@ -74,9 +74,7 @@ def _version(value: object) -> int:
     return number
 
 
-class NewAddressScope(Body):
-    project_id: bodies.ProjectId | Unset = UNSET
-    tenant_id: bodies.ProjectId | Unset = UNSET
+class NewAddressScope(bodies.NewOwned):
     name: bodies.Name | Unset = UNSET
     ip_version: Annotated[int, Json({"type": ["integer", "string"], "maxLength": 19}), Convert(_version)]
     shared: bodies.Truth | Unset = UNSET

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cumulet.network.resource_columns import LONGEST_PROJECT_ID
 from cumulet.web.annotations import bounded
+from cumulet.web.boolean_words import FALSE, TRUE
 from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-]?[0-9a-fA-F]{2}){5}\Z")
@@ -23,9 +24,9 @@ def truth_value(value: Any) -> bool:
     """Booleans, 0 and 1, and their usual words in any case."""
     if isinstance(value, str):
         word = value.lower()
-        if word in ("true", "1", "yes", "on", "t", "y"):
+        if word in TRUE:
             return True
-        if word in ("false", "0", "no", "off", "f", "n"):
+        if word in FALSE:
             return False
     elif value in (0, 1) and not isinstance(value, float):
         return bool(value)
@@ -132,11 +133,16 @@ PhysicalNetwork = Annotated[str, Json({"minLength": 1, "maxLength": 64, "format"
 ZoneHints = Annotated[list[Name], Json({"maxItems": 8})]
 
 
-class NewResource(Body):
-    """What every new resource may say."""
+class NewOwned(Body):
+    """What everything new that belongs to a project may say: to which."""
 
     project_id: ProjectId | Unset = UNSET
     tenant_id: ProjectId | Unset = UNSET
+
+
+class NewResource(NewOwned):
+    """What every new resource may say."""
+
     description: Name | Unset | None = UNSET
 
 

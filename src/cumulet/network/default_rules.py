@@ -20,7 +20,7 @@ from cumulet.network.rule_meaning import RuleContent, check_rule, ethertype, mea
 from cumulet.network.service import NETWORK
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
-from cumulet.web.schema import UNSET, Body, Convert, Unset
+from cumulet.web.schema import UNSET, Convert, Unset
 
 CREATE = rule("create_default_security_group_rule", policy.ADMIN, description="Add a rule to all new security groups")
 SHOW = rule("get_default_security_group_rule", "role:reader", description="See the rules of new security groups")
@@ -136,10 +136,7 @@ _READERS: dict[str, paging.Reader] = dict.fromkeys(
 }
 
 
-class NewDefaultRule(Body):
-    project_id: bodies.ProjectId | Unset = UNSET
-    tenant_id: bodies.ProjectId | Unset = UNSET
-    description: bodies.Name | Unset | None = UNSET
+class NewDefaultRule(bodies.NewResource):
     direction: Literal["ingress", "egress"]
     ethertype: Annotated[str, Convert(ethertype)] | Unset = UNSET
     protocol: Annotated[str | int | Unset | None, Convert(protocol_name)] = UNSET

@@ -60,7 +60,7 @@ METERING_RULES = Kind(
 )
 
 
-class NewMeteringRule(Body):
+class NewMeteringRule(bodies.NewOwned):
     """A rule of a label, with at least one prefix."""
 
     metering_label_id: bodies.Id
@@ -69,8 +69,6 @@ class NewMeteringRule(Body):
     remote_ip_prefix: bodies.SubnetRange | Unset | None = UNSET
     source_ip_prefix: bodies.SubnetRange | Unset | None = UNSET
     destination_ip_prefix: bodies.SubnetRange | Unset | None = UNSET
-    project_id: bodies.ProjectId | Unset = UNSET
-    tenant_id: bodies.ProjectId | Unset = UNSET
 
 
 class CreateMeteringRules(Body):

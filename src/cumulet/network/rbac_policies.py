@@ -106,9 +106,7 @@ def _target(value: str) -> str:
 Target = Annotated[str, Json({"maxLength": 64}), Convert(_target)]
 
 
-class NewRbacPolicy(Body):
-    project_id: bodies.ProjectId | Unset = UNSET
-    tenant_id: bodies.ProjectId | Unset = UNSET
+class NewRbacPolicy(bodies.NewOwned):
     object_type: Annotated[str, Json({"maxLength": 255}), Convert(_object_type)]
     object_id: bodies.Id
     target_tenant: Target
