@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "network": KERNEL,
     # What a host must have is said in the host's words.
     "network.wiring": KERNEL | {"network", "host.wiring"},
-    "network.network_data": KERNEL | {"network", "host.network_data"},
+    "network.server_network_data": KERNEL | {"network", "host.network_data"},
     "network.router_wiring": KERNEL | {"network", "host.wiring"},
     "placement": KERNEL,
     "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from cumulet.db.engine import Tx
 from cumulet.host.verdict import Packet
 from cumulet.network import addresses
-from cumulet.network.carried import carriers
 from cumulet.network.store import Network, Port, find, networks
+from cumulet.network.trunk_ports import carriers
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
 from tests.linux_network import frames as f

@@ -29,8 +29,8 @@ from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Image, Nic
 from cumulet.image import store as image_store
 from cumulet.network import bindings_for_compute as bindings
-from cumulet.network import carried, port_life, port_status, qos
 from cumulet.network import for_compute as network
+from cumulet.network import port_life, port_status, qos, trunk_ports
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
 
@@ -101,7 +101,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         unfit=promises.unfit_hosts(tx, promised, server.id),
         networks=network.has_ports(tx, server.id),
         qos=qos.features_needed(tx, server.id),
-        trunks=carried.has_subports(tx, server.id),
+        trunks=trunk_ports.has_subports(tx, server.id),
         **narrower,
     )
 

@@ -24,7 +24,7 @@ from cumulet.db.engine import Tx
 from cumulet.host import pci
 from cumulet.host.driver import DriveFile, Guest, Nic
 from cumulet.network.for_compute import PortView, ports_of
-from cumulet.network.network_data import network_data
+from cumulet.network.server_network_data import network_data
 from cumulet.settings import Settings
 
 FOLSOM, GRIZZLY, HAVANA, LIBERTY, NEWTON_ONE, NEWTON_TWO, OCATA, ROCKY, VICTORIA, EPOXY = OPENSTACK_VERSIONS = (

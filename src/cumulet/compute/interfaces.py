@@ -34,7 +34,7 @@ from cumulet.host import messages as m
 from cumulet.host import pci
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import DEVICE_TAGS, MOST_NICS, placed, with_nic, without_nic
-from cumulet.network import attaching, bindings, carried, hosts, port_status, qos
+from cumulet.network import attaching, bindings, hosts, port_status, qos, trunk_ports
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import RequestedNetwork
 from cumulet.network.hosts import TRUNKS
@@ -97,7 +97,7 @@ def attach_interface(call: Call[Server, AttachInterface]) -> dict[str, object]:
     )
     for feature in sorted(qos.features_of_port(call.tx, port.id)):
         hosts.require(call.tx, feature, server.host)
-    if carried.subports_of(call.tx, [port.id]):
+    if trunk_ports.subports_of(call.tx, [port.id]):
         hosts.require(call.tx, TRUNKS, server.host)
     nic = nic_of(port, _slot(guest, free, port.mac))
     if port.tag and host_records.offers(call.tx, server.host or "", DEVICE_TAGS):

@@ -38,8 +38,8 @@ from cumulet.host.wiring import (
     Router,
     Wiring,
 )
-from cumulet.network import carried, port_status
 from cumulet.network import for_compute as ports_of
+from cumulet.network import port_status, trunk_ports
 from cumulet.network import wiring as network
 from cumulet.periodic import Periodic
 
@@ -192,7 +192,7 @@ async def _tell(context: Context, hosts: Sequence[str], *, again: bool = True) -
 def _told(tx: Tx) -> list[str]:
     """Hosts that are told of every change: those with packets, and those that carry subports, which come and go while
     their guest runs."""
-    return sorted({*hosts_in_memory.with_packets(tx), *host_records.heard_of(tx, carried.hosts(tx))})
+    return sorted({*hosts_in_memory.with_packets(tx), *host_records.heard_of(tx, trunk_ports.hosts(tx))})
 
 
 class Wirings(Periodic):

@@ -19,7 +19,6 @@ from cumulet.db.engine import Tx, metadata
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import bodies, filtering, hosts, paging, policy, resource
 from cumulet.network.bodies import text
-from cumulet.network.carried import WAYS, Way
 from cumulet.network.hosts import Host
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import View
@@ -27,6 +26,7 @@ from cumulet.network.router_hosts import host_of
 from cumulet.network.routers import ROUTERS
 from cumulet.network.service import NETWORK
 from cumulet.network.store import Network, Router, find, networks, port_bindings, ports, routers
+from cumulet.network.trunk_ports import WAYS, Way
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Unset

@@ -17,7 +17,7 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
-from cumulet.network import addresses, carried, dns, groups_for_compute, limits, port_life, sharing
+from cumulet.network import addresses, dns, groups_for_compute, limits, port_life, sharing, trunk_ports
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.device_owners import OF_COMPUTE
@@ -176,7 +176,7 @@ def _usable_port(tx: Tx, project_id: str, is_admin: bool, port_id: str) -> Port:
     if not found:
         raise BadRequest(f"Port id {port_id} could not be found.", reason=Refused.NO_SUCH_PORT)
     port = found[0]
-    if port.device_id or port.server_id or carried.is_subport(tx, port.id):
+    if port.device_id or port.server_id or trunk_ports.is_subport(tx, port.id):
         raise Conflict(f"Port {port_id} is still in use.")
     if not addresses.of_port(tx, port_id):
         raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")

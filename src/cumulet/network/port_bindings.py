@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import bindings, bodies, carried, policy, resource, trunk_details
+from cumulet.network import bindings, bodies, policy, resource, trunk_details, trunk_ports
 from cumulet.network.bindings import Which
 from cumulet.network.port_bodies import VnicType
 from cumulet.network.ports import PORTS
@@ -40,7 +40,7 @@ def _view(port: Port, binding: Binding) -> View:
 
 
 def _bound(call: Call[Port, object]) -> list[Binding]:
-    found = carried.bindings_of(call.tx, [call.target.id])[call.target.id]
+    found = trunk_ports.bindings_of(call.tx, [call.target.id])[call.target.id]
     return [binding for binding in found if binding.host != bindings.UNBOUND]
 
 

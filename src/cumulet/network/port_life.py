@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, bindings, carried, default_security_group
+from cumulet.network import addresses, bindings, default_security_group, trunk_ports
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.dhcp_options import port_dhcp_options
@@ -133,7 +133,7 @@ def release(tx: Tx, port: Port) -> None:
 
     A trunk's parent is the user's, whoever made it.
     """
-    in_trunk = carried.trunk_of_parent(tx, port.id) is not None
+    in_trunk = trunk_ports.trunk_of_parent(tx, port.id) is not None
     if port.created_by_compute and not in_trunk:
         end(tx, port.id)
         return
@@ -153,7 +153,7 @@ def unbind_server(tx: Tx, server_id: str) -> None:
 
 def _leave_subports(tx: Tx, port_ids: Sequence[str]) -> None:
     """No guest carries the subports of these ports any more."""
-    change_many(tx, Port, carried.subports_of(tx, port_ids), status="DOWN")
+    change_many(tx, Port, trunk_ports.subports_of(tx, port_ids), status="DOWN")
 
 
 def unplug(tx: Tx, port_id: str) -> None:

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany, in_parts
-from cumulet.network.carried import WAYS
 from cumulet.network.store import port_bindings, ports
+from cumulet.network.trunk_ports import WAYS
 
 _BOUND_TO_HOST = [
     sa.select(ports.c.id, ports.c.status, ports.c.admin_state_up)

@@ -11,13 +11,13 @@ from cumulet.db.parts import in_parts
 from cumulet.network import (
     addresses,
     bindings,
-    carried,
     dhcp_options,
     dns,
     filtering,
     refusals,
     resource,
     trunk_details,
+    trunk_ports,
 )
 from cumulet.network.addresses import FixedIp
 from cumulet.network.group_records import port_security_groups
@@ -29,7 +29,7 @@ from cumulet.network.store import Binding, Network, Port, port_addresses, port_b
 def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
     """Ports as the API shows them."""
     ids = [port.id for port in records]
-    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), carried.bindings_of(tx, ids)
+    tags, held, bound = tags_of(tx, ids), addresses.held_by(tx, ids), trunk_ports.bindings_of(tx, ids)
     groups: dict[str, list[str]] = {}
     table = port_security_groups.c
     for part in in_parts(ids):
@@ -107,7 +107,7 @@ def in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
 
 def of_active_binding(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.exists().where(
-        port_bindings.c.port_id == carried.BOUND_BY, port_bindings.c.active, column.in_(list(values))
+        port_bindings.c.port_id == trunk_ports.BOUND_BY, port_bindings.c.active, column.in_(list(values))
     )
 
 

@@ -12,7 +12,6 @@ from cumulet.network import (
     address_changes,
     addresses,
     bindings,
-    carried,
     devices,
     dhcp_options,
     dns,
@@ -28,6 +27,7 @@ from cumulet.network import (
     resource,
     sharing,
     trunk_details,
+    trunk_ports,
 )
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import FLOATING_IP, OF_NETWORK, OF_ROUTERS
@@ -38,14 +38,7 @@ from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import Shareable, Sharing
 from cumulet.network.sight import ports_in_sight, sees_all
-from cumulet.network.store import (
-    Network,
-    Port,
-    change,
-    must_get,
-    port_bindings,
-    ports,
-)
+from cumulet.network.store import Network, Port, change, must_get, port_bindings, ports
 from cumulet.network.subnets import network_facts
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -321,7 +314,7 @@ def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> Non
 
 
 def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
-    binding = carried.bindings_of(tx, [port.id])[port.id][0]
+    binding = trunk_ports.bindings_of(tx, [port.id])[port.id][0]
     if binding.host != bindings.UNBOUND:
         raise Conflict(
             f"Unable to complete operation on port {port.id}, port is already bound, port type: "

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Forbidden, NotFound
-from cumulet.network import carried, hosts
+from cumulet.network import hosts, trunk_ports
 from cumulet.network.hosts import BANDWIDTH_LIMITS, FLOATING_IP_LIMITS, GATEWAY_LIMITS
 from cumulet.network.many import find_many
 from cumulet.network.qos_records import BandwidthLimit, DscpMark, QosPolicy, qos_policies
@@ -125,7 +125,7 @@ def features_of_port(tx: Tx, port_id: str) -> frozenset[str]:
 
 def features_of_ports(tx: Tx, of: Sequence[Port]) -> frozenset[str]:
     """What a host must offer to keep the policies of these ports, and of the subports that they carry."""
-    subports = carried.subports_of(tx, [port.id for port in of])
+    subports = trunk_ports.subports_of(tx, [port.id for port in of])
     of = [*of, *find_many(tx, Port, "id", subports)]
     found = {port.qos_policy_id for port in of} | set(of_networks(tx, of).values())
     policies = {policy for policy in found if policy is not None}

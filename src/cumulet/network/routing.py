@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import address_changes, addresses, carried, port_life, refusals, scopes
+from cumulet.network import address_changes, addresses, port_life, refusals, scopes, trunk_ports
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import ROUTER_GATEWAY, ROUTER_INTERFACE
 from cumulet.network.forwarding_records import port_forwardings
@@ -145,7 +145,7 @@ def _add_address(tx: Tx, clock: Clock, port: Port, wanted: FixedIp) -> None:
 
 def add_interface_by_port(tx: Tx, clock: Clock, router: Router, port: Port) -> list[Subnet]:
     """Make a port an interface of the router. Returns the subnets that it has addresses in."""
-    if port.device_id or port.server_id or carried.in_trunk(tx, port.id):
+    if port.device_id or port.server_id or trunk_ports.in_trunk(tx, port.id):
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
             f"Port already has an attached device {port.device_id}.",

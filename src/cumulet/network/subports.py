@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
-from cumulet.network import bindings, bodies, carried, hosts, qos, refusals, resource, trunk_details
+from cumulet.network import bindings, bodies, hosts, qos, refusals, resource, trunk_details, trunk_ports
 from cumulet.network.device_owners import OF_NETWORK, OF_TRUNKS
 from cumulet.network.hosts import TRUNKS
 from cumulet.network.many import change_many, find_many
@@ -104,7 +104,7 @@ class _Trunked(NamedTuple):
     @classmethod
     def among(cls, tx: Tx, port_ids: Sequence[str]) -> _Trunked:
         parents = {trunk.port_id for trunk in find_many(tx, Trunk, "port_id", port_ids)}
-        return cls(subports=carried.carriers(tx, port_ids), parents=parents)
+        return cls(subports=trunk_ports.carriers(tx, port_ids), parents=parents)
 
     def refuse(self, port: Port) -> None:
         if port.id in self.subports:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import carried
+from cumulet.network import trunk_ports
 from cumulet.network.many import find_many
 from cumulet.network.resource import View
 from cumulet.network.store import Port, find_by
@@ -40,7 +40,7 @@ def refuse_end(tx: Tx, port: Port) -> None:
         raise Conflict(
             f"Port {port.id} is currently a subport for trunk {subport.trunk_id}.", reason="PortInUseAsSubPort"
         )
-    trunk_id = carried.trunk_of_parent(tx, port.id)
+    trunk_id = trunk_ports.trunk_of_parent(tx, port.id)
     if trunk_id is not None:
         raise Conflict(
             f"Port {port.id} is currently a parent port for trunk {trunk_id}.", reason="PortInUseAsTrunkParent"
@@ -64,7 +64,7 @@ def details(tx: Tx, records: Sequence[Port]) -> dict[str, View]:
 
 def refuse_rebinding(tx: Tx, port: Port) -> None:
     """409 for a change of a subport's binding: it is where its parent is."""
-    for carrier in carried.carriers(tx, [port.id]).values():
+    for carrier in trunk_ports.carriers(tx, [port.id]).values():
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. It is a subport, and bound "
             f"with port {carrier.parent_id}.",

@@ -1,4 +1,4 @@
-"""Trunks and their subports, as records. Who carries a port follows from them (`carried`)."""
+"""Trunks and their subports, as records. Who carries a port follows from them (`trunk_ports`)."""
 
 from __future__ import annotations
 

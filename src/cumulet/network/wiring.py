@@ -12,9 +12,8 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.db.transaction import announced
 from cumulet.host import wiring as w
-from cumulet.network import addresses, carried, dhcp_options, dns, qos, router_wiring
+from cumulet.network import addresses, dhcp_options, dns, qos, router_wiring, trunk_ports
 from cumulet.network.bindings import UNBOUND
-from cumulet.network.carried import WAYS, Carrier
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.dhcp_options import port_dhcp_options
 from cumulet.network.forwarding_records import port_forwardings
@@ -44,6 +43,7 @@ from cumulet.network.store import (
     routers,
     subnets,
 )
+from cumulet.network.trunk_ports import WAYS, Carrier
 from cumulet.network.trunk_records import trunk_subports, trunks
 
 TABLES = announced(
@@ -180,7 +180,7 @@ def _plugged(tx: Tx, here: Mapping[str, bool]) -> tuple[tuple[w.Port, ...], tupl
     held = addresses.held_by(tx, list(here))
     options = _dhcp_options(tx, list(here))
     policies = _policies(tx, plugged)
-    carriers = carried.carriers(tx, here)
+    carriers = trunk_ports.carriers(tx, here)
     limits, marks = qos.limits(tx, set(policies.values())), qos.marks(tx, set(policies.values()))
     made = tuple(
         w.Port(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from unittest import mock
 
-from cumulet.network import carried, port_life, port_status
+from cumulet.network import port_life, port_status, trunk_ports
 
 
 def leaving_subports_active() -> AbstractContextManager[object]:
@@ -15,7 +15,7 @@ def leaving_subports_active() -> AbstractContextManager[object]:
 
 def plugging_in_a_subport() -> AbstractContextManager[object]:
     """A port that another guest carries may be a server's own."""
-    return mock.patch.object(carried, "is_subport", return_value=False)
+    return mock.patch.object(trunk_ports, "is_subport", return_value=False)
 
 
 def hearing_of_nics_only() -> AbstractContextManager[object]:
