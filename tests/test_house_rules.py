@@ -19,7 +19,6 @@ KERNEL = ("web", "conductor", "bus", "host", "agent", "fleet", "part.py", "perio
 
 LONGER: dict[str, int] = {
     "tests/api/identity/test_delegations.py": 406,
-    "tests/api/test_live_migration.py": 438,
     "tests/conformance/world.py": 439,
     "tests/every_saga/stories.py": 434,
     "tests/image/test_images.py": 461,

@@ -18,7 +18,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.host.link import Link
 from cumulet.testing import TestCloud
-from tests.api.test_live_migration import create_pair, host_of, other
+from tests.api.servers import create_pair, host_of, other
 from tests.links import Way, instead, silent
 
 # -- the control plane, which may then start servers elsewhere

@@ -22,8 +22,8 @@ from cumulet.host.console_messages import OpenConsole
 from cumulet.host.consoles import BUFFER_BYTES, SESSIONS_OF_ONE, UNHEARD_SECONDS, Session, Sessions
 from cumulet.testing import Client, JsonObject, TestCloud
 from cumulet.web.doors import LARGEST_MESSAGE
+from tests.api.servers import host_of
 from tests.api.test_compute_servers import create
-from tests.api.test_live_migration import host_of
 from tests.links import Way, instead
 
 SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}

@@ -14,7 +14,7 @@ from cumulet.image.files import image_folder
 from cumulet.testing import Answer, Client, JsonObject, TestCloud
 from tests.image.attack_images import Qcow2
 
-from .test_live_migration import create_pair
+from .servers import create_pair
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from cumulet.testing import Client, TestCloud
 from cumulet.testing.client import Answer
 from cumulet.testing.databases import NoPostgresql, PostgresqlServer, own_postgresql
 from cumulet.web import faults
-from tests.api.test_live_migration import AUTO, host_of, image_and_flavor, last_migration, other
+from tests.api.servers import AUTO, host_of, image_and_flavor, last_migration, other
 
 pytestmark = pytest.mark.postgres
 MOST_CONNECTIONS = 30

@@ -10,7 +10,7 @@ from cumulet.host.driver import GuestState
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import silent
 
-from .test_live_migration import LATEST, create_pair, host_of, last_migration, leftovers, other
+from .servers import LATEST, create_pair, host_of, last_migration, leftovers, other
 
 BEFORE_2_95 = "2.94"
 

@@ -11,8 +11,8 @@ from cumulet.host.driver import GuestState, MigrationPhase
 from cumulet.host.link import Link
 from tests.links import Way, instead
 
+from .servers import AUTO, force, host_of, last_migration, leftovers, other, slow_server
 from .test_gone_for_good import under_way
-from .test_live_migration import AUTO, force, host_of, last_migration, leftovers, other, slow_server
 
 
 class FailsAtTheSwitch(Way):

@@ -12,7 +12,7 @@ from cumulet.testing import Client, JsonObject, TestCloud
 from cumulet.testing.clock import AdvanceableClock
 from tests.links import silent
 
-from .test_live_migration import AUTO, running_migration, slow_server
+from .servers import AUTO, running_migration, slow_server
 
 
 def found(admin: Client, name: str) -> list[JsonObject]:

@@ -12,8 +12,8 @@ from cumulet.compute import promises
 from cumulet.drivers.simulated.guest import SimulatedGuest
 from cumulet.testing import Client, JsonObject, TestCloud
 
+from .servers import host_of, image_and_flavor
 from .test_guest_metadata import drive_of, told
-from .test_live_migration import host_of, image_and_flavor
 from .test_resize import resized
 
 BOTH = {"OS-FLV-EXT-DATA:ephemeral": 2, "swap": 64}

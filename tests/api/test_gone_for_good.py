@@ -11,8 +11,8 @@ from cumulet.host.link import Link
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
+from .servers import AUTO, create_pair, host_of, last_migration, leftovers, other
 from .test_evacuation import force_down
-from .test_live_migration import AUTO, create_pair, host_of, last_migration, leftovers, other
 
 
 class GoneAt(Way):

@@ -17,9 +17,9 @@ from cumulet.host.driver import DriverError
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
+from .servers import create_pair, event_details, host_of, image_and_flavor, last_migration, other
 from .test_create_image import made
 from .test_further_disks import on_host
-from .test_live_migration import create_pair, event_details, host_of, image_and_flavor, last_migration, other
 
 
 def say(admin: Client, **properties: str) -> None:

@@ -9,7 +9,7 @@ import cumulet.testing
 from cumulet.host import messages as m
 from tests.links import Way, instead
 
-from .test_live_migration import AUTO, create_pair, event_details, host_of, last_migration, other
+from .servers import AUTO, create_pair, event_details, host_of, last_migration, other
 
 
 class OnTheWire(Way):

@@ -18,7 +18,7 @@ from cumulet.testing import Answer, Client, TestCloud
 from cumulet.testing.moving import prepared
 from tests.links import Way, instead
 
-from .test_live_migration import AUTO, create_pair, host_of, last_migration, leftovers, other
+from .servers import AUTO, create_pair, host_of, last_migration, leftovers, other
 
 PARAMETERS = MigrationParameters(bandwidth_mib_s=1000, downtime_limit_ms=300, copy_disk=True)
 

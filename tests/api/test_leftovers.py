@@ -12,7 +12,7 @@ from cumulet.network import bindings_for_compute as bindings
 from cumulet.placement import allocations as placement
 from cumulet.testing import Client, JsonObject, TestCloud
 
-from .test_live_migration import create_pair, host_of, last_migration, leftovers, other
+from .servers import create_pair, host_of, last_migration, leftovers, other
 
 SHARE = {"VCPU": 1, "MEMORY_MB": 64}
 

@@ -13,68 +13,22 @@ import cumulet.testing
 from cumulet.compute import live_migration
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
-from cumulet.testing import (
-    Client,
-    JsonObject,
-    NeutronFixture,
-    OpenStackApiException,
-    OSAPIFixture,
-    PolicyFixture,
-    TestCloud,
-)
+from cumulet.testing import Client, NeutronFixture, OpenStackApiException, OSAPIFixture, PolicyFixture, TestCloud
 from tests.links import Way, instead
 
-LATEST = "2.104"
-AUTO = {"block_migration": "auto"}
-
-
-def image_and_flavor(client: Client) -> dict[str, str]:
-    image = client.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
-    flavors = client.compute("GET", "/flavors")["flavors"]
-    return {"imageRef": image, "flavorRef": next(f["id"] for f in flavors if f["name"] == "m1.nano")}
-
-
-def create_pair(client: Client, **more: Any) -> list[str]:
-    """Two servers from one request, both ACTIVE; their ids."""
-    wanted = {"name": "pair", "networks": "none", "min_count": 2, "max_count": 2, "return_reservation_id": True}
-    answer = client.compute("POST", "/servers", {"server": wanted | image_and_flavor(client) | more})
-    assert answer.status == 202, answer.text
-    found = client.compute("GET", f"/servers?reservation_id={answer['reservation_id']}")["servers"]
-    ids = [server["id"] for server in found]
-    assert len(ids) == 2
-    for server_id in ids:
-        client.wait_for_status(server_id, "ACTIVE")
-    return ids
-
-
-def host_of(admin: Client, server_id: str) -> str:
-    host: str = admin.server(server_id)["OS-EXT-SRV-ATTR:host"]
-    return host
-
-
-def other(host: str) -> str:
-    return {"host1": "host2", "host2": "host1"}[host]
-
-
-def last_migration(admin: Client, server_id: str) -> JsonObject:
-    found = admin.compute("GET", f"/os-migrations?instance_uuid={server_id}")["migrations"]
-    newest: JsonObject = max(found, key=lambda migration: migration["id"])
-    return newest
-
-
-def leftovers(cloud: TestCloud, admin: Client, server_id: str) -> JsonObject:
-    """What every part of the cloud says of one server: hypervisors, placement, port bindings."""
-    allocations = admin.request("GET", f"/placement/allocations/{server_id}")["allocations"]
-    providers = {
-        provider["uuid"]: provider["name"]
-        for provider in admin.request("GET", "/placement/resource_providers")["resource_providers"]
-    }
-    ports = admin.request("GET", f"/network/v2.0/ports?device_id={server_id}")["ports"]
-    return {
-        "guests": {host: cloud.guests(host)[server_id] for host in cloud.hosts if server_id in cloud.guests(host)},
-        "allocated": sorted(providers[uuid] for uuid in allocations),
-        "bound": sorted({port["binding:host_id"] for port in ports}),
-    }
+from .servers import (
+    AUTO,
+    LATEST,
+    create_pair,
+    event_details,
+    force,
+    host_of,
+    last_migration,
+    leftovers,
+    other,
+    running_migration,
+    slow_server,
+)
 
 
 @pytest.fixture
@@ -255,14 +209,6 @@ def test_a_disabled_host_is_refused_whether_forced_or_not(admin: Client, pair: l
     assert "HOST_DISABLED" in event_details(admin, pair[0])
 
 
-def event_details(admin: Client, server_id: str, name: str = "live-migration") -> str:
-    """What an administrator reads of the newest live migration's events, or of another action's."""
-    actions = admin.compute("GET", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
-    request = next(action["request_id"] for action in actions if action["action"] == name)
-    action = admin.compute("GET", f"/servers/{server_id}/os-instance-actions/{request}")["instanceAction"]
-    return " ".join(str(event.get("details")) for event in action["events"])
-
-
 def test_a_stopped_server_does_not_move(admin: Client, member: Client, pair: list[str]) -> None:
     assert member.action(pair[0], {"os-stop": None}).status == 202
     admin.wait_for_status(pair[0], "SHUTOFF")
@@ -295,25 +241,6 @@ def test_a_move_that_fails_leaves_the_server_where_it_was(cloud: TestCloud, admi
         assert last_migration(admin, pair[0])["status"] == "error"
 
 
-def slow_server(admin: Client, client: Client) -> str:
-    """A server that dirties its memory faster than it can be copied: its migration does not end by itself."""
-    flavor = admin.compute("POST", "/flavors", {"flavor": {"name": "busy", "vcpus": 1, "ram": 1024, "disk": 1}})[
-        "flavor"
-    ]
-    specs = {"extra_specs": {"cumulet:dirty_rate_mib_s": "100000"}}
-    assert admin.compute("POST", f"/flavors/{flavor['id']}/os-extra_specs", specs).status == 200
-    return create_pair(client, flavorRef=flavor["id"])[0]
-
-
-def running_migration(client: Client, server_id: str) -> JsonObject:
-    def found() -> Any:
-        running = client.compute("GET", f"/servers/{server_id}/migrations")["migrations"]
-        return running[0] if running and running[0]["status"] == "running" else None
-
-    migration: JsonObject = client.wait("a running migration", found)
-    return migration
-
-
 def test_an_aborted_move_ends_where_it_began(cloud: TestCloud, admin: Client, member: Client) -> None:
     server_id = slow_server(admin, member)
     source = host_of(admin, server_id)
@@ -334,12 +261,6 @@ def test_a_move_completed_by_force_ends_where_it_should(admin: Client, member: C
     assert admin.compute("POST", path, {"force_complete": None}).status == 202
     admin.wait_for_status(server_id, "ACTIVE")
     assert host_of(admin, server_id) == other(source)
-
-
-def force(admin: Client, server_id: str) -> None:
-    migration = running_migration(admin, server_id)
-    path = f"/servers/{server_id}/migrations/{migration['id']}/action"
-    assert admin.compute("POST", path, {"force_complete": None}).status == 202
 
 
 def test_in_post_copy_the_server_runs_at_its_destination_while_its_memory_follows() -> None:

@@ -9,8 +9,8 @@ from cumulet.host.looking import SINCE_PROTOCOL, Look
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
+from .servers import host_of
 from .test_compute_servers import create
-from .test_live_migration import host_of
 
 
 class Older(Way):

@@ -10,9 +10,9 @@ import pytest
 import cumulet.testing
 from cumulet.testing import Client, TestCloud
 
+from .servers import AUTO, LATEST, host_of, running_migration
 from .test_compute_servers import ask_for
 from .test_evacuation import action_of, force_down
-from .test_live_migration import AUTO, LATEST, host_of, running_migration
 
 HOSTS = {"host1", "host2", "host3"}
 

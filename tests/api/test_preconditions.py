@@ -10,9 +10,9 @@ import pytest
 from cumulet.compute.preconditions import PRECONDITIONS, Verb
 from cumulet.testing import Answer, Client, TestCloud
 
+from .servers import AUTO, create_pair, host_of, last_migration, other
 from .test_compute_servers import ask_for
 from .test_evacuation import action_of, force_down
-from .test_live_migration import AUTO, create_pair, host_of, last_migration, other
 from .test_resize import larger, resized, where
 
 __all__ = ["larger"]

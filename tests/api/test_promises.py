@@ -10,8 +10,8 @@ from cumulet.compute import extra_spec_rules, promises
 from cumulet.compute.model import Flavor
 from cumulet.testing import Client, JsonObject
 
+from .servers import AUTO, host_of
 from .test_compute_servers import ask_for
-from .test_live_migration import AUTO, host_of
 from .test_placement import VERSION
 from .test_places import reasons
 from .test_resize import held

@@ -10,9 +10,9 @@ from cumulet.host.looking import Look
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
+from .servers import create_pair, host_of, leftovers
 from .test_create_image import made
 from .test_evacuation import force_down
-from .test_live_migration import create_pair, host_of, leftovers
 
 
 @pytest.fixture

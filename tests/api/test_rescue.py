@@ -11,11 +11,11 @@ from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 from tests.testing.test_reachability import made as made_of_network
 
+from .servers import create_pair, host_of
 from .test_compute_servers import create
 from .test_create_image import made
 from .test_evacuation import force_down
 from .test_guest_metadata import drive_of, told
-from .test_live_migration import create_pair, host_of
 
 
 @pytest.fixture

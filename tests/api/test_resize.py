@@ -12,8 +12,8 @@ from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.links import silent
 
+from .servers import LATEST, create_pair, host_of, last_migration, leftovers, other
 from .test_evacuation import action_of, force_down
-from .test_live_migration import LATEST, create_pair, host_of, last_migration, leftovers, other
 
 
 @pytest.fixture

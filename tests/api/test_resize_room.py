@@ -11,8 +11,8 @@ from cumulet.placement import allocations as placement
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
+from .servers import create_pair, host_of, image_and_flavor, last_migration, other
 from .test_evacuation import action_of
-from .test_live_migration import create_pair, host_of, image_and_flavor, last_migration, other
 from .test_resize import held, resize
 
 BEFORE, AFTER = 128, 32

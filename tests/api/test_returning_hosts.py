@@ -8,7 +8,7 @@ from cumulet.host import messages as m
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead, silent
 
-from .test_live_migration import create_pair, host_of, image_and_flavor
+from .servers import create_pair, host_of, image_and_flavor
 
 
 class RemovesNothing(Way):

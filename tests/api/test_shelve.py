@@ -11,7 +11,7 @@ from cumulet.image.files import image_folder
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
-from .test_live_migration import create_pair, host_of, leftovers, other
+from .servers import create_pair, host_of, leftovers, other
 
 NOWHERE: dict[str, object] = {"guests": {}, "allocated": [], "bound": [""]}
 
@@ -216,7 +216,7 @@ def test_a_group_s_policy_holds_where_it_comes_back(admin: Client, member: Clien
 
 
 def create_in_group(client: Client, group: str) -> list[str]:
-    from .test_live_migration import image_and_flavor
+    from .servers import image_and_flavor
 
     made = []
     for name in ("one", "two"):

@@ -14,8 +14,8 @@ from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
+from .servers import create_pair, host_of, leftovers
 from .test_evacuation import force_down
-from .test_live_migration import create_pair, host_of, leftovers
 from .test_shelve import NOWHERE, images_of
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cumulet.testing import Client, TestCloud
 
-from .test_live_migration import create_pair, host_of
+from .servers import create_pair, host_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from cumulet.compute.operations import OBSERVED
 from cumulet.compute.power import POWER, Verb
 from cumulet.testing import TestCloud
-from tests.api.test_live_migration import image_and_flavor
+from tests.api.servers import image_and_flavor
 
 
 @pytest.mark.parametrize("verb", Verb)

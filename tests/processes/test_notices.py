@@ -19,7 +19,7 @@ from cumulet.db.engine import Tx, opened
 from cumulet.processes.api import api_alone
 from cumulet.processes.parts import PARTS
 from cumulet.testing import Client, TestCloud
-from tests.api.test_live_migration import image_and_flavor
+from tests.api.servers import image_and_flavor
 from tests.identity.test_postgresql import database_url
 
 __all__ = ["database_url"]

@@ -12,8 +12,8 @@ from cumulet.cli.websocket import WebSocketClient
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
 from cumulet.testing import Client, TestCloud
+from tests.api.servers import host_of, image_and_flavor, last_migration, other
 from tests.api.test_consoles import address, on_console, until, why_closed
-from tests.api.test_live_migration import host_of, image_and_flavor, last_migration, other
 
 pytestmark = pytest.mark.qemu
 

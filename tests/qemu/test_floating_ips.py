@@ -12,7 +12,7 @@ import cumulet.testing
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
 from cumulet.testing import Client, TestCloud
-from tests.api.test_live_migration import host_of, last_migration, other
+from tests.api.servers import host_of, last_migration, other
 from tests.linux_network.lab import problem
 from tests.linux_network.stacks import Stack, pings
 from tests.qemu.test_networks import boot, console

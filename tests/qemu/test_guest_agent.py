@@ -11,10 +11,10 @@ from cumulet.cli.websocket import WebSocketClient
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
 from cumulet.testing import TestCloud
+from tests.api.servers import host_of, image_and_flavor, other
 from tests.api.test_consoles import address, on_console, until
 from tests.api.test_create_image import made
 from tests.api.test_guest_agent import say
-from tests.api.test_live_migration import host_of, image_and_flavor, other
 
 from .test_console_sessions import console, last_tick
 

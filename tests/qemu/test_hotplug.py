@@ -14,7 +14,7 @@ from cumulet.drivers.linux_network import names
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
 from cumulet.testing import Client, TestCloud
-from tests.api.test_live_migration import host_of, last_migration, other
+from tests.api.servers import host_of, last_migration, other
 from tests.linux_network.lab import problem
 from tests.qemu.test_networks import boot, console, network_of
 

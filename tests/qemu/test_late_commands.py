@@ -14,7 +14,7 @@ from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, Image
 from cumulet.testing import Client, JsonObject, TestCloud
-from tests.api.test_live_migration import image_and_flavor
+from tests.api.servers import image_and_flavor
 from tests.every_saga.faults import Fault, Place
 from tests.every_saga.late import Guests, Repeating, Told
 

@@ -14,7 +14,7 @@ import cumulet.testing
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import Image
 from cumulet.testing import Client, TestCloud
-from tests.api.test_live_migration import host_of, image_and_flavor, last_migration, other
+from tests.api.servers import host_of, image_and_flavor, last_migration, other
 from tests.linux_network.lab import problem
 
 pytestmark = [pytest.mark.qemu, pytest.mark.skipif(problem() is not None, reason=problem() or "")]

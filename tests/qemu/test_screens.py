@@ -22,8 +22,8 @@ from cumulet.host.consoles import SESSIONS_OF_ONE
 from cumulet.host.driver import DriverError, GuestState, Image
 from cumulet.testing import TestCloud
 from cumulet.testing.moving import prepared
+from tests.api.servers import host_of, image_and_flavor, last_migration, other
 from tests.api.test_consoles import on_console, why_closed
-from tests.api.test_live_migration import host_of, image_and_flavor, last_migration, other
 from tests.api.test_screens import screen
 from tests.rfb import Picture, Viewer
 

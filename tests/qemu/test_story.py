@@ -13,7 +13,7 @@ from cumulet.cli.doctor import doctor
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.host.driver import GuestState, Image
 from cumulet.host.machine import capacity, part
-from tests.api.test_live_migration import create_pair, host_of, last_migration, leftovers, other
+from tests.api.servers import create_pair, host_of, last_migration, leftovers, other
 from tests.drivers.test_config_drive import read_back
 
 pytestmark = pytest.mark.qemu

@@ -23,8 +23,8 @@ from cumulet.host.link import Link
 from cumulet.host.wiring import InForce
 from cumulet.image import store
 from cumulet.testing import Client, TestCloud
+from tests.api.servers import create_pair, host_of, image_and_flavor, other
 from tests.api.test_evacuation import force_down
-from tests.api.test_live_migration import create_pair, host_of, image_and_flavor, other
 from tests.links import Way, instead
 
 
