@@ -48,9 +48,8 @@ from tests.every_operation import (
 )
 from tests.every_operation.asking import Case, Stage, staged
 from tests.every_operation.rehearsal import opened
+from tests.every_saga import faults, test_every_step, test_late_commands, test_step_tables
 from tests.every_saga import stage as saga_stage
-from tests.every_saga import stories, test_every_step, test_late_commands, test_step_tables
-from tests.every_saga.faults import Fault, Place
 from tests.every_saga.late import Told, look_into
 from tests.image import attack_images, test_inspection
 from tests.simulation import test_simulation
@@ -230,16 +229,16 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     steps = list(saga.steps)
     steps[position] = dataclasses.replace(steps[position], undo=nothing)
     patch.setitem(SAGAS, "live-migration", dataclasses.replace(saga, steps=tuple(steps)))
-    last = Place("live-migration", len(steps) - 1)
-    case = stories.Case("live-migration", last, Fault.FAILS_AFTER)
+    last = faults.Place("live-migration", len(steps) - 1)
+    case = faults.Case("live-migration", last, faults.Fault.FAILS_AFTER)
     with contextlib.closing(_Stopped(saga_stage.Stage(stage.cloud.embedded.settings.state_dir / "saga"))) as made:
         test_every_step.test_afterwards_all_agree_and_nothing_is_left(made.stage, case)
 
 
 @without(test_late_commands.test_what_comes_late_or_twice_changes_nothing, "that hosts refuse earlier steps")
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
-    last = Place("resize", len(SAGAS["resize"].steps) - 1)
-    case = stories.Case("resize", last, Fault.FAILS_AFTER)
+    last = faults.Place("resize", len(SAGAS["resize"].steps) - 1)
+    case = faults.Case("resize", last, faults.Fault.FAILS_AFTER)
     stopped = contextlib.closing(_Stopped(saga_stage.Stage(stage.cloud.embedded.settings.state_dir / "late")))
     with planted("dropping_the_step_check"), stopped as made:
         world = made.stage.cloud.embedded.world

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
@@ -16,59 +16,15 @@ import httpx
 from cumulet.testing import JsonObject
 from tests.conformance.case import LATEST, NO_BODY, UNKNOWN, Raw, Request, admin
 from tests.conformance.target import NotOffered, Target, checked
+from tests.conformance.things import EXTRA_SPECS, FLAVORS, PUBLIC_KEY, SERVERS
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z0-9_]+(?::[a-z0-9_.]+)?)\}")
-PUBLIC_KEY: Final = (
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKxKQbZ5nDVtRlC3QmtsyU7nDCRp5QnoTZqTGIrUbLQR conformance@example.org"
-)
 PATIENCE_S: Final = 30.0
 POLL_S: Final = 0.005
 FRESH_S: Final = 2.0
 PAIR: Final = ("pair", "pair2")
 MOST_SERVERS: Final = 6
 BUSY: Final = frozenset({"BUILD", "MIGRATING", "REBOOT", "HARD_REBOOT", "RESIZE"})
-
-FLAVORS: Final[Mapping[str, Mapping[str, object]]] = {
-    "flavor": {"id": "conf-small", "name": "conf.small", "ram": 512, "vcpus": 1, "disk": 1},
-    "flavor_specs": {"id": "conf-specs", "name": "conf.specs", "ram": 512, "vcpus": 1, "disk": 1},
-    "flavor_huge": {"id": "conf-huge", "name": "conf.huge", "ram": 40960, "vcpus": 1, "disk": 2_000_000},
-    "flavor_many": {"id": "conf-many", "name": "conf.many", "ram": 512, "vcpus": 64, "disk": 1},
-    "flavor_busy": {"id": "conf-busy", "name": "conf.busy", "ram": 512, "vcpus": 1, "disk": 1},
-    "flavor_private": {
-        "id": "conf-private",
-        "name": "conf.private",
-        "ram": 512,
-        "vcpus": 1,
-        "disk": 1,
-        "os-flavor-access:is_public": False,
-    },
-}
-
-EXTRA_SPECS: Final[Mapping[str, Mapping[str, str]]] = {
-    "flavor_specs": {"hw:cpu_policy": "shared"},
-    # Cumulet's simulated guests with it dirty memory faster than it can be copied: it does not end by itself.
-    "flavor_busy": {"cumulet:dirty_rate_mib_s": "1000000"},
-}
-
-Action = Mapping[str, object]
-# Servers of project A unless the kind says otherwise: what is done to a new one, by whom.
-SERVERS: Final[Mapping[str, tuple[tuple[str, str, Action], ...]]] = {
-    "server": (),
-    "tagged": (),
-    "keyed": (),
-    "bare": (),
-    "stopped": (("member", "2.1", {"os-stop": None}),),
-    "paused": (("member", "2.1", {"pause": None}),),
-    "suspended": (("member", "2.1", {"suspend": None}),),
-    "locked": (("member", "2.73", {"lock": {"locked_reason": "for the tests"}}),),
-    "locked_admin": (("admin", "2.1", {"lock": None}),),
-    "error": (("admin", "2.1", {"os-resetState": {"state": "error"}}),),
-    "migrated": (),
-    "other": (),
-    "admins": (),
-    "on_host1": (),
-    "moving": (),
-}
 
 
 class World:

@@ -51,6 +51,43 @@ class Place:
         return f"{self.saga}: {'undo ' if self.undo else ''}{self.function.__name__}"
 
 
+def shares(place: Place, following: Place | None) -> bool:
+    """Database steps in a row are one transaction: dying in it is one case, told of its last step."""
+    return following is not None and not is_host_step(place.function) and not is_host_step(following.function)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A fault at a place. Undos are reached by a failure of the last step above the line, when it has done its work."""
+
+    story: str
+    place: Place
+    fault: Fault
+
+    @property
+    def faults(self) -> dict[Place, Fault]:
+        if not self.place.undo:
+            return {self.place: self.fault}
+        last = Place(self.place.saga, len(SAGAS[self.place.saga].steps) - 1)
+        return {last: Fault.FAILS_AFTER, self.place: self.fault}
+
+    @property
+    def below(self) -> bool:
+        """Struck when the decision to go on had been committed before. That is made with the first step below the line,
+        where it is one on the database, and else before it."""
+        beneath = self.place.position - len(SAGAS[self.place.saga].steps)
+        return beneath > 0 or (beneath == 0 and is_host_step(self.place.function))
+
+    @property
+    def done(self) -> bool:
+        """What was asked for must be done: there was no failure, or the decision to go on had been committed."""
+        return self.below or (self.fault.dies and not self.place.undo)
+
+    def __str__(self) -> str:
+        variant = "" if self.story == self.place.saga else f" ({self.story})"
+        return f"{self.place}{variant}: {self.fault}"
+
+
 Once = Callable[[Callable[[], None]], None]
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from cumulet.processes.parts import SAGAS
 
+from .faults import Case
 from .stage import SETTLED_SECONDS, Stage
-from .stories import STORIES, Case, cases
+from .stories import STORIES, cases
 
 
 @pytest.fixture(scope="module")

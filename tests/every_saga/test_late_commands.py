@@ -13,10 +13,10 @@ from cumulet.compute.model import VmState
 from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.planted import planted
 
-from .faults import Fault, Place
+from .faults import Case, Fault, Place
 from .late import Repeating, Told, look_into
 from .stage import Stage
-from .stories import STORIES, Case, cases
+from .stories import STORIES, cases
 
 CASES = [case for case in cases() if case.fault is Fault.FAILS_AFTER]
 """What fails before a step is undone as what fails after the step above it."""

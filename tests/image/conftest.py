@@ -27,6 +27,8 @@ TABLES = [store.images, store.image_properties, store.image_tags, store.image_me
 TABLES += [metadef_store.namespaces, metadef_store.contents, metadef_store.types]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}
+UNKNOWN = "11111111-2222-3333-4444-555555555555"
+"""The id of no image."""
 
 
 PERSONAS = {

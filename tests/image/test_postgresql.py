@@ -10,7 +10,7 @@ from cumulet.db.engine import metadata, opened
 from cumulet.settings import Settings
 from tests.identity.test_postgresql import database_url
 
-from . import test_builtin, test_images, test_members, test_metadefs, test_upload
+from . import test_builtin, test_images, test_listing, test_members, test_metadefs, test_upload
 from .conftest import TABLES, World, make_world
 
 __all__ = ["database_url"]
@@ -20,9 +20,9 @@ STORIES: tuple[Callable[[World], None], ...] = (
     test_images.test_a_new_image_has_glances_shape,
     test_images.test_an_id_is_given_out_once_for_ever,
     test_images.test_attributes_and_properties_are_changed,
-    test_images.test_images_are_filtered,
-    test_images.test_images_are_sorted_and_paged,
-    test_images.test_community_images_of_others_show_only_when_asked_for,
+    test_listing.test_images_are_filtered,
+    test_listing.test_images_are_sorted_and_paged,
+    test_listing.test_community_images_of_others_show_only_when_asked_for,
     test_images.test_tags_one_by_one,
     test_images.test_compute_boots_what_the_caller_sees_and_what_is_active,
     test_members.test_an_image_is_shared_and_accepted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.conformance.case import LATEST, PERSONAS, Case, Request, case, reads
-from tests.conformance.world import PUBLIC_KEY
+from tests.conformance.things import PUBLIC_KEY
 
 UNDO = (Request(method="DELETE", path="/os-keypairs/conf-new", persona="member"),)
 
