@@ -18,10 +18,7 @@ KERNEL = ("web", "conductor", "bus", "host", "agent", "fleet", "part.py", "perio
 """What knows no service by its name."""
 
 LONGER: dict[str, int] = {
-    "tests/api/identity/test_delegations.py": 406,
-    "tests/qemu/test_live_migration.py": 448,
     "tests/test_guards.py": 445,  # A switch for each generated test: it grows with them.
-    "tests/web/test_dispatch.py": 468,
 }
 """Modules that are longer than `LONGEST_MODULE` lines, and how long they may be."""
 
@@ -44,10 +41,10 @@ MUTUAL = {
 }
 """Pairs that import each other: one of the two for types alone, or inside a function. The list only shrinks."""
 
-MOST_ANY = 300
+MOST_ANY = 294
 """Lines of the program in which a type is said to be `Any`, at most. The number is only ever lowered."""
 
-MOST_ANY_IN_TESTS = 319
+MOST_ANY_IN_TESTS = 318
 """The same of tests, benchmarks and scripts."""
 
 UNFORMATTED: dict[str, int] = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.testing import Client, JsonObject, TestCloud
 
 LATEST = "2.104"
@@ -16,7 +14,7 @@ def image_and_flavor(client: Client) -> dict[str, str]:
     return {"imageRef": image, "flavorRef": next(f["id"] for f in flavors if f["name"] == "m1.nano")}
 
 
-def create_pair(client: Client, **more: Any) -> list[str]:
+def create_pair(client: Client, **more: object) -> list[str]:
     """Two servers from one request, both ACTIVE; their ids."""
     wanted = {"name": "pair", "networks": "none", "min_count": 2, "max_count": 2, "return_reservation_id": True}
     answer = client.compute("POST", "/servers", {"server": wanted | image_and_flavor(client) | more})
@@ -78,7 +76,7 @@ def slow_server(admin: Client, client: Client) -> str:
 
 
 def running_migration(client: Client, server_id: str) -> JsonObject:
-    def found() -> Any:
+    def found() -> JsonObject | None:
         running = client.compute("GET", f"/servers/{server_id}/migrations")["migrations"]
         return running[0] if running and running[0]["status"] == "running" else None
 

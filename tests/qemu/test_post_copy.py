@@ -21,7 +21,7 @@ from cumulet.testing.moving import prepared
 
 from . import userfaultfd
 from .conftest import PATIENCE_SECONDS, SLOW, Rig, Wire, follow, newest, runs_on, until, wire
-from .test_live_migration import expecting_a_stranger, records_on_disk
+from .moves import expecting_a_stranger, records_on_disk
 
 POST_COPY = msgspec.structs.replace(SLOW, post_copy=True)
 

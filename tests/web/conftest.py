@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from tests.web.widgets import SERVICES
 
 PROJECT = "a" * 32
 OTHER_PROJECT = "b" * 32
+W = "/compute/v2.1/widgets"
+ACTION = f"{W}/w1/action"
 
 
 CALLERS: Mapping[str, Caller] = {
@@ -140,3 +143,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 @pytest.fixture
 def client(cloud: Cloud) -> Client:
     return Client(App(cloud, SERVICES))
+
+
+def send(client: Client, method: str, path: str, body: Any = None, **more: Any) -> Answer:
+    return asyncio.run(client.send(method, path, body, **more))

@@ -6,28 +6,20 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import pytest
 
 from cumulet.db.engine import Database, Tx
 from cumulet.db.fair_queue import served
-from cumulet.errors import BadRequest
-from cumulet.web import bodies
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Microversion
-from tests.web.conftest import Answer, Client
+from tests.web.conftest import ACTION, Answer, Client, W, send
 from tests.web.widgets import SERVICES
 
 T = TypeVar("T")
-W = "/compute/v2.1/widgets"
-ACTION = f"{W}/w1/action"
-
-
-def send(client: Client, method: str, path: str, body: Any = None, **more: Any) -> Answer:
-    return asyncio.run(client.send(method, path, body, **more))
 
 
 def test_a_request_is_answered_with_its_version_and_ids(client: Client) -> None:
@@ -163,32 +155,6 @@ def test_what_is_no_version_is_400(client: Client, version: str) -> None:
     assert "is of invalid format. Must be of format MajorNum.MinorNum." in answer.message
 
 
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"", "Malformed request body"),
-        (b"{}", "Malformed request body"),
-        (b"[]", "Malformed request body"),
-        (b'{"a": 1, "b": 2}', "Malformed request body"),
-        (b'{"move', "Malformed request body"),
-        (b'{"move": {}, "move": {}}', "Malformed request body"),
-        (b'{"jump": {}}', "There is no such action: jump"),
-        (b'{"move": null}', "Invalid input for field/attribute move. Value: None. None is not of type 'object'"),
-        (b'{"move": {"host": null}}', "Invalid input for field/attribute move. Value: {'host': None}. "
-         "'block' is a required property"),
-        (b'{"poke": 1}', "Invalid input for field/attribute poke. Value: 1. 1 is not of type 'object', 'null'"),
-    ],
-)  # fmt: skip
-def test_a_wrong_action_body_is_400(client: Client, raw: bytes, message: str) -> None:
-    answer = send(client, "POST", ACTION, raw=raw)
-    assert (answer.status, answer.message) == (400, message)
-
-
-@pytest.mark.parametrize("raw", [b"5", b'"x"', b"null", b"[1]", b"true"])
-def test_an_action_that_is_no_object_is_404(client: Client, raw: bytes) -> None:
-    assert send(client, "POST", ACTION, raw=raw).status == 404
-
-
 def test_an_action_of_another_version_is_404(client: Client) -> None:
     assert send(client, "POST", ACTION, {"late": None}).status == 404
     client.version = "2.90"
@@ -264,56 +230,6 @@ def test_a_reply_carries_its_headers(client: Client) -> None:
 def test_no_content_has_no_body(client: Client) -> None:
     answer = send(client, "DELETE", f"{W}/w1")
     assert (answer.status, answer.body, answer.header("content-length")) == (204, b"", None)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({"x": 1}, "'widget' is a required property"),
-        (5, "5 is not of type 'object'"),
-        (None, "None is not of type 'object'"),
-        ({"widget": 1}, "Invalid input for field/attribute widget. Value: 1. 1 is not of type 'object'"),
-        ({"widget": {"name": "a"}, "y": 2}, "Additional properties are not allowed ('y' was unexpected)"),
-        ({"widget": {"name": "a\n"}}, "An invalid 'name' value was provided. The name must be: printable characters. "
-         "Can not start or end with whitespace."),
-        ({"widget": {"name": "a", "size": 1.0}}, "Invalid input for field/attribute size. Value: 1.0. "
-         "1.0 is not of type 'integer'"),
-    ],
-)  # fmt: skip
-def test_an_envelope_is_checked(client: Client, body: object, message: str) -> None:
-    answer = send(client, "POST", W, body)
-    assert (answer.status, answer.message) == (400, message)
-
-
-def test_secrets_in_a_refused_body_are_not_echoed(client: Client) -> None:
-    answer = send(client, "POST", W, {"widget": {"adminPass": "hunter2", "bogus": 1}})
-    assert answer.status == 400
-    assert b"hunter2" not in answer.body
-
-
-def test_a_body_that_is_not_json_is_415(client: Client) -> None:
-    xml = send(client, "POST", W, raw=b"<widget/>", headers={"Content-Type": "application/xml"})
-    assert (xml.status, xml.json["badMediaType"]["message"]) == (415, "Unsupported Content-Type")
-    plain = send(client, "POST", W, raw=b'{"widget": {"name": "x"}}', headers={"Content-Type": "text/plain"})
-    assert plain.status == 202
-
-
-def test_too_large_a_body_is_413_by_its_length_and_by_its_bytes(client: Client) -> None:
-    data = b'{"widget": {"name": "' + b"x" * 120_000 + b'"}}'
-    assert send(client, "POST", W, raw=data).status == 413
-    pieces = [data[n : n + 1000] for n in range(0, len(data), 1000)]
-    assert send(client, "POST", W, pieces=pieces).status == 413
-
-
-def test_a_body_may_come_in_pieces(client: Client) -> None:
-    assert send(client, "POST", W, pieces=[b'{"widget": {"na', b'me": "x"}}']).status == 202
-
-
-def test_streams_go_in_and_out(client: Client) -> None:
-    stream = {"content-type": "application/octet-stream"}
-    assert send(client, "PUT", f"{W}/w1/file", pieces=[b"x" * 100_000] * 3, headers=stream).status == 204
-    answer = send(client, "GET", f"{W}/w1/file")
-    assert (answer.body, answer.header("content-type")) == (b"abcdef", "application/octet-stream")
 
 
 @pytest.mark.parametrize(
@@ -449,20 +365,3 @@ def test_a_public_url_that_is_set_is_where_all_links_lead(cloud: Cloud) -> None:
 def test_a_name_with_a_nul_names_nothing(client: Client) -> None:
     answer = send(client, "GET", f"{W}/w1%00")
     assert (answer.status, answer.header("openstack-api-version")) == (404, "compute 2.1")
-
-
-def test_a_client_that_goes_away_has_sent_no_body() -> None:
-    """A body that arrives in part changes nothing."""
-
-    async def story() -> None:
-        messages: list[dict[str, object]] = [
-            {"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"},
-        ]  # fmt: skip
-
-        async def receive() -> Any:
-            return messages.pop(0)
-
-        with pytest.raises(BadRequest, match="Malformed request body"):
-            await bodies.whole_body(receive, None, 1000)
-
-    asyncio.run(story())
