@@ -9,6 +9,7 @@ from pathlib import Path
 import cumulet
 from cumulet.compute import states
 from tests.refusals.recorder import never_seen, refusals
+from tests.refusals.unseen import UNSEEN
 
 ROOT = Path(__file__).parents[2]
 SEES_ONE = """
@@ -39,3 +40,7 @@ def test_every_error_that_is_made_in_the_source_is_a_refusal() -> None:
             assert (str(source.relative_to(Path(cumulet.__file__).parent)), number) in lines, line
     assert never_seen([]) == sorted(found)
     assert never_seen(lines) == []
+
+
+def test_what_no_test_comes_through_is_in_the_source() -> None:
+    assert UNSEEN.keys() - refusals().keys() == set(), "it has moved, or is gone"

@@ -17,7 +17,7 @@ UNSEEN: dict[str, str] = {
         "only administrators may, whom no lock stops, unless an operator's policy says otherwise"
     ),
     "compute/resize.py resize_server: BadRequest Flavor (2)": "no request disables a flavor",
-    "compute/server_filters.py moment_us: BadRequest Invalid time:": "the query's schema has refused it before",
+    "compute/moments.py moment_us: BadRequest Invalid time:": "the query's schema has refused it before",
     "conductor/runner.py Runner._store: LeaseLost": "the lease is looked at in the same transaction just before",
     "fleet/local_agents.py AgentProcesses._answers: HostUnreachable the agent of": _ELSEWHERE,
     "fleet/local_networks.py LocalNetworks.make: NoNamespaces": "only where namespaces are forbidden",
@@ -42,7 +42,6 @@ UNSEEN: dict[str, str] = {
     "network/addresses.py new_mac: Conflict Unable to complete operation for network": (
         "sixteen million addresses would have to be taken"
     ),
-    "network/resource.py require: Refused": "the operation's rules have refused it before, for the same facts",
     "placement/providers.py change: Conflict The resource provider was changed at the same time.": _BETWEEN,
     "web/audit.py copy_while_written: Broken its files change faster than they can be copied": (
         "a trail would have to be rotated a hundred times while it is copied"
