@@ -104,10 +104,9 @@ def new_audit_id(clock: Clock) -> str:
     return base64.urlsafe_b64encode(clock.token_bytes(16)).rstrip(b"=").decode()
 
 
-class LiveToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A token found good at one moment, with everything it gives its bearer."""
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a user is and may be in a scope."""
 
-    token: Token
     user: User
     user_domain: Domain
     project: Project | None = None
@@ -115,7 +114,19 @@ class LiveToken(msgspec.Struct, frozen=True, kw_only=True):
     domain: Domain | None = None
     roles: tuple[Role, ...] = ()
     given: Given | None = None
-    """What its delegation gives, if it is made from one."""
+    """What the delegation gives, if there is one."""
+
+    def not_before_us(self) -> int:
+        """Tokens must be younger than this: the latest revocation of anything they rest on."""
+        others = self.given.others if self.given else ()
+        subjects = (self.user, self.user_domain, self.project, self.project_domain, self.domain, *others)
+        return max(subject.tokens_not_before_us for subject in subjects if subject is not None)
+
+
+class LiveToken(Standing, frozen=True, kw_only=True):
+    """A token found good at one moment, with everything it gives its bearer."""
+
+    token: Token
 
     @classmethod
     def of(cls, caller: Caller) -> LiveToken:
@@ -143,25 +154,7 @@ class Refused(Exception):
     """Why a token is worth nothing: for the log only."""
 
 
-class _Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a user is and may be in a scope."""
-
-    user: User
-    user_domain: Domain
-    project: Project | None = None
-    project_domain: Domain | None = None
-    domain: Domain | None = None
-    roles: tuple[Role, ...] = ()
-    given: Given | None = None
-
-    def not_before_us(self) -> int:
-        """Tokens must be younger than this: the latest revocation of anything they rest on."""
-        others = self.given.others if self.given else ()
-        subjects = (self.user, self.user_domain, self.project, self.project_domain, self.domain, *others)
-        return max(subject.tokens_not_before_us for subject in subjects if subject is not None)
-
-
-def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str, by: Delegation = NO_DELEGATION) -> _Standing:
+def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str, by: Delegation = NO_DELEGATION) -> Standing:
     """What a user is in a scope; `Refused` unless all of it exists, is enabled, and a role is held."""
     user = store.user_by_id(tx, user_id)
     if user is None or not user.enabled:
@@ -169,7 +162,7 @@ def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str, by: Delegati
     user_domain = _enabled_domain(tx, user.domain_id)
     project = domain = project_domain = None
     if scope == "unscoped" and by == NO_DELEGATION:
-        return _Standing(user=user, user_domain=user_domain)
+        return Standing(user=user, user_domain=user_domain)
     if scope == "project":
         project = store.project_by_id(tx, scope_id)
         if project is None or not project.enabled:
@@ -188,7 +181,7 @@ def standing(tx: Tx, user_id: str, scope: ScopeKind, scope_id: str, by: Delegati
         roles = given.roles
     if not roles:
         raise Refused("the user has no role there")
-    return _Standing(
+    return Standing(
         user=user,
         user_domain=user_domain,
         project=project,
@@ -259,17 +252,8 @@ def examine(tx: Tx, token: Token, now_us: int) -> LiveToken:
     return _live(token, now)
 
 
-def _live(token: Token, now: _Standing) -> LiveToken:
-    return LiveToken(
-        token=token,
-        user=now.user,
-        user_domain=now.user_domain,
-        project=now.project,
-        project_domain=now.project_domain,
-        domain=now.domain,
-        roles=now.roles,
-        given=now.given,
-    )
+def _live(token: Token, now: Standing) -> LiveToken:
+    return LiveToken(token=token, **msgspec.structs.asdict(now))
 
 
 def token_view(live: LiveToken, catalog: list[dict[str, object]] | None) -> dict[str, object]:

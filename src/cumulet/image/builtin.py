@@ -74,7 +74,6 @@ def add_builtin_image(
         virtual_size=written.virtual_size,
         checksum=written.md5,
         os_hash_value=written.sha512,
-        upload_id=None,
         created_at_us=now_us,
         updated_at_us=now_us,
     )

@@ -89,11 +89,11 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     min_ram: int
     protected: bool
     os_hidden: bool
-    size: int | None
-    virtual_size: int | None
-    checksum: str | None
-    os_hash_value: str | None
-    upload_id: str | None
+    size: int | None = None
+    virtual_size: int | None = None
+    checksum: str | None = None
+    os_hash_value: str | None = None
+    upload_id: str | None = None
     upload_bytes: int | None = None
     import_task_id: str | None = None
     import_failed: bool | None = None

@@ -259,7 +259,7 @@ def _image() -> image_store.Image:
     return image_store.Image(
         id=IMAGE_ID, name="image", owner=None, status="active", visibility="public", disk_format="raw",
         container_format="bare", min_disk=0, min_ram=0, protected=False, os_hidden=False, size=1, virtual_size=1,
-        checksum="0" * 32, os_hash_value="0" * 128, upload_id=None, created_at_us=EPOCH_US, updated_at_us=EPOCH_US,
+        checksum="0" * 32, os_hash_value="0" * 128, created_at_us=EPOCH_US, updated_at_us=EPOCH_US,
     )  # fmt: skip
 
 
