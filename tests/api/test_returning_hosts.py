@@ -20,6 +20,18 @@ class RemovesNothing(Way):
         return await super().send(message)
 
 
+def deleted_while_its_host_was_silent(cloud: TestCloud, admin: Client, member: Client) -> tuple[str, str]:
+    """A server that is gone, and the host that still has its guest."""
+    server_id = create_pair(member)[0]
+    host = host_of(admin, server_id)
+    with silent(cloud, host):
+        cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
+        cloud.reconcile()
+        assert member.compute("DELETE", f"/servers/{server_id}").status == 204
+        admin.wait("it to be gone", lambda: admin.compute("GET", f"/servers/{server_id}").status == 404)
+    return server_id, host
+
+
 def boot_at(admin: Client, host: str) -> str:
     wanted = {"name": "next", "networks": "none", "host": host} | image_and_flavor(admin)
     answer = admin.compute("POST", "/servers", {"server": wanted}, version="2.74")
@@ -30,13 +42,7 @@ def boot_at(admin: Client, host: str) -> str:
 def test_a_host_that_is_back_gets_no_servers_before_it_has_removed_what_it_lost(
     cloud: TestCloud, admin: Client, member: Client
 ) -> None:
-    server_id = create_pair(member)[0]
-    host = host_of(admin, server_id)
-    with silent(cloud, host):
-        cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
-        cloud.reconcile()
-        assert member.compute("DELETE", f"/servers/{server_id}").status == 204
-        admin.wait("it to be gone", lambda: admin.compute("GET", f"/servers/{server_id}").status == 404)
+    server_id, host = deleted_while_its_host_was_silent(cloud, admin, member)
     with instead(cloud, host, RemovesNothing):
         cloud.reconcile()
         assert server_id in cloud.guests(host)
@@ -56,13 +62,7 @@ def test_a_guest_that_was_deleted_while_its_host_was_away_is_removed_with_the_ge
     cloud: TestCloud, admin: Client, member: Client
 ) -> None:
     """The host's welcome names that generation after the host has reported an earlier one, which it then refuses."""
-    server_id = create_pair(member)[0]
-    host = host_of(admin, server_id)
-    with silent(cloud, host):
-        cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
-        cloud.reconcile()
-        assert member.compute("DELETE", f"/servers/{server_id}").status == 204
-        admin.wait("it to be gone", lambda: admin.compute("GET", f"/servers/{server_id}").status == 404)
+    server_id, host = deleted_while_its_host_was_silent(cloud, admin, member)
     link = cloud.embedded.hosts.link(host)
     assert isinstance(link, InProcessLink)
     assert isinstance(link._agent, Agent)
@@ -83,13 +83,7 @@ class OutOfDate(Way):
 def test_a_removal_that_a_host_refuses_as_out_of_date_does_not_count_as_done(
     cloud: TestCloud, admin: Client, member: Client
 ) -> None:
-    server_id = create_pair(member)[0]
-    host = host_of(admin, server_id)
-    with silent(cloud, host):
-        cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
-        cloud.reconcile()
-        assert member.compute("DELETE", f"/servers/{server_id}").status == 204
-        admin.wait("it to be gone", lambda: admin.compute("GET", f"/servers/{server_id}").status == 404)
+    server_id, host = deleted_while_its_host_was_silent(cloud, admin, member)
     with instead(cloud, host, OutOfDate):
         cloud.reconcile()
         assert server_id in cloud.guests(host)
