@@ -6,7 +6,6 @@ takes away what one of them guards, and runs it; were it to pass, it would be no
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import functools
@@ -28,7 +27,7 @@ from cumulet.image.qcow2 import Refused
 from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.planted import planted
 from cumulet.web import dispatch, json_reader, refusals
-from cumulet.web.operation import Call, Caller, Operation
+from cumulet.web.operation import Call, Caller
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
 from tests import test_docs
@@ -51,25 +50,9 @@ from tests.every_operation.rehearsal import opened
 from tests.every_saga import faults, test_every_step, test_late_commands, test_step_tables
 from tests.every_saga import stage as saga_stage
 from tests.every_saga.late import Told, look_into
+from tests.guards import SWITCHES, generated, replaced_operation, without
 from tests.image import attack_images, test_inspection
 from tests.simulation import test_simulation
-
-TESTS = Path(__file__).parent
-Switch = Callable[[pytest.MonkeyPatch, Stage], None]
-"""Takes a guard away and runs the test that should notice."""
-SWITCHES: dict[str, tuple[str, Switch]] = {}
-"""``folder/file.py::test`` -> what is taken away, and how."""
-
-
-def without(test: Callable[..., None], guard: str) -> Callable[[Switch], Switch]:
-    """`guard`: what is taken away, in words."""
-    path = Path(test.__code__.co_filename).relative_to(TESTS)
-
-    def keep(switch: Switch) -> Switch:
-        SWITCHES[f"{path}::{test.__name__}"] = (guard, switch)
-        return switch
-
-    return keep
 
 
 def case_of(name: str) -> Case:
@@ -383,32 +366,6 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 
 # -- the list itself
 
-GENERATED = (
-    "every_*/test_*.py",
-    "image/test_inspection.py",
-    "drivers/test_contract.py",
-    "compute/test_what_hosts_are_told.py",
-    "compute/test_scheduler.py",
-    "agent/test_fence.py",
-    "api/identity/test_policy_table.py",
-    "test_docs.py",
-    "simulation/test_simulation.py",
-)
-"""Where tests are made from a registry or a table, and not written out one by one."""
-
-
-@contextlib.contextmanager
-def replaced_operation(stage: Stage, operation: Operation, **changes: object) -> Iterator[None]:
-    """An operation is a frozen record that the running cloud holds."""
-    before = {name: getattr(operation, name) for name in changes}
-    for name, value in changes.items():
-        msgspec.structs.force_setattr(operation, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            msgspec.structs.force_setattr(operation, name, value)
-
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
@@ -426,19 +383,6 @@ def test_without_what_it_guards_it_fails(name: str, stage: Stage, monkeypatch: p
         assert name.partition("::")[2] in came_through, "the test fails, and not what prepares it"
         return
     pytest.fail(f"{name} passes without {guard}", pytrace=False)
-
-
-def generated() -> Iterator[str]:
-    """Tests of the folders below whose cases are not written out one by one."""
-    for path in sorted(path for pattern in GENERATED for path in TESTS.glob(pattern)):
-        for function in ast.walk(ast.parse(path.read_text())):
-            if isinstance(function, ast.FunctionDef) and any(map(_is_generated, function.decorator_list)):
-                yield f"{path.relative_to(TESTS)}::{function.name}"
-
-
-def _is_generated(decorator: ast.expr) -> bool:
-    parametrized = isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.parametrize"
-    return parametrized and not isinstance(decorator.args[1], ast.List)  # type: ignore[attr-defined]
 
 
 def test_every_generated_test_is_in_the_list() -> None:
