@@ -47,18 +47,40 @@ def test_what_the_databases_threads_compute_is_charged_to_the_turns_of_who_asked
     assert cloud.embedded.db.computed == cloud.embedded.server._inner.turns.note
 
 
-def test_a_list_of_servers_is_shown_in_pieces_so_that_others_are_served_in_between(
-    cloud: TestCloud, member: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask_for(member)
-    pieces: list[type] = []
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[type]:
+    """What is worked on in pieces from now on: the class of each."""
+    seen: list[type] = []
 
     def in_pieces(tx: Tx, rows: Iterable[object]) -> Iterable[object]:
         for row in original(tx, rows):
-            pieces.append(type(row))
+            seen.append(type(row))
             yield row
 
     original = Tx.in_pieces
     monkeypatch.setattr(Tx, "in_pieces", in_pieces)
+    return seen
+
+
+def test_threads_that_read_wait_for_turns_on_the_event_loop(cloud: TestCloud) -> None:
+    assert cloud.embedded.db.busy == cloud.embedded.server._inner.turns.busy
+
+
+def test_a_list_of_servers_is_shown_in_pieces_so_that_others_are_served_in_between(
+    member: Client, pieces: list[type]
+) -> None:
+    ask_for(member)
+    pieces.clear()
     assert len(member.compute("GET", "/servers/detail")["servers"]) == 1
     assert pieces.count(ServerRow) == 1
+
+
+def test_a_long_answer_is_encoded_in_pieces(
+    member: Client, pieces: list[type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = member.compute("GET", "/flavors")
+    assert dict not in pieces
+    monkeypatch.setattr("cumulet.web.perform.ROWS_AT_ONCE", 1)
+    long = member.compute("GET", "/flavors")
+    assert pieces.count(dict) == len(long["flavors"]) > 1
+    assert long.text == short.text

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,26 @@ from cumulet.db.engine import Database, Tx, opened
 from cumulet.db.transaction import ROWS_AT_ONCE
 
 
-def test_a_thread_that_reads_a_long_list_gives_way_after_each_piece_of_it(
+class Given:
+    """In place of `GivingWay`: notes on which thread it is called."""
+
+    def __init__(self, others: Callable[[], bool]) -> None:
+        self.others = others
+        self.threads: list[str] = []
+        given.append(self)
+
+    def __call__(self) -> None:
+        self.threads.append(threading.current_thread().name)
+
+
+given: list[Given] = []
+
+
+def test_a_thread_that_reads_a_long_list_may_give_way_before_it_and_after_each_piece_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pauses: list[str] = []
-    monkeypatch.setattr("cumulet.db.engine.give_way", lambda: pauses.append(threading.current_thread().name))
+    given.clear()
+    monkeypatch.setattr("cumulet.db.engine.GivingWay", Given)
     table = sa.Table("numbers", sa.MetaData(), sa.Column("number", sa.Integer))
 
     def fill(tx: Tx) -> None:
@@ -35,13 +51,27 @@ def test_a_thread_that_reads_a_long_list_gives_way_after_each_piece_of_it(
     with opened(f"sqlite:///{tmp_path / 'cumulet.db'}") as database:
         database.write(fill)
         for count in (by_sqlalchemy, prepared):
-            pauses.clear()
             assert asyncio.run(database.read_async(count)) == 3 * ROWS_AT_ONCE + 1
-            assert len(pauses) == 3
-            assert all(name.startswith("db-read") for name in pauses)
+            called = [name for one in given for name in one.threads]
+            assert len(called) == 4
+            assert all(name.startswith("db-read") for name in called)
             # Nobody waits for a thread that did not take the job from the queue.
             assert asyncio.run(database.look_up(count)) == 3 * ROWS_AT_ONCE + 1
-            assert len(pauses) == 3
+            assert sum(len(one.threads) for one in given) == 4
+            for one in given:
+                one.threads.clear()
+
+
+def test_readers_give_way_to_the_event_loop_and_to_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given.clear()
+    monkeypatch.setattr("cumulet.db.engine.GivingWay", Given)
+    with opened(f"sqlite:///{tmp_path / 'cumulet.db'}") as database:
+        seen: list[bool] = []
+        database.write(lambda tx: seen.append(given[0].others()))
+        assert seen == [True]
+        assert not given[0].others()
+        database.busy = lambda: True
+        assert given[0].others()
 
 
 @pytest.mark.parametrize("when", ["waits its turn", "is being done"])

@@ -72,6 +72,19 @@ def test_in_one_pass_a_caller_has_one_turn() -> None:
     assert len(set(passes)) == FLOOD
 
 
+def test_it_is_known_whether_turns_last() -> None:
+    turns = Turns()
+
+    async def story() -> list[bool]:
+        known = [turns.busy()]
+        await turns.take("somebody")
+        known.append(turns.busy())
+        await asyncio.sleep(0)
+        return [*known, turns.busy()]
+
+    assert asyncio.run(story()) == [False, True, False]
+
+
 async def be_alone(turns: Turns) -> None:
     for _ in range(ALONE_PASSES + 2):
         await turns.take("flooder")

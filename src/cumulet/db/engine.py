@@ -22,7 +22,8 @@ from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cumulet.db.fair_queue import CLOUD, FairQueue, Job, give_way, serve
+from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
+from cumulet.db.giving_way import GivingWay
 from cumulet.db.postgresql import notices_of, postgresql_engine
 from cumulet.db.prepared import Statements
 from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
@@ -84,6 +85,8 @@ class Database:
         self.keeper: Keeper | None = None
         self.computed: Callable[[str, float], None] | None = None
         """Told, on a thread of ours, for which lane it has computed (`fair_queue`), and how many seconds."""
+        self.busy: Callable[[], bool] = lambda: False
+        """Whether others have work that comes before that of a thread which reads: the event loop."""
         self._name = secrets.token_hex(8)
         """Tells what it has committed from what other processes have."""
         self._kept: dict[str, object] = {}
@@ -117,8 +120,12 @@ class Database:
             self._threads.append(thread)
 
     def _serve_reads(self) -> None:
-        self._local.pause = give_way
+        self._local.pause = GivingWay(self._others_work)
         serve(self._reads, self.read, self._computed)
+
+    def _others_work(self) -> bool:
+        """Whether what a thread that reads must not hold up is under way. A PostgreSQL computes elsewhere."""
+        return self.busy() or (self.embedded and self._writes.serves)
 
     def _computed(self, lane: str, seconds: float) -> None:
         if self.computed is not None and lane != CLOUD:

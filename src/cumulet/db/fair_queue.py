@@ -26,8 +26,6 @@ MOST_WAITING = 512
 CLOUD_SECONDS = 0.05
 """For so long the cloud's own work is served in a row while others wait; then one job of another lane is."""
 
-PAUSE_SECONDS = 0.00002
-
 served: ContextVar[str] = ContextVar("served", default=CLOUD)
 """The lane of the caller. The web kernel sets it for each request; work outside of requests is the cloud's own."""
 
@@ -117,6 +115,11 @@ class FairQueue:
             if self._closed:
                 self._changed.notify_all()
 
+    @property
+    def serves(self) -> bool:
+        """Whether a job waits, or is being done."""
+        return bool(self._waiting or self._running)
+
     def close(self) -> None:
         """Serve what waits; then `get` returns None."""
         with self._changed:
@@ -139,12 +142,6 @@ class FairQueue:
 
     def _most_of(self, lane: _Lane) -> int:
         return self._most_at_once if lane.in_a_row < self._long_seconds else 1
-
-
-def give_way() -> None:
-    """Let go of the interpreter for long enough that another thread gets it. A thread that reads rows lets go of it at
-    each row, and has it back before those that wait are awake: they waited for the whole list."""
-    time.sleep(PAUSE_SECONDS)
 
 
 def serve(

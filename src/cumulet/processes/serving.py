@@ -68,6 +68,7 @@ async def serve_api(
     token = scraper_token(own / "metrics-token", cloud.clock)
     app = App(cloud, [part.service for part in parts], audit=audit, scraper_token=token)
     cloud.db.computed = app.registry.turns.note
+    cloud.db.busy = app.registry.turns.busy
     certificate = certificate_of_api(settings, authority, own)
     server = await serve(
         app,

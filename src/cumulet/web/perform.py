@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cumulet.db.engine import Tx
 from cumulet.db.full_disk import Reserve, is_full
+from cumulet.db.transaction import ROWS_AT_ONCE
 from cumulet.errors import InsufficientStorage
 from cumulet.space import refuse_where_nearly_full
 from cumulet.web.operation import Call, Facts, Operation, Refused, Reply
@@ -66,15 +67,25 @@ async def _perform(operation: Operation, call: Call[object, object]) -> object:
         if operation.lookup and database.embedded:
             # A few lookups by key in an embedded database cost less than changing threads.
             return database.read(work)
-        return await database.read_async(lambda tx: _in_json(work(tx)))
+        return await database.read_async(lambda tx: _in_json(work(tx), tx))
     return await database.write_async(work)
 
 
-def _in_json(result: object) -> object:
+def _in_json(result: object, tx: Tx) -> object:
     if isinstance(result, Reply):
-        return msgspec.structs.replace(result, body=_in_json(result.body))
-    sent_as_it_is = result is None or isinstance(result, bytes) or hasattr(result, "__aiter__")
-    return result if sent_as_it_is else Encoded(_encode(result))
+        return msgspec.structs.replace(result, body=_in_json(result.body, tx))
+    if result is None or isinstance(result, bytes) or hasattr(result, "__aiter__"):
+        return result
+    if isinstance(result, dict):
+        result = {key: _encoded_singly(value, tx) for key, value in result.items()}
+    return Encoded(_encode(result))
+
+
+def _encoded_singly(value: object, tx: Tx) -> object:
+    """A long list, each of its entries encoded: encoding all at once keeps other threads waiting for as long."""
+    if not isinstance(value, list) or len(value) <= ROWS_AT_ONCE:
+        return value
+    return [msgspec.Raw(_encode(entry)) for entry in tx.in_pieces(value)]
 
 
 def _admit(operation: Operation, call: Call[object, object], tx: Tx) -> None:

@@ -102,6 +102,10 @@ class Turns:
     def _most_of_one(self) -> int:
         return MOST_OF_ONE_ALONE if self.now - self._alone_since > ALONE_PASSES else 1
 
+    def busy(self) -> bool:
+        """Whether a pass with turns in it lasts. From any thread."""
+        return self._next is not None and not isinstance(self._next, asyncio.TimerHandle)
+
     # -- what turns cost
 
     def note(self, lane: str, seconds: float) -> None:
