@@ -11,6 +11,7 @@ import pytest
 from cumulet.errors import BadRequest
 from cumulet.processes.parts import load_services
 from cumulet.web.operation import Microversion
+from cumulet.web.refusals import LONGEST_ECHO, _without_secrets, echo
 from cumulet.web.schema import (
     UNSET,
     Anything,
@@ -296,6 +297,22 @@ def test_a_secret_body_is_never_quoted(body: dict[str, object]) -> None:
     message = refusal(Credentials, body)
     assert "hunter2" not in message
     assert "5" not in message
+
+
+@pytest.mark.parametrize("value", [["x"] * 100_000, {str(n): n for n in range(100_000)}, "x" * 100_000])
+def test_of_a_large_value_no_more_is_copied_than_a_refusal_quotes(value: object) -> None:
+    assert echo(value) == str(value)[:LONGEST_ECHO] + "..."
+    assert len(str(_without_secrets(value))) < 20 * LONGEST_ECHO
+
+
+@pytest.mark.parametrize("length", [LONGEST_ECHO, LONGEST_ECHO + 1])
+def test_what_just_has_room_is_quoted_whole(length: int) -> None:
+    assert echo("x" * length) == "x" * LONGEST_ECHO + ("..." if length > LONGEST_ECHO else "")
+
+
+def test_the_validator_quotes_no_value_in_messages_of_its_own() -> None:
+    [error] = plan(Credentials, Microversion(2, 1)).validator.iter_errors({"password": ["hunter2"], "user": "u"})
+    assert "hunter2" not in str(error)
 
 
 @pytest.mark.parametrize("value", [{"x": 1}, 1, "x", [], False])

@@ -10,8 +10,9 @@ from cumulet.web import faults
 from cumulet.web.asgi import Receive
 from cumulet.web.operation import Call
 
-LONG_BODY = 16_384
-"""Bytes of a body beyond which reading it and judging it are a turn each."""
+LONG_BODY = 4096
+"""Bytes of a body beyond which reading it and judging it are a turn each. Shorter ones have no room for values whose
+reading would take long."""
 LARGEST_PUBLIC_BODY = 32_768
 """Bytes of the body of a public operation. Logging in needs no more."""
 BODY_SECONDS = 30.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,11 +32,13 @@ def _quote(value: object) -> str:
 
 
 def _without_secrets(value: object) -> object:
+    """As much of it as an echo has room for."""
     if isinstance(value, dict):
-        return {k: "***" if str(k).lower() in _SECRET_KEYS else _without_secrets(v) for k, v in value.items()}
+        items = itertools.islice(value.items(), LONGEST_ECHO)
+        return {k: "***" if str(k).lower() in _SECRET_KEYS else _without_secrets(v) for k, v in items}
     if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    return value
+        return [_without_secrets(item) for item in value[:LONGEST_ECHO]]
+    return value[: LONGEST_ECHO + 1] if isinstance(value, str) else value
 
 
 def refuse_value(field: object, value: object, reason: str, *, secret: bool = False) -> BadRequest:

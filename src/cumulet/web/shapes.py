@@ -53,7 +53,11 @@ class Shape(msgspec.Struct, frozen=True, eq=False):
 def validator_of(schema: Schema) -> Any:
     _check_formats(schema)
     return jsonschema_rs.Draft202012Validator(
-        schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=False
+        schema,
+        formats=FORMATS,
+        validate_formats=True,
+        ignore_unknown_formats=False,
+        mask="",  # Its own messages, which quote whole values, are not used.
     )
 
 
