@@ -50,6 +50,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "network.wiring": KERNEL | {"network", "host.wiring"},
     "network.server_network_data": KERNEL | {"network", "host.network_data"},
     "network.router_wiring": KERNEL | {"network", "host.wiring"},
+    "network.port_wiring": KERNEL | {"network", "host.wiring"},
+    "network.group_wiring": KERNEL | {"network", "host.wiring"},
     "placement": KERNEL,
     "compute": KERNEL | HOST_BORDER | {"identity", "image", "network", "placement"},
     # A host knows no service and no database: its agent is a process of its own, on a machine of its own.

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from cumulet.compute import hosts as host_records
-from cumulet.compute.wiring import described
+from cumulet.compute.descriptions import described
 from cumulet.drivers.simulated.network import SimulatedTraffic
 from cumulet.host import wiring as w
 from cumulet.host.traffic import Metered, Traffic

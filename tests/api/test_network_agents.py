@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from cumulet.compute.wiring import described
+from cumulet.compute.descriptions import described
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet, public

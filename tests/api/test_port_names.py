@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from cumulet.compute import hosts as host_records
-from cumulet.compute.wiring import described
+from cumulet.compute.descriptions import described
 from cumulet.host import wiring as w
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create

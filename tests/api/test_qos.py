@@ -11,7 +11,7 @@ import pytest
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_for_network
-from cumulet.compute.wiring import described
+from cumulet.compute.descriptions import described
 from cumulet.host import wiring as w
 from cumulet.network import hosts
 from cumulet.testing import Client, JsonObject, TestCloud

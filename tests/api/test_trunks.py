@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.compute.wiring import described
+from cumulet.compute.descriptions import described
 from cumulet.host import wiring as w
 from cumulet.testing import Client, TestCloud
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 import cumulet.testing
-from cumulet.compute import hosts_in_memory, wiring
+from cumulet.compute import descriptions, hosts_in_memory, wiring
 from cumulet.compute.store import hosts as host_table
 from cumulet.compute.wiring import Wirings
 from cumulet.db.engine import Tx
@@ -197,8 +197,7 @@ def test_the_tables_that_are_watched_are_those_that_wirings_are_read_from(
 
     def described(tx: Tx) -> None:
         ours.append(tx)
-        for host in fleet.cloud.hosts:
-            wiring.described(tx, host)
+        descriptions.descriptions(tx, fleet.cloud.hosts)
 
     fleet.cloud.embedded.db.read(described)
     assert read == wiring.WATCHED | {"hosts"}
@@ -216,6 +215,90 @@ def test_a_heartbeat_of_a_host_begins_no_round(fleet: Fleet) -> None:
         assert woken
     finally:
         db.unwatch(watch)
+
+
+def read_wirings(fleet: Fleet, hosts: Collection[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Wiring], int]:
+    """The wirings of these hosts, and how many rows were read for them."""
+    rows, ours = 0, cast("Tx | None", None)
+    real = cast("Callable[..., list[object]]", Tx.all)
+
+    def count(tx: Tx, *given: object) -> list[object]:
+        nonlocal rows
+        found = real(tx, *given)
+        rows += len(found) if tx is ours else 0
+        return found
+
+    def read(tx: Tx) -> list[Wiring]:
+        nonlocal ours
+        ours = tx
+        return list(descriptions.descriptions(tx, hosts).values())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tx, "all", count)
+        return fleet.cloud.embedded.db.read(read), rows
+
+
+def test_what_is_the_same_for_all_hosts_is_read_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, rows = read_wirings(fleet, fleet.cloud.hosts, monkeypatch)
+    alone = [read_wirings(fleet, [host], monkeypatch) for host in fleet.cloud.hosts]
+    assert together == [wiring for (wiring,), _ in alone]
+    assert rows < 2.5 * min(of_one for _, of_one in alone), "the rest is of the hosts' own ports"
+
+
+def test_what_has_not_changed_is_the_same_object_when_it_is_read_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before, *_), _ = read_wirings(fleet, fleet.cloud.hosts, monkeypatch)
+    fleet.rule(protocol="tcp", port_range_min=24, port_range_max=24)
+    (after, *_), _ = read_wirings(fleet, fleet.cloud.hosts, monkeypatch)
+    assert before != after
+    assert [id(port) for port in before.ports] == [id(port) for port in after.ports]
+    for network, again in zip(before.networks, after.networks, strict=True):
+        assert network.names or network.kind == "flat"
+        assert network.remotes
+        assert [id(one) for one in (*network.names, *network.remotes)] == [
+            id(one) for one in (*again.names, *again.remotes)
+        ]
+
+
+def test_the_timer_reads_no_wiring_where_nothing_can_be_new(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = descriptions.descriptions
+
+    def reading(tx: Tx, hosts: Collection[str]) -> dict[str, Wiring]:
+        read.extend(hosts)
+        return real(tx, hosts)
+
+    monkeypatch.setattr(descriptions, "descriptions", reading)
+    wirings = fleet.cloud.embedded.conductor.reconciler(Wirings)
+
+    def round_reads() -> list[str]:
+        read.clear()
+        fleet.cloud.await_(wirings.round())
+        return sorted(set(read))
+
+    rule = fleet.rule(protocol="udp", port_range_min=24, port_range_max=24)
+    fleet.all_hear(lambda told: rule in fleet.rules(told))
+    round_reads()
+    assert round_reads() == []
+    fleet.cloud.embedded.hosts.has_started("host3")
+    assert round_reads() == ["host3"], "an agent that has started anew knows nothing"
+    moved = hosts_in_memory.as_wired(fleet.cloud.embedded.db.read(lambda tx: tx)), "an address of a host"
+    with mock.patch.object(hosts_in_memory, "as_wired", return_value=moved):
+        assert round_reads() == sorted(fleet.cloud.hosts)
+        assert round_reads() == []
+    assert round_reads() == sorted(fleet.cloud.hosts)
+    with mock.patch.object(hosts_in_memory, "as_wired", return_value=None):
+        assert round_reads() == sorted(fleet.cloud.hosts), "other processes write, too"
+
+
+def test_what_was_written_while_nobody_watched_is_told_after_the_start(fleet: Fleet) -> None:
+    wirings = fleet.cloud.embedded.conductor.reconciler(Wirings)
+    fleet.cloud.await_(wirings.stop())
+    rule = fleet.rule(protocol="udp", port_range_min=25, port_range_max=25)
+    fleet.cloud.await_(wirings.start())
+    fleet.cloud.await_(wirings.round())
+    fleet.all_hear(lambda told: rule in fleet.rules(told))
 
 
 class Together(Way):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.bus.in_process import InProcessLink
+from cumulet.compute import descriptions, wiring
 from cumulet.compute import hosts as host_records
-from cumulet.compute import wiring
 from cumulet.compute.wiring import Wirings, wire
 from cumulet.db.engine import Database, Tx
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
@@ -25,6 +25,8 @@ from cumulet.settings import Settings
 from cumulet.testing.clock import AdvanceableClock
 from tests.compute.test_hosts_in_memory import of_hosts
 from tests.links import Way
+
+T = TypeVar("T")
 
 
 class Counting(Way):
@@ -128,13 +130,13 @@ def test_a_wiring_is_read_once_to_see_whether_it_is_new_and_to_tell_it(
 ) -> None:
     """With thousands of ports that is most of what a change costs."""
     read: list[str] = []
-    described = wiring.described
+    real = descriptions.descriptions
 
-    def reading(tx: Tx, host: str) -> Wiring:
-        read.append(host)
-        return described(tx, host)
+    def reading(tx: Tx, hosts: Collection[str]) -> dict[str, Wiring]:
+        read.extend(hosts)
+        return real(tx, hosts)
 
-    monkeypatch.setattr(wiring, "described", reading)
+    monkeypatch.setattr(descriptions, "descriptions", reading)
 
     async def story(database: Database) -> None:
         cloud = Cloud(tmp_path, database)
@@ -279,3 +281,77 @@ def test_a_host_of_which_there_is_always_news_is_told_after_a_rest(
     with of_hosts(tmp_path, {}) as database:
         asyncio.run(story(database))
     assert rests == [pytest.approx(0.25, abs=0.2), wiring.SECONDS_BETWEEN]
+
+
+@pytest.mark.parametrize(("comes", "rests"), [("while it is told", 1), ("afterwards", 0)])
+def test_a_change_waits_only_if_it_comes_while_hosts_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str, rests: int
+) -> None:
+    """So many changes are told together, and one alone at once."""
+    rested: list[float] = []
+
+    async def story(database: Database) -> None:
+        cloud = Cloud(tmp_path, database)
+
+        async def sleep(seconds: float) -> None:
+            rested.append(seconds)
+
+        async def tell(name: str) -> None:
+            cloud.clock.advance(0.25)
+            if comes == "while it is told":
+                cloud.wirings._woken.set()
+
+        monkeypatch.setattr(cloud.wirings, "_tell", tell)
+        monkeypatch.setattr(cloud.clock, "sleep", sleep)
+        await cloud.wirings.round()
+        cloud.wirings._woken.set()
+
+    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
+        asyncio.run(story(database))
+    assert rested == [pytest.approx(0.25, abs=0.2)] * rests
+
+
+def test_hosts_that_are_told_at_once_are_read_in_one_transaction(tmp_path: Path) -> None:
+    async def story(database: Database) -> None:
+        transactions: list[Tx] = []
+
+        async def read(fn: Callable[[Tx], T], /) -> T:
+            def noting(tx: Tx) -> T:
+                transactions.append(tx)
+                return fn(tx)
+
+            return await database.read_async(noting)
+
+        reading = descriptions.Reading(read)
+        for asked, needed in ((["host1", "host2", "host1"], 1), ([f"host{n}" for n in range(33)], 2)):
+            transactions.clear()
+            found = await asyncio.gather(*map(reading.of, asked))
+            assert [wiring.host for wiring in found] == asked
+            assert len(transactions) == needed
+
+    with of_hosts(tmp_path, {}) as database:
+        asyncio.run(story(database))
+
+
+def test_a_reading_that_fails_fails_all_that_wait_for_it_and_the_next_one_is_another(tmp_path: Path) -> None:
+    async def story(database: Database) -> None:
+        broken = [True]
+
+        async def read(fn: Callable[[Tx], T], /) -> T:
+            if broken:
+                raise LookupError("the database is away")
+            return await database.read_async(fn)
+
+        reading = descriptions.Reading(read)
+        failed = await asyncio.gather(reading.of("host1"), reading.of("host2"), return_exceptions=True)
+        assert [type(one) for one in failed] == [LookupError, LookupError]
+        broken.clear()
+        assert (await reading.of("host1")).host == "host1"
+        waits = asyncio.create_task(reading.of("host2"))
+        await asyncio.sleep(0)
+        reading.kill()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+
+    with of_hosts(tmp_path, {}) as database:
+        asyncio.run(story(database))

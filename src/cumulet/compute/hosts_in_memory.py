@@ -211,6 +211,14 @@ def with_packets(tx: Tx) -> list[str]:
     return sorted(view.name for view in views if view.answers and host_records.has_packets(view.features))
 
 
+def as_wired(tx: Tx) -> object:
+    """Equal in two transactions if all is that wirings need of hosts; None where this process does not keep it."""
+    memory = _in_memory(tx)
+    if memory is None:
+        return None
+    return memory.for_routers(), {view.name: (view.address, view.features) for view in memory.views().values()}
+
+
 def offered(tx: Tx, feature: str) -> bool | None:
     """Whether any host, up or down, has reported this of `HostFacts.features`. None: no host has reported any."""
     memory = _in_memory(tx)

@@ -7,48 +7,34 @@ that needs a wiring waits for it. `Wirings` tells all others, and tells again wh
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_in_memory, operations
+from cumulet.compute.descriptions import Read, Reading
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Watch
 from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.host.wiring import (
-    BANDWIDTH_LIMITS,
-    DSCP_MARKS,
-    FLOATING_IP_LIMITS,
-    GATEWAY_LIMITS,
-    METERING,
-    PORT_NAMES,
-    TRUNKS,
-    FloatingIp,
-    InForce,
-    NotDone,
-    Port,
-    Router,
-    Wiring,
-)
+from cumulet.host.wiring import InForce, NotDone, Wiring
 from cumulet.network import for_compute as ports_of
 from cumulet.network import port_status, trunk_ports
 from cumulet.network import wiring as network
 from cumulet.periodic import Periodic
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 WATCHED = network.TABLES
-"""The tables that `described` reads, except `hosts`, which is written at every heartbeat. The timer finds what is new
-in `hosts`, such as an address."""
+"""The tables that wirings are read from, except `hosts`, which is written at every heartbeat. The timer finds what is
+new in `hosts`, such as an address."""
 
 SECONDS_BETWEEN = 1.0
 """How soon a change without a notice is seen, such as a host's new address. Also the longest rest after a round."""
@@ -58,54 +44,17 @@ SECONDS_UNTIL_RETRY = 5.0
 """The same, if the host could not do a part of it."""
 
 
-class Read(Protocol):
-    """Runs a function in a transaction that only reads."""
-
-    def __call__(self, fn: Callable[[Tx], T], /) -> Awaitable[T]: ...
-
-
-def described(tx: Tx, host: str) -> Wiring:
-    """The wiring of a host as the records are now, without a revision.
-
-    Fields for features that the host does not offer are left out: an agent of the version before refuses a wiring
-    with a field that it does not know.
-    """
-    addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
-    made = network.wiring(tx, host, addresses_of, router_hosts)
-    kept = host_records.kind_of(tx, host).features
-    if BANDWIDTH_LIMITS not in kept:
-        made = replace(made, ports=tuple(map(_unlimited, made.ports)))
-    if DSCP_MARKS not in kept:
-        made = replace(made, ports=tuple(replace(port, dscp_mark=None) for port in made.ports))
-    if FLOATING_IP_LIMITS not in kept:
-        routers = (replace(one, floating_ips=tuple(map(_unlimited, one.floating_ips))) for one in made.routers)
-        made = replace(made, routers=tuple(routers))
-    if METERING not in kept:
-        made = replace(made, routers=tuple(replace(one, meters=()) for one in made.routers))
-    if GATEWAY_LIMITS not in kept:
-        made = replace(made, routers=tuple(map(_unlimited, made.routers)))
-    if TRUNKS not in kept:
-        made = replace(made, ports=tuple(port for port in made.ports if port.carried is None))
-    if PORT_NAMES not in kept:
-        made = replace(made, networks=tuple(replace(one, names=()) for one in made.networks))
-    return made
-
-
-LimitedT = TypeVar("LimitedT", Port, FloatingIp, Router)
-
-
-def _unlimited(limited: LimitedT) -> LimitedT:
-    return replace(limited, egress_limit=None, ingress_limit=None)
-
-
 async def wire(hosts: Hosts, read: Read, clock: Clock, host: str, *, again: bool = True) -> InForce:
     """Tell one host its wiring; what is in force there. HostError if that fails or takes too long.
 
     `again`: also if it is what the host was told last.
     """
+    return await _wire(hosts, Reading(read), clock, host, again=again)
 
+
+async def _wire(hosts: Hosts, reading: Reading, clock: Clock, host: str, *, again: bool) -> InForce:
     async def describe(revision: int) -> Wiring:
-        return replace(await read(lambda tx: described(tx, host)), revision=revision)
+        return replace(await reading.of(host), revision=revision)
 
     return await hosts.wire(host, describe, now_us=clock.now_us(), again=again)
 
@@ -178,7 +127,8 @@ async def switch_peers(context: Context, host: str, server_id: str) -> None:
 
 
 async def _tell(context: Context, hosts: Sequence[str], *, again: bool = True) -> None:
-    told = (wire(context.hosts, context.read, context.clock, host, again=again) for host in hosts)
+    reading = Reading(context.read)
+    told = (_wire(context.hosts, reading, context.clock, host, again=again) for host in hosts)
     for host, answer in zip(hosts, await asyncio.gather(*told, return_exceptions=True), strict=True):
         if isinstance(answer, m.HostError):
             log.warning("%s cannot be told where a server is now, will retry: %s", host, answer)
@@ -199,13 +149,15 @@ class Wirings(Periodic):
     """Tells each host with packets its wiring: when the records change, and on a timer.
 
     A commit that writes one of `WATCHED` begins a round at once. Other processes send notices of their commits
-    (`conductor.conductor`); the timer finds changes whose notice was lost. After a round, and after telling a host, it
-    rests for as long as that took. So many changes in short time are told together, and take at most half of the time.
+    (`conductor.conductor`); the timer finds changes whose notice was lost, and reads nothing where none can be: where
+    only this process writes. A change that comes while hosts are told is told after a rest of as long as that took. So
+    many changes in short time are told together, and take at most half of the time; one alone does not wait.
     """
 
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:
         super().__init__(name="wirings", clock=clock, seconds=SECONDS_BETWEEN)
         self._db = db
+        self._reading = Reading(db.read_async)
         self._hosts = hosts
         self._heard: dict[str, tuple[int, float]] = {}
         """By host: the revision in its last answer, and when that was seen; monotonic."""
@@ -216,10 +168,17 @@ class Wirings(Periodic):
         self._again: set[str] = set()
         """Hosts that are being told and for which a new round came: their wiring may have been read before it."""
         self._watched: Watch | None = None
+        self._commits = itertools.count(1)
+        self._last_commit = 0
+        self._records: object = None
+        """Equal to what it was where nothing was written that wirings are read from. None: nobody knows."""
+        self._told_of: dict[str, object] = {}
+        """By host: `_records` before the wiring was read that it is being told, or was told last."""
 
     async def start(self) -> None:
         if self.seconds is not None and self._watched is None:
-            self._watched = self._db.watch(WATCHED, partial(_wake, asyncio.get_running_loop(), self._woken))
+            self._watched = self._db.watch(WATCHED, partial(self._hear, asyncio.get_running_loop()))
+            self._last_commit = next(self._commits)  # Nobody has heard what was written before.
         await super().start()
 
     async def stop(self) -> None:
@@ -231,20 +190,26 @@ class Wirings(Periodic):
         if self._watched is not None:
             self._db.unwatch(self._watched)
             self._watched = None
+        self._reading.kill()
         for telling in self._telling.values():
             telling.cancel()
 
     async def round(self) -> None:
         """Tell all hosts. A slow one (up to `WIRING_SECONDS`) delays no other host and no further round."""
         began = self._clock.monotonic()
-        names = await self._db.look_up(_told)
-        for known in (self._heard, self._undone):
+        last_commit = self._last_commit
+        names, of_hosts = await self._db.look_up(lambda tx: (_told(tx), hosts_in_memory.as_wired(tx)))
+        # Notices of what other processes write may be lost.
+        self._records = None if self._watched is None or of_hosts is None else (last_commit, of_hosts)
+        for known in (self._heard, self._undone, self._told_of):
             for gone in known.keys() - names:
                 del known[gone]
         for name in names:
+            news = self._records is None or self._told_of.get(name) != self._records
             if name in self._telling:
-                self._again.add(name)
-            elif name in self._hosts.names:
+                if news:
+                    self._again.add(name)
+            elif name in self._hosts.names and (news or self._is_due(name)):
                 self._telling[name] = telling = asyncio.create_task(self._host(name), name=f"wire-{name}")
                 telling.add_done_callback(partial(self._ended, name))
         if self._telling:
@@ -254,7 +219,8 @@ class Wirings(Periodic):
                 await asyncio.wait((told, woken), timeout=SECONDS_BETWEEN, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 woken.cancel()
-        await self._rest(began)
+        if self._woken.is_set():
+            await self._rest(began)
 
     async def _rest(self, began: float) -> None:
         await self._clock.sleep(min(self._clock.monotonic() - began, SECONDS_BETWEEN))
@@ -276,10 +242,14 @@ class Wirings(Periodic):
 
     async def _tell(self, name: str) -> None:
         self._again.discard(name)
-        self._note_answer(name)
+        again = self._is_due(name)
+        self._told_of[name] = self._records
         try:
-            await wire(self._hosts, self._db.read_async, self._clock, name, again=self._is_due(name))
-        except m.HostError as error:
+            await _wire(self._hosts, self._reading, self._clock, name, again=again)
+        except BaseException as error:
+            del self._told_of[name]
+            if not isinstance(error, m.HostError):
+                raise
             log.debug("%s cannot be wired, will retry: %s", name, error)
             return
         self._note_answer(name)
@@ -299,14 +269,15 @@ class Wirings(Periodic):
 
     def _is_due(self, name: str) -> bool:
         """Whether a host is to be told its wiring even if we or a saga have told it the same: that was long ago."""
+        self._note_answer(name)
         if self._hosts.told(name) is None:
             return True
         _, at = self._heard[name]
         # What could not be done is tried again sooner.
         return self._clock.monotonic() - at >= (SECONDS_UNTIL_RETRY if self._undone[name] else SECONDS_UNTIL_TOLD_AGAIN)
 
-
-def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
-    """From any thread."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(woken.set)
+    def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Somebody has written what wirings are read from. From any thread."""
+        self._last_commit = next(self._commits)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._woken.set)

@@ -300,6 +300,14 @@ def held_by(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[FixedIp]]:
     return found
 
 
+def texts_of(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The same, as text alone."""
+    found: dict[str, list[str]] = {}
+    for port_id, _, address in map(tuple, _HELD_BY.rows(tx, port_ids)):
+        found.setdefault(port_id, []).append(address)
+    return found
+
+
 def of_port(tx: Tx, port_id: str) -> list[FixedIp]:
     """The addresses of one port, in the order of `held_by`."""
     return held_by(tx, [port_id]).get(port_id, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -95,7 +96,14 @@ def of_new_network(call: Call[object, object], project_id: str, policy_id: str |
     return default
 
 
-def of_networks(tx: Tx, of: Sequence[Port]) -> dict[str, str]:
+class OnNetwork(Protocol):
+    """A port, or what is read of one."""
+
+    @property
+    def network_id(self) -> str: ...
+
+
+def of_networks(tx: Tx, of: Sequence[OnNetwork]) -> dict[str, str]:
     """The policies of these ports' networks, by network."""
     found = find_many(tx, Network, "id", {port.network_id for port in of})
     return {network.id: network.qos_policy_id for network in found if network.qos_policy_id is not None}

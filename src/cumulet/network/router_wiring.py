@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 import sqlalchemy as sa
@@ -35,11 +35,15 @@ RouterHosts = Callable[[], Sequence[str]]
 """The hosts that can have a router now."""
 
 
-def routers_at(tx: Tx, host: str, router_hosts: RouterHosts) -> tuple[w.Router, ...]:
-    """The routers of `host`, in the order of their ids."""
+def routers_at(tx: Tx, hosts: Collection[str], router_hosts: RouterHosts) -> dict[str, tuple[w.Router, ...]]:
+    """The routers of each of these hosts, in the order of their ids."""
     up = tx.all(_UP, {})
     able = tuple(router_hosts()) if up else ()
-    return of_ids(tx, [row.id for row in up if host_of(row.id, able) == host])
+    places = {row.id: host_of(row.id, able) for row in up}
+    found: dict[str, tuple[w.Router, ...]] = dict.fromkeys(hosts, ())
+    for router in of_ids(tx, [router_id for router_id, place in places.items() if place in found]):
+        found[places[router.id] or ""] += (router,)
+    return found
 
 
 def of_ids(tx: Tx, router_ids: Iterable[str]) -> tuple[w.Router, ...]:
@@ -111,14 +115,12 @@ def _meter_rule(rule: MeteringRule) -> w.MeterRule:
     return w.MeterRule(direction=direction, excluded=rule.excluded, source=source, destination=destination)
 
 
-def ports_elsewhere(
-    tx: Tx, host: str, network_ids: Sequence[str], router_hosts: RouterHosts
-) -> list[tuple[str, str, str]]:
-    """Ports on these networks of routers on other hosts: network, MAC address, host."""
+def places_on(tx: Tx, network_ids: Sequence[str], router_hosts: RouterHosts) -> list[tuple[str, str, str]]:
+    """The ports of routers on these networks that a host has: network, MAC address, host."""
     rows = _ON_NETWORKS.rows(tx, network_ids)
     able = tuple(router_hosts()) if rows else ()
     places = [(row, host_of(row.device_id, able)) for row in rows]
-    return [(row.network_id, row.mac_address, place) for row, place in places if place is not None and place != host]
+    return [(row.network_id, row.mac_address, place) for row, place in places if place is not None]
 
 
 def gateways(tx: Tx, network_ids: Sequence[str]) -> dict[tuple[str, str], str]:

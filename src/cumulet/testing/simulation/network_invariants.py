@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.compute.descriptions import described
 from cumulet.compute.store import hosts
-from cumulet.compute.wiring import described
 from cumulet.db.engine import Row, Tx
 from cumulet.host.wiring import Router, Wiring
 from cumulet.network.router_hosts import host_of

@@ -9,20 +9,30 @@ from unittest import mock
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.host.wiring import Meter
-from cumulet.network import free_segments, qos, router_wiring, segment_ranges, sharing_use, topology, wiring
+from cumulet.network import (
+    free_segments,
+    port_wiring,
+    qos,
+    router_wiring,
+    segment_ranges,
+    sharing_use,
+    topology,
+    wiring,
+)
 from cumulet.network.metering_records import MeteringLabel
+from cumulet.network.port_wiring import Plain
 from cumulet.network.store import Port, find, ports
 
 
 def a_networks_policy_before_its_ports() -> AbstractContextManager[object]:
     """A port has its network's QoS policy even if it has its own."""
 
-    def policies(tx: Tx, plugged: Sequence[Port]) -> dict[str, str]:
+    def policies(tx: Tx, plugged: Sequence[Plain]) -> dict[str, str]:
         of_networks = qos.of_networks(tx, plugged)
         found = {port.id: of_networks.get(port.network_id) or port.qos_policy_id for port in plugged}
         return {port_id: policy_id for port_id, policy_id in found.items() if policy_id is not None}
 
-    return mock.patch.object(wiring, "_policies", policies)
+    return mock.patch.object(port_wiring, "_policies", policies)
 
 
 def sharing_no_more_what_is_used() -> AbstractContextManager[object]:
