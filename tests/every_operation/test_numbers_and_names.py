@@ -30,7 +30,7 @@ NUMBERS = (
     "1e400",
 )
 TIMES = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
-HARDEST = (str(2**63), "9" * 40, f"-{2**63 + 1}", "\u00b2", f"gte:{2**63}")
+HARDEST = ("", str(2**63), "9" * 40, f"-{2**63 + 1}", "\u00b2", f"gte:{2**63}")
 UNDECLARED = (
     "limit", "offset", "page_size", "size_min", "size_max", "min_disk", "min_ram", "minDisk", "minRam", "created_at",
     "changes-since", "start", "vcpus", "mtu", "provider:segmentation_id", "port_range_min", "ip_version",

@@ -174,8 +174,8 @@ def _set(call: Call[Image, object], properties: Mapping[str, str]) -> dict[str, 
 
 
 def _listed(call: Call[None, None], path: str, *, detailed: bool) -> dict[str, object]:
-    limit = call.query.get("limit") or "0"
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 20):
+    limit = call.query.get("limit")
+    if limit is not None and not (limit.isascii() and limit.isdigit() and len(limit) <= 20):
         raise BadRequest("limit must be an integer")
     asked = page(call)
     conditions = [visible_to(call.caller)]
