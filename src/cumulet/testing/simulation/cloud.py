@@ -22,7 +22,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.image import data
 from cumulet.processes.conductor import conductor_of
 from cumulet.processes.ground import Ground
-from cumulet.processes.parts import PARTS
+from cumulet.processes.parts import PARTS, SAGAS
 from cumulet.processes.serving import cloud_of
 from cumulet.settings import Settings
 from cumulet.testing.simulation.always import Always
@@ -174,6 +174,7 @@ class SimulatedCloud:
             with contextlib.suppress(DBAPIError):
                 self.mend_images()
             conductor = conductor_of(PARTS, self._ground_of(process), name=name, alone=self.alone, wake=_Wake(self))
+            conductor.runner.sagas = SAGAS  # With the mistake that is planted.
             conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN if self.routed else None
             process.life = Life()
             before = LIFE.set(process.life)
