@@ -19,6 +19,7 @@ from cumulet.drivers.linux_network import connections, dhcp, links, names, rtnet
 from cumulet.drivers.linux_network.responding import Responding
 from cumulet.drivers.linux_network.ruleset import collapsed
 from cumulet.host import wiring as w
+from cumulet.host.driver import DriverError
 from tests.linux_network.lab import Lab, lab, needs_packets
 from tests.linux_network.wirings import ALL_IN, ALL_OUT, NETWORK, group, network, port, revisions
 
@@ -95,6 +96,22 @@ async def test_where_other_ports_are_is_changed_without_reading_where_they_were(
                 assert await told(place, wiring(remotes=remotes, peers=peers)) == ()
                 assert reached(place) == {one.mac: one.host_address for one in remotes}
             assert counted.taken() == {"_network": 5}
+
+
+@needs_packets
+async def test_many_ports_of_other_hosts_are_changed_at_once_and_a_change_that_is_refused_is_said() -> None:
+    many = [w.Remote(mac=f"02:00:00:01:{number:02x}:00", host_address="192.0.2.2") for number in range(250)]
+    async with lab(["host1"]) as place:
+        for remotes in (many, many[120:], many):
+            assert await told(place, wiring(remotes=tuple(remotes))) == ()
+            assert reached(place) == {one.mac: one.host_address for one in remotes}
+        networks = place.networks["host1"]
+        index = (await networks._run(networks._links.present))[names.vxlan(NETWORK)].index
+        absent = [rtnetlink.Change(mac="02:00:00:02:00:00", by_device=table, remove=True) for table in (True, False)]
+        await networks._run(lambda: rtnetlink.change(index, absent))
+        no_host = rtnetlink.Change(mac="02:00:00:02:00:00", by_device=True, destination="192.0.2.2", beside=True)
+        with pytest.raises(DriverError, match="No such device"):
+            await networks._run(lambda: rtnetlink.change(1 << 20, [no_host]))
 
 
 @needs_packets

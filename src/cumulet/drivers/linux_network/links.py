@@ -20,7 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD
 
 from cumulet.drivers.linux_network import names, rtnetlink
-from cumulet.drivers.linux_network.rtnetlink import BY_BRIDGE, BY_DEVICE, NOARP, PERMANENT, Entry, Link
+from cumulet.drivers.linux_network.rtnetlink import BY_BRIDGE, NOARP, Change, Entry, Link
 from cumulet.drivers.linux_network.taps import kernel_has_ipv6, silence, speak_only_as
 from cumulet.host import wiring as w
 from cumulet.host.traffic import PortTraffic
@@ -153,7 +153,7 @@ class Links:
             self._route.brport("set", index=index, learning=0)
             self._route.link("set", index=index, state="up")
         # Frames under its MAC address that come in elsewhere, as from its former host, do not move the entry.
-        self._fdb("replace", index, port.mac, BY_BRIDGE | _STICKY)
+        self._set_entry(index, port.mac, BY_BRIDGE | _STICKY)
 
     def _refused(self, network: w.Network) -> str | None:
         if network.kind == "flat" and network.physical not in self.physical:
@@ -273,23 +273,23 @@ class Links:
         """Broadcasts go to each peer; what is for one address goes to the host that has it. `there` and `through`: the
         entries that the device and its bridge have."""
         wanted, remote = _forwarded(network)
-        for mac, address in there - wanted:
-            self._fdb("del", vxlan, mac, BY_DEVICE, dst=address)
-        for mac, address in wanted - there:
-            self._fdb("append" if mac == EVERYBODY else "replace", vxlan, mac, BY_DEVICE, dst=address)
-        for mac in through - remote:
-            self._fdb("del", vxlan, mac, BY_BRIDGE)
-        for mac in remote - through:
-            self._fdb("replace", vxlan, mac, BY_BRIDGE)
+        changes = [
+            *(Change(mac=mac, by_device=True, destination=host, remove=True) for mac, host in there - wanted),
+            *(
+                Change(mac=mac, by_device=True, destination=host, beside=mac == EVERYBODY)
+                for mac, host in wanted - there
+            ),
+            *(Change(mac=mac, by_device=False, remove=True) for mac in through - remote),
+            *(Change(mac=mac, by_device=False) for mac in remote - through),
+        ]
+        rtnetlink.change(vxlan, changes)
 
     def _reach(self, tap: int, mac: str) -> None:
         """The bridge sends frames for this MAC address to this tap, also before its guest has sent any."""
-        self._fdb("replace", tap, mac, BY_BRIDGE)
+        self._set_entry(tap, mac, BY_BRIDGE)
 
-    def _fdb(self, what: str, index: int, mac: str, which: int, **more: object) -> None:
-        state = NOARP | (PERMANENT if which == BY_DEVICE else 0)
-        with _absent_is_fine() if what == "del" else contextlib.nullcontext():
-            self._route.fdb(what, ifindex=index, lladdr=mac, flags=which, state=state, **more)
+    def _set_entry(self, index: int, mac: str, which: int) -> None:
+        self._route.fdb("replace", ifindex=index, lladdr=mac, flags=which, state=NOARP)
 
     def _delete(self, index: int) -> None:
         with _absent_is_fine():

@@ -1,18 +1,20 @@
 """The interfaces of ours and their forwarding entries as the kernel has them, in the calling thread's namespace.
 
-They are read at every change, and there may be ten thousand: `pyroute2`, which reads everything of each, takes thirty
+There may be ten thousand: `pyroute2`, which reads everything of each, and asks for each change by itself, takes thirty
 times as long. See linux/rtnetlink.h, linux/if_link.h and linux/neighbour.h.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
+from pyroute2.netlink.exceptions import NetlinkError
 
 from cumulet.drivers.linux_network import names
 from cumulet.drivers.linux_network.nfnetlink import attribute, attributes
@@ -20,8 +22,9 @@ from cumulet.drivers.linux_network.nfnetlink import attribute, attributes
 BY_DEVICE, BY_BRIDGE = 2, 4
 """NTF_SELF, NTF_MASTER: the forwarding table of the device itself, and that of the bridge it is a port of."""
 NOARP, PERMANENT = 0x40, 0x80
-_GET_LINKS, _GET_ENTRIES = 18, 30
-_REQUEST, _DUMP, _INTERRUPTED = 0x1, 0x300, 0x10
+_GET_LINKS, _SET_ENTRY, _REMOVE_ENTRY, _GET_ENTRIES = 18, 28, 29, 30
+_REQUEST, _ACK, _DUMP, _INTERRUPTED = 0x1, 0x4, 0x300, 0x10
+_REPLACE, _CREATE, _APPEND = 0x100, 0x400, 0x800
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _INTERFACE = struct.Struct("=BBHiII")
@@ -35,6 +38,8 @@ _WITHOUT_COUNTERS = (8).to_bytes(4, sys.byteorder)
 _DESTINATION, _MAC = 1, 2
 _RECEIVE_BYTES = 1 << 20
 _TRIES = 10
+_CHANGES_AT_ONCE = 100
+"""So many acknowledgements fit into a socket's buffer."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +63,54 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     destination: str | None
     by_device: bool
     static: bool
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a forwarding entry, in the table of the device or in that of its bridge."""
+
+    mac: str
+    by_device: bool
+    destination: str | None = None
+    remove: bool = False
+    """An entry that is not there is removed already."""
+    beside: bool = False
+    """Another entry for this address stays."""
+
+
+def change(index: int, changes: Sequence[Change]) -> None:
+    """Change entries of an interface, one after the other. The first that is refused raises NetlinkError."""
+    with _opened() as netlink:
+        for first in range(0, len(changes), _CHANGES_AT_ONCE):
+            part = changes[first : first + _CHANGES_AT_ONCE]
+            netlink.send(b"".join(_changing(index, one) for one in part))
+            answered = 0
+            while answered < len(part):
+                for number in _acknowledged(netlink):
+                    gone = part[answered].remove and number in (errno.ENOENT, errno.ENODEV)
+                    answered += 1
+                    if number and not gone:
+                        raise NetlinkError(number, os.strerror(number))
+
+
+def _acknowledged(netlink: socket.socket) -> Iterator[int]:
+    """The numbers of the errors in one message; 0 for what is done."""
+    received, place = netlink.recv(_RECEIVE_BYTES), 0
+    while place + _HEADER.size <= len(received):
+        length, *_ = _HEADER.unpack_from(received, place)
+        yield -int(struct.unpack_from("=i", received, place + _HEADER.size)[0])
+        place += (length + 3) & ~3
+
+
+def _changing(index: int, one: Change) -> bytes:
+    flags = _REQUEST | _ACK | (0 if one.remove else _CREATE | (_APPEND if one.beside else _REPLACE))
+    state, table = (NOARP | PERMANENT, BY_DEVICE) if one.by_device else (NOARP, BY_BRIDGE)
+    content = _ENTRY.pack(socket.AF_BRIDGE, 0, 0, index, state, table, 0)
+    content += attribute(_MAC, bytes.fromhex(one.mac.replace(":", "")))
+    if one.destination is not None:
+        family = socket.AF_INET6 if ":" in one.destination else socket.AF_INET
+        content += attribute(_DESTINATION, socket.inet_pton(family, one.destination))
+    kind = _REMOVE_ENTRY if one.remove else _SET_ENTRY
+    return _HEADER.pack(_HEADER.size + len(content), kind, flags, 0, 0) + content
 
 
 def links() -> list[Link]:
@@ -116,14 +169,19 @@ def _number(content: bytes | None) -> int | None:
 def _dumped(message: int, asked: bytes) -> list[bytes]:
     """The answers without their headers. Where something has changed while the kernel listed it, it lists again: else
     an interface could be missing. OSError if it refuses."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
-        netlink.bind((0, 0))
+    with _opened() as netlink:
         for _ in range(_TRIES):
             netlink.send(_HEADER.pack(_HEADER.size + len(asked), message, _REQUEST | _DUMP, 0, 0) + asked)
             answers = list(_answers(netlink))
             if not any(flags & _INTERRUPTED for flags, _ in answers):
                 break
         return [answer for _, answer in answers[:-1]]
+
+
+def _opened() -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    netlink.bind((0, 0))
+    return netlink
 
 
 def _answers(netlink: socket.socket) -> Iterator[tuple[int, bytes]]:
