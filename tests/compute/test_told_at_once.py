@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, cast
 from unittest import mock
@@ -20,6 +20,7 @@ from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.link import Link
 from cumulet.host.wiring import Wiring
+from cumulet.network import wiring as network
 from cumulet.testing import TestCloud
 from tests.api.test_metering import label as metering_label
 from tests.api.test_metering import rule as metering_rule
@@ -77,6 +78,10 @@ class Fleet:
 
     def rule(self, **attributes: object) -> str:
         return made(self.member, "security_group_rule", security_group_id=self.group, direction="ingress", **attributes)
+
+    def a_port_is_renamed(self) -> None:
+        answer = self.member.request("PUT", f"/network/v2.0/ports/{self.ports[0]}", {"port": {"dns_name": "renamed"}})
+        assert answer.status == 200, answer.text
 
     def all_hear(self, holds: Callable[[Wiring], bool]) -> None:
         async def heard() -> None:
@@ -253,23 +258,23 @@ def test_what_has_not_changed_is_the_same_object_when_it_is_read_again(
     (after, *_), _ = read_wirings(fleet, fleet.cloud.hosts, monkeypatch)
     assert before != after
     assert [id(port) for port in before.ports] == [id(port) for port in after.ports]
-    for network, again in zip(before.networks, after.networks, strict=True):
-        assert network.names or network.kind == "flat"
-        assert network.remotes
-        assert [id(one) for one in (*network.names, *network.remotes)] == [
-            id(one) for one in (*again.names, *again.remotes)
+    for one, again in zip(before.networks, after.networks, strict=True):
+        assert one.names or one.kind == "flat"
+        assert one.remotes
+        assert [id(part) for part in (*one.names, *one.remotes)] == [
+            id(part) for part in (*again.names, *again.remotes)
         ]
 
 
 def test_the_timer_reads_no_wiring_where_nothing_can_be_new(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = descriptions.descriptions
+    real = descriptions.Reading.of
 
-    def reading(tx: Tx, hosts: Collection[str]) -> dict[str, Wiring]:
-        read.extend(hosts)
-        return real(tx, hosts)
+    async def reading(of: descriptions.Reading, host: str) -> Wiring:
+        read.append(host)
+        return await real(of, host)
 
-    monkeypatch.setattr(descriptions, "descriptions", reading)
+    monkeypatch.setattr(descriptions.Reading, "of", reading)
     wirings = fleet.cloud.embedded.conductor.reconciler(Wirings)
 
     def round_reads() -> list[str]:
@@ -290,6 +295,38 @@ def test_the_timer_reads_no_wiring_where_nothing_can_be_new(fleet: Fleet, monkey
     assert round_reads() == sorted(fleet.cloud.hosts)
     with mock.patch.object(hosts_in_memory, "as_wired", return_value=None):
         assert round_reads() == sorted(fleet.cloud.hosts), "other processes write, too"
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_after_a_change_of_a_group_only_groups_are_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    """Unless something else is committed while they are: then all is read again."""
+    wirings = fleet.cloud.embedded.conductor.reconciler(Wirings)
+    rule = fleet.rule(protocol="udp", port_range_min=26 + meanwhile, port_range_max=26 + meanwhile)
+    fleet.all_hear(lambda told: rule in fleet.rules(told))
+    fleet.cloud.await_(wirings.round())
+    read: list[str] = []
+    whole = descriptions._without_groups
+    groups = network.with_groups
+
+    def reading(tx: Tx, hosts: Collection[str]) -> dict[str, network.WithoutGroups]:
+        read.extend(hosts)
+        return whole(tx, hosts)
+
+    def changing(tx: Tx, of: Mapping[str, network.WithoutGroups]) -> dict[str, Wiring]:
+        if meanwhile:
+            wirings._hear_beside_groups()
+        return groups(tx, of)
+
+    monkeypatch.setattr(descriptions, "_without_groups", reading)
+    monkeypatch.setattr(network, "with_groups", changing)
+    rule = fleet.rule(protocol="udp", port_range_min=36 + meanwhile, port_range_max=36 + meanwhile)
+    fleet.all_hear(lambda told: rule in fleet.rules(told))
+    assert set(read) == (set(fleet.cloud.hosts) if meanwhile else set())
+    fleet.a_port_is_renamed()
+    fleet.all_hear(lambda told: any(name.hostname == "renamed" for of in told.networks for name in of.names))
+    assert set(read) == set(fleet.cloud.hosts)
 
 
 def test_what_was_written_while_nobody_watched_is_told_after_the_start(fleet: Fleet) -> None:

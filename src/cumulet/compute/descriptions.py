@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -26,6 +26,7 @@ from cumulet.host.wiring import (
     Wiring,
 )
 from cumulet.network import wiring as network
+from cumulet.network.wiring import WithoutGroups
 
 T = TypeVar("T")
 
@@ -50,9 +51,16 @@ def descriptions(tx: Tx, hosts: Collection[str]) -> dict[str, Wiring]:
     Fields for features that a host does not offer are left out: an agent of the version before refuses a wiring
     with a field that it does not know.
     """
+    return network.with_groups(tx, _without_groups(tx, hosts))
+
+
+def _without_groups(tx: Tx, hosts: Collection[str]) -> dict[str, WithoutGroups]:
     addresses_of, router_hosts = partial(host_records.addresses, tx), partial(hosts_in_memory.for_routers, tx)
-    made = network.wirings(tx, hosts, addresses_of, router_hosts)
-    return {host: _kept(wiring, host_records.kind_of(tx, host).features) for host, wiring in made.items()}
+    made = network.without_groups(tx, hosts, addresses_of, router_hosts)
+    return {
+        host: replace(one, wiring=_kept(one.wiring, host_records.kind_of(tx, host).features))
+        for host, one in made.items()
+    }
 
 
 def _kept(made: Wiring, kept: Collection[str]) -> Wiring:
@@ -86,8 +94,13 @@ class Reading:
     """Reads the wirings of hosts. Those of hosts that are asked for at once are read in one transaction, in which what
     is the same for several is read once."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Read, written: Callable[[], object] = lambda: None) -> None:
+        """`written`: equal before and after where this process has committed nothing to what wirings are read from,
+        except groups; None where that is not known. Then only groups are read again: they change most often."""
         self._read = read
+        self._written = written
+        self._last: dict[str, tuple[object, WithoutGroups]] = {}
+        """By host: when it was read, in the words of `_written`, and what."""
         self._asked: dict[str, asyncio.Future[Wiring]] = {}
         """What no transaction has begun to read."""
         self._under_way: asyncio.Task[None] | None = None
@@ -107,7 +120,7 @@ class Reading:
             while self._asked:
                 part = {host: self._asked.pop(host) for host in list(self._asked)[:HOSTS_AT_ONCE]}
                 try:
-                    found = await self._read(partial(descriptions, hosts=list(part)))
+                    found = await self._found(list(part))
                 except BaseException as error:
                     for one in part.values():
                         if isinstance(error, asyncio.CancelledError):
@@ -121,6 +134,27 @@ class Reading:
                         one.set_result(found[host])
         finally:
             self._under_way = None
+
+    async def _found(self, hosts: Sequence[str]) -> dict[str, Wiring]:
+        before = self._written()
+        found, known = await self._read(partial(self._descriptions, hosts=hosts, written=before))
+        if known and self._written() != before:  # While this was read, or before it began.
+            found, _ = await self._read(partial(self._descriptions, hosts=hosts, written=None))
+        return found
+
+    def _descriptions(self, tx: Tx, hosts: Sequence[str], written: object) -> tuple[dict[str, Wiring], bool]:
+        """As `descriptions`, and whether a part was known already."""
+        of_hosts = hosts_in_memory.as_wired(tx)
+        now = None if written is None or of_hosts is None else (written, of_hosts)
+        if now is None:
+            self._last = {}
+            return descriptions(tx, hosts), False
+        known = {host: self._last[host][1] for host in hosts if host in self._last and self._last[host][0] == now}
+        unknown = [host for host in hosts if host not in known]
+        read = _without_groups(tx, unknown) if unknown else {}
+        self._last = {host: one for host, one in self._last.items() if one[0] == now}
+        self._last |= {host: (now, one) for host, one in read.items()}
+        return network.with_groups(tx, {**known, **read}), bool(known)
 
     def kill(self) -> None:
         """Nothing is read any more, and who waits is cancelled."""

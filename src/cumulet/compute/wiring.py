@@ -157,7 +157,7 @@ class Wirings(Periodic):
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:
         super().__init__(name="wirings", clock=clock, seconds=SECONDS_BETWEEN)
         self._db = db
-        self._reading = Reading(db.read_async)
+        self._reading = Reading(db.read_async, self._beside_groups)
         self._hosts = hosts
         self._heard: dict[str, tuple[int, float]] = {}
         """By host: the revision in its last answer, and when that was seen; monotonic."""
@@ -167,18 +167,24 @@ class Wirings(Periodic):
         """By host: the task that tells it."""
         self._again: set[str] = set()
         """Hosts that are being told and for which a new round came: their wiring may have been read before it."""
-        self._watched: Watch | None = None
+        self._watched: list[Watch] = []
         self._commits = itertools.count(1)
-        self._last_commit = 0
+        self._last_commit = self._last_beside_groups = 0
+        """The numbers of the last commits to what wirings are read from, and to what is read for more than groups."""
         self._records: object = None
         """Equal to what it was where nothing was written that wirings are read from. None: nobody knows."""
         self._told_of: dict[str, object] = {}
         """By host: `_records` before the wiring was read that it is being told, or was told last."""
 
     async def start(self) -> None:
-        if self.seconds is not None and self._watched is None:
-            self._watched = self._db.watch(WATCHED, partial(self._hear, asyncio.get_running_loop()))
-            self._last_commit = next(self._commits)  # Nobody has heard what was written before.
+        if self.seconds is not None and not self._watched:
+            hear = partial(self._hear, asyncio.get_running_loop())
+            self._watched = [
+                self._db.watch(WATCHED - network.GROUPS, self._hear_beside_groups),
+                self._db.watch(WATCHED, hear),
+            ]
+            self._hear_beside_groups()  # Nobody has heard what was written before.
+            self._last_commit = next(self._commits)
         await super().start()
 
     async def stop(self) -> None:
@@ -187,9 +193,9 @@ class Wirings(Periodic):
 
     def kill(self) -> None:
         super().kill()
-        if self._watched is not None:
-            self._db.unwatch(self._watched)
-            self._watched = None
+        for watch in self._watched:
+            self._db.unwatch(watch)
+        self._watched = []
         self._reading.kill()
         for telling in self._telling.values():
             telling.cancel()
@@ -200,7 +206,7 @@ class Wirings(Periodic):
         last_commit = self._last_commit
         names, of_hosts = await self._db.look_up(lambda tx: (_told(tx), hosts_in_memory.as_wired(tx)))
         # Notices of what other processes write may be lost.
-        self._records = None if self._watched is None or of_hosts is None else (last_commit, of_hosts)
+        self._records = None if not self._watched or of_hosts is None else (last_commit, of_hosts)
         for known in (self._heard, self._undone, self._told_of):
             for gone in known.keys() - names:
                 del known[gone]
@@ -281,3 +287,9 @@ class Wirings(Periodic):
         self._last_commit = next(self._commits)
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._woken.set)
+
+    def _hear_beside_groups(self) -> None:
+        self._last_beside_groups = next(self._commits)
+
+    def _beside_groups(self) -> object:
+        return self._last_beside_groups if self._watched else None

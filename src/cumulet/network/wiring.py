@@ -66,6 +66,8 @@ TABLES = announced(
     )
 )
 """What a wiring is read from. Other processes are told of each commit there."""
+GROUPS = frozenset(table.name for table in (security_groups, security_group_rules, address_groups))
+"""Those of them from which nothing but groups is read."""
 
 _HERE = [
     OfMany(
@@ -140,6 +142,24 @@ def wirings(
 
     Equal records give equal wirings, also in their order: two wirings are compared to see whether anything changed.
     """
+    return with_groups(tx, without_groups(tx, hosts, addresses_of, router_hosts))
+
+
+class WithoutGroups(msgspec.Struct, frozen=True, kw_only=True):
+    """A wiring without security groups: what `GROUPS` say. `groups`: the ids of those that its ports have."""
+
+    wiring: w.Wiring
+    groups: frozenset[str]
+
+
+def with_groups(tx: Tx, read: Mapping[str, WithoutGroups]) -> dict[str, w.Wiring]:
+    groups = group_wiring.groups(tx, frozenset().union(*(one.groups for one in read.values())))
+    return {host: replace(one.wiring, groups=groups.of(one.groups)) for host, one in read.items()}
+
+
+def without_groups(
+    tx: Tx, hosts: Collection[str], addresses_of: AddressesOf, router_hosts: RouterHosts
+) -> dict[str, WithoutGroups]:
     here: dict[str, dict[str, tuple[bool, str]]] = {host: {} for host in hosts}
     for way in _HERE:
         for host, port_id, active, network_id in map(tuple, way.rows(tx, sorted(hosts))):
@@ -151,18 +171,19 @@ def wirings(
         for host in hosts
     }
     plugged = port_wiring.plugged(tx, {port_id for of_host in here.values() for port_id in of_host})
-    groups = group_wiring.groups(tx, {group for one in plugged.values() for group in one.groups})
     networks = _networks(tx, sorted(set().union(*networks_of.values())), addresses_of, router_hosts)
     return {
-        host: w.Wiring(
-            host=host,
-            networks=tuple(networks[network_id].at(host) for network_id in sorted(networks_of[host])),
-            ports=tuple(
-                plugged[port_id].port if here[host][port_id][0] else replace(plugged[port_id].port, active=False)
-                for port_id in sorted(here[host])
+        host: WithoutGroups(
+            wiring=w.Wiring(
+                host=host,
+                networks=tuple(networks[network_id].at(host) for network_id in sorted(networks_of[host])),
+                ports=tuple(
+                    plugged[port_id].port if here[host][port_id][0] else replace(plugged[port_id].port, active=False)
+                    for port_id in sorted(here[host])
+                ),
+                routers=routers_of[host],
             ),
-            groups=groups.of({group for port_id in here[host] for group in plugged[port_id].groups}),
-            routers=routers_of[host],
+            groups=frozenset(group for port_id in here[host] for group in plugged[port_id].groups),
         )
         for host in hosts
     }
