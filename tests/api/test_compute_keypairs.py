@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import sys
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cumulet.compute import made_keys
+from cumulet.db.fair_queue import LOWEST_PRIORITY, NICE
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
 
@@ -109,6 +112,21 @@ def test_a_key_is_made_while_no_transaction_waits_for_it_and_only_if_it_will_be_
     more = {"keypair": {"name": "more"}}
     assert member.compute("POST", "/os-keypairs", more, version="2.91").status == 403
     assert threads == ["made-keys"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_making_keys_gives_way_to_the_rest_of_the_api(member: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    priorities: list[int] = []
+
+    def watched(user_id: str, now_us: int) -> made_keys.Pair:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return make(user_id, now_us)
+
+    make = made_keys.ssh
+    monkeypatch.setattr(made_keys, "ssh", watched)
+    assert member.compute("POST", "/os-keypairs", {"keypair": {"name": "made"}}, version="2.91").status == 201
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert priorities == [min(own + NICE, LOWEST_PRIORITY)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from cumulet.db.fair_queue import served
+from cumulet.db.fair_queue import LOWEST_PRIORITY, NICE, served
 from cumulet.errors import TooManyRequests
 from cumulet.identity import passwords as passwords_module
 from cumulet.identity.login_limiter import LoginLimiter
@@ -140,6 +140,6 @@ def test_comparing_passwords_gives_way_to_the_rest_of_the_api() -> None:
         passwords._nobody.result(10)
         nice = {os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in passwords._threads}
         own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        assert nice == {min(own + passwords_module.NICE, passwords_module.LOWEST_PRIORITY)}
+        assert nice == {min(own + NICE, LOWEST_PRIORITY)}
     finally:
         passwords.close()

@@ -1,4 +1,5 @@
-"""Key pairs that users have made for them. Making one takes a core up to 100 ms: one thread does it, by turns."""
+"""Key pairs that users have made for them. Making one takes a core up to 100 ms: one thread does it, by turns, and the
+rest of the API comes first."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cumulet.db.fair_queue import FairQueue, Job, serve
+from cumulet.db.fair_queue import FairQueue, Job, serve_behind_others
 
 MOST_WAITING = 16
 """Keys of one project that may wait to be made; more are refused with 503."""
@@ -36,7 +37,7 @@ async def made(make: Callable[[], Pair]) -> Pair:
 def _queue() -> FairQueue:
     """With the thread that serves it, from the first key on to the end of the process."""
     queue = FairQueue(most_at_once=1, most_waiting=MOST_WAITING)
-    threading.Thread(target=serve, args=(queue, lambda make: make(None)), name="made-keys", daemon=True).start()
+    threading.Thread(target=serve_behind_others, args=(queue,), name="made-keys", daemon=True).start()
     return queue
 
 

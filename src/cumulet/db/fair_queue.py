@@ -7,6 +7,8 @@ fair queueing (Goyal, Vin and Cheng 1996). A lane gets no credit for time in whi
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +27,10 @@ MOST_WAITING = 512
 """Jobs of one lane that may wait; more are refused with 503. The cloud's own are never refused."""
 CLOUD_SECONDS = 0.05
 """For so long the cloud's own work is served in a row while others wait; then one job of another lane is."""
+
+NICE = 5
+"""How much lower the priority of threads is that work behind others."""
+LOWEST_PRIORITY = 19
 
 served: ContextVar[str] = ContextVar("served", default=CLOUD)
 """The lane of the caller. The web kernel sets it for each request; work outside of requests is the cloud's own."""
@@ -161,3 +167,12 @@ def serve(
         finally:
             queue.done(job, time.perf_counter() - begun)
             computed(job.lane, time.thread_time() - used)
+
+
+def serve_behind_others(queue: FairQueue) -> None:
+    """As `serve`, on a thread of lower priority, for jobs that take a core for long: where processors are scarce, the
+    rest of the API comes first. The jobs' functions get nothing."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICE, LOWEST_PRIORITY))
+    serve(queue, lambda work: work(None))

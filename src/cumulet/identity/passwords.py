@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import argon2
 
-from cumulet.db.fair_queue import FairQueue, Job, serve
+from cumulet.db.fair_queue import FairQueue, Job, serve_behind_others
 
 T = TypeVar("T")
 
@@ -26,8 +25,6 @@ SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
 """Characters; longer ones are refused before any work is done."""
 WORKERS = 2
-LOWEST_PRIORITY = 19
-NICE = 5
 MOST_WAITING = 256
 """Passwords of one address, or of one project's users, that may wait. One address has no more connections."""
 LONG_SECONDS = 1.0
@@ -52,7 +49,8 @@ class Passwords:
         self._hasher = argon2.PasswordHasher(time_cost=2, memory_cost=memory_kib, parallelism=1, type=argon2.Type.ID)
         self._queue = FairQueue(most_at_once=WORKERS, most_waiting=MOST_WAITING, long_seconds=LONG_SECONDS)
         self._threads = [
-            threading.Thread(target=_work, args=(self._queue,), name=f"argon2-{n}", daemon=True) for n in range(WORKERS)
+            threading.Thread(target=serve_behind_others, args=(self._queue,), name=f"argon2-{n}", daemon=True)
+            for n in range(WORKERS)
         ]
         for thread in self._threads:
             thread.start()
@@ -90,15 +88,3 @@ class Passwords:
         self._queue.close()
         for thread in self._threads:
             thread.join()
-
-
-def _work(queue: FairQueue) -> None:
-    """A thread's life, of lower priority: where processors are scarce, the rest of the API comes first."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICE, LOWEST_PRIORITY))
-    serve(queue, _run)
-
-
-def _run(work: Callable[[object], object]) -> Any:
-    return work(None)
