@@ -366,7 +366,10 @@ CASES["DELETE /credentials/{credential_id}"] = on_secret()
 def on_ec2(*, one: bool, body: bool = False, myself: bool = False) -> Build:
     def build(world: World, persona: Persona) -> Request:
         user = persona.user_id if myself else world.user()["id"]
-        path, new = f"/users/{user}/credentials/OS-EC2", {"tenant_id": world.project()["id"]}
+        project = world.project()["id"]
+        if myself:  # Nobody keeps a credential for a project where they have no role.
+            assert world.admin.put(f"/projects/{project}/users/{user}/roles/{world.roles['reader']}").status_code == 204
+        path, new = f"/users/{user}/credentials/OS-EC2", {"tenant_id": project}
         if one:
             path += f"/{world.admin.post(path, new).json()['credential']['access']}"
         return Request(path, {"user_id": user, "target.credential.user_id": user}, new if body else None)
