@@ -330,6 +330,15 @@ def a_tag_too_many(scene: Scene) -> Answer:
     return scene.admin.compute("PUT", f"{path}/one-more")
 
 
+@refused(403, "too many server groups")
+def a_server_group_too_many(scene: Scene) -> Answer:
+    path = f"/os-quota-sets/{scene.admin.project_id}"
+    assert scene.admin.compute("PUT", path, {"quota_set": {"server_groups": 0}}).status == 200
+    refused = scene.admin.compute("POST", "/os-server-groups", {"server_group": {"name": "g", "policy": "affinity"}})
+    assert scene.admin.compute("DELETE", path).status == 202
+    return refused
+
+
 @refused(400, "Missing forced_down field")
 def a_host_forced_down_without_a_word(scene: Scene) -> Answer:
     body = {"host": "host1", "binary": "nova-compute"}

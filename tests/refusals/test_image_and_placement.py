@@ -115,6 +115,20 @@ def a_member_whose_name_has_two_lines(scene: Scene) -> Answer:
     return scene.admin.request("POST", path, {"member": "a\nb"})
 
 
+@refused(413, "properties for an image is exceeded")
+def a_property_too_many(scene: Scene) -> Answer:
+    return image_with(scene, {f"p{number}": "x" for number in range(attributes.MOST_PROPERTIES + 1)})
+
+
+@refused(413, "tags for an image is exceeded")
+def an_image_tag_too_many(scene: Scene) -> Answer:
+    return image_with(scene, {"tags": [f"t{number}" for number in range(attributes.MOST_TAGS + 1)]})
+
+
+def image_with(scene: Scene, values: Mapping[str, object]) -> Answer:
+    return scene.admin.request("POST", "/image/v2/images", {"name": "i", **values})
+
+
 @refused(409, "already present")
 def a_property_of_its_own_added(scene: Scene) -> Answer:
     return changed(scene, image(scene, None), {"add": "/name", "value": "another"}, "2.0")

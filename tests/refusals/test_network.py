@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 from cumulet.network import address_groups, default_rules, limits, metering_rules
+from cumulet.network.bodies import MAX_TAGS
 from cumulet.testing import Answer, JsonObject
 
 from .network_scene import UNKNOWN, net, public, router, without_quotas
@@ -273,6 +274,13 @@ def a_subnet_pool_too_many(scene: Scene) -> Answer:
     with mock.patch.dict(limits.DEFAULT_LIMITS, subnetpool=0):
         body = {"subnetpool": {"name": "n", "prefixes": ["10.9.0.0/16"]}}
         return scene.network("POST", "/subnetpools", body, who=scene.member)
+
+
+@refused(400, "The number of tags exceed the maximum 50.")
+def a_tag_too_many(scene: Scene) -> Answer:
+    path = f"/networks/{net(scene)[0]}/tags"
+    assert scene.network("PUT", path, {"tags": [f"t{number}" for number in range(MAX_TAGS)]}).status == 200
+    return scene.network("PUT", f"{path}/one-more")
 
 
 @refused(400, "router_id")
