@@ -175,6 +175,9 @@ class Wirings(Periodic):
         """Equal to what it was where nothing was written that wirings are read from. None: nobody knows."""
         self._told_of: dict[str, object] = {}
         """By host: `_records` before the wiring was read that it is being told, or was told last."""
+        self._told_revision: dict[str, int] = {}
+        """By host: the revision that it had when we told it last. A saga may have told it another since, of records
+        that were others for a moment."""
 
     async def start(self) -> None:
         if self.seconds is not None and not self._watched:
@@ -207,7 +210,7 @@ class Wirings(Periodic):
         names, of_hosts = await self._db.look_up(lambda tx: (_told(tx), hosts_in_memory.as_wired(tx)))
         # Notices of what other processes write may be lost.
         self._records = None if not self._watched or of_hosts is None else (last_commit, of_hosts)
-        for known in (self._heard, self._undone, self._told_of):
+        for known in (self._heard, self._undone, self._told_of, self._told_revision):
             for gone in known.keys() - names:
                 del known[gone]
         for name in names:
@@ -215,7 +218,7 @@ class Wirings(Periodic):
             if name in self._telling:
                 if news:
                     self._again.add(name)
-            elif name in self._hosts.names and (news or self._is_due(name)):
+            elif name in self._hosts.names and (news or self._told_by_others(name) or self._is_due(name)):
                 self._telling[name] = telling = asyncio.create_task(self._host(name), name=f"wire-{name}")
                 telling.add_done_callback(partial(self._ended, name))
         if self._telling:
@@ -258,7 +261,13 @@ class Wirings(Periodic):
                 raise
             log.debug("%s cannot be wired, will retry: %s", name, error)
             return
+        if (told := self._hosts.told(name)) is not None:
+            self._told_revision[name] = told[0].revision
         self._note_answer(name)
+
+    def _told_by_others(self, name: str) -> bool:
+        told = self._hosts.told(name)
+        return told is not None and told[0].revision != self._told_revision.get(name)
 
     def _note_answer(self, name: str) -> None:
         """Remember when the last answer of a host was seen first, ours or a saga's, and log what could not be done."""
