@@ -80,5 +80,8 @@ def test_one_logs_in_to_a_real_guest_and_goes_on_after_a_move(cloud: TestCloud) 
     why = str(on_console(cloud, address(member, server), moved))
     admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
     assert "moved" in why or "migrating" in why
+    # At the end of a session the guest closes its line and opens it anew. What is typed meanwhile is lost.
+    before = last_tick(member, server)
+    member.wait("two seconds of the guest", lambda: last_tick(member, server) > before + 20, seconds=60)
     on_console(cloud, address(member, server), log_in)
     assert member.compute("DELETE", f"/servers/{server}").status == 204
