@@ -247,7 +247,7 @@ EXAMPLES: Mapping[str, Example | tuple[Example, ...]] = {
     "DELETE /credentials/{credential_id}": Example(may=ADMIN | OWNER),
     f"GET {EC2}": Example(may=ADMIN | OWNER, path=OF_OWNER),
     f"GET {EC2}/{{access}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
-    f"POST {EC2}": Example(may=ADMIN | OWNER, path=OF_OWNER, body={"tenant_id": lambda t: t.project}),
+    f"POST {EC2}": Example(may=ADMIN | OWNER, path=OF_OWNER, body={"tenant_id": lambda t: t.owner_project}),
     f"DELETE {EC2}/{{access}}": Example(may=ADMIN | OWNER, path=OF_OWNER),
     "POST /ec2tokens": Example(may=SERVICE, body={"credentials": lambda t: t.signed}),
     "POST /s3tokens": Example(may=SERVICE, body={"credentials": lambda t: t.signed_for_s3}),

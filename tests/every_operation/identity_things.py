@@ -123,6 +123,11 @@ class Things:
         assert answer.status < 300, answer.text
         return answer
 
+    @property
+    def owner_project(self) -> str:
+        """Where the owner has a role."""
+        return str(self._cloud.persona("member").project_id)
+
     @cached_property
     def application_credential(self) -> str:
         body = {"application_credential": {"name": self.name()}}
@@ -170,7 +175,7 @@ class Things:
     @cached_property
     def access(self) -> str:
         """An EC2 access key of the owner's."""
-        body = {"tenant_id": self._cloud.persona("member").project_id}
+        body = {"tenant_id": self.owner_project}
         identifier: str = self._own(f"/users/{self.owner}/credentials/OS-EC2", body)["credential"]["access"]
         return identifier
 
