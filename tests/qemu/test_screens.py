@@ -28,6 +28,7 @@ from tests.api.test_screens import screen
 from tests.rfb import Picture, Viewer
 
 from .conftest import PARAMETERS, Rig, follow, gone
+from .test_console_sessions import last_tick
 
 pytestmark = pytest.mark.qemu
 
@@ -55,6 +56,8 @@ def test_a_real_guests_screen_is_seen_through_the_relay_before_and_after_a_move(
     wanted = image_and_flavor(member) | {"name": "one", "networks": "none"}
     server = member.compute("POST", "/servers", {"server": wanted})["server"]["id"]
     member.wait_for_status(server, "ACTIVE")
+    # Until a guest has set a mode of its screen, QEMU shows a notice of its own, of another size.
+    member.wait("ticks", lambda: last_tick(member, server) > 0, seconds=60)
 
     async def look(line: WebSocketClient) -> Picture:
         viewer = Viewer(line)
