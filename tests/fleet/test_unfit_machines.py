@@ -14,7 +14,7 @@ import pytest
 
 from cumulet.agent.joining import Joined
 from cumulet.cli.program import run
-from cumulet.drivers.qemu import facts
+from cumulet.drivers.qemu import fit
 from cumulet.drivers.qemu.facts import QemuFacts, QemuMissing
 
 FACTS = QemuFacts(
@@ -77,7 +77,7 @@ def test_what_a_machine_lacks_is_one_sentence(
             raise found
         return found
 
-    monkeypatch.setattr(facts, "probe", probe)
+    monkeypatch.setattr(fit, "probe", probe)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(1 << 41, 0, free))
     assert run(command(cloud, tmp_path / "state")) == 1
     said = capsys.readouterr().err.strip().splitlines()
@@ -111,7 +111,7 @@ def test_a_cloud_that_does_not_answer_is_named_and_nothing_is_kept(
     async def probe() -> QemuFacts:
         return FACTS
 
-    monkeypatch.setattr(facts, "probe", probe)
+    monkeypatch.setattr(fit, "probe", probe)
     wanted = command(cloud, tmp_path / "state")
     cloud.close()
     assert run(wanted) == 1
