@@ -16,6 +16,7 @@ NETWORK = ("nftables",)
 DATABASE = ("postgresql",)
 BUS = ("nats-server",)
 WITHOUT_ROOT = ("uidmap",)
+PACKETS = ("iputils-ping",)
 
 
 def has_postgres() -> bool:
@@ -28,7 +29,7 @@ def main(argument: str) -> int:
         return 0 if has_postgres() else 1
     parts = {
         "qemu": (*HYPERVISOR, *NETWORK, *DEBIAN_PACKAGES),
-        "test": (*(() if has_postgres() else DATABASE), *BUS, *WITHOUT_ROOT),
+        "test": (*(() if has_postgres() else DATABASE), *BUS, *WITHOUT_ROOT, *PACKETS),
     }
     print("\n".join(dict.fromkeys(parts[argument])))
     return 0

@@ -108,7 +108,7 @@ debian_packages() { # qemu | test
     local why
     case $1 in
         qemu) why="real guests: the hypervisor and what the tiny image is built with" ;;
-        test) why="the tests run on PostgreSQL as well, and start NATS for agents on other machines" ;;
+        test) why="the tests run on PostgreSQL as well, start NATS for agents on other machines, and ping guests" ;;
     esac
     apt_install "$why" "${missing[@]}" || say "could not install ${missing[*]}: going on without"
 }

@@ -105,6 +105,8 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     more_users = bool(request.param)
     if more_users and shutil.which("newuidmap") is None:
         pytest.skip("newuidmap is not installed (Debian package: uidmap)")
+    if shutil.which("ping") is None:
+        pytest.skip("ping is not installed (Debian package: iputils-ping)")
     home = tmp_path / "home"
     images = home / ".cache" / "cumulet" / "images"
     images.mkdir(parents=True)
