@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -51,13 +52,23 @@ def source_of(revision: str, folder: Path) -> Path:
     return folder / "src"
 
 
+def build_image(source: Path) -> None:
+    """The guests' image as these sources make it, in the user's cache. The machines of a fleet reach no packages."""
+    build = "from cumulet.image import tiny; tiny.build()"
+    of_old = dict(os.environ, PYTHONPATH=str(source))
+    made = subprocess.run([sys.executable, "-c", build], env=of_old, check=False, capture_output=True, text=True)
+    if made.returncode != 0:
+        raise Unexpected(f"no image for guests of commit {OLD}: {made.stderr.strip()}")
+
+
 def tell(evidence: Evidence, folder: Path) -> None:
+    old = source_of(OLD, folder / "old")
+    build_image(old)
     with (
         fleet_of(folder, "operator", "data", "control1", "control2", "rack1", "rack2") as machines,
         ExitStack() as stack,
     ):
         fleet = Fleet(evidence, machines, folder / "shared")
-        old = source_of(OLD, folder / "old")
         for machine in machines.values():
             machine.source = old
         evidence.chapter(f"A fleet of commit {OLD}")
