@@ -17,7 +17,7 @@ from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
 
-from cumulet.drivers.linux_network import names, nfnetlink
+from cumulet.drivers.linux_network import names, netlink, nfnetlink
 from cumulet.host.verdict import ICMP, ICMP6, Packet, Rules
 from cumulet.host.wiring import Port, Wiring, own_pairs
 
@@ -63,9 +63,9 @@ def forget_connections(
 
 def forget(ends: Callable[[Connection], bool]) -> None:
     """Forget all connections of the calling thread's namespace of which this is true."""
-    with nfnetlink.opened() as netlink:
-        for connection in [one for one in _tracked(netlink) if ends(one)]:
-            nfnetlink.command(netlink, _DELETE, connection.family, connection.key)  # It may have ended by itself.
+    with nfnetlink.opened() as asked:
+        for connection in [one for one in _tracked(asked) if ends(one)]:
+            nfnetlink.command(asked, _DELETE, connection.family, connection.key)  # It may have ended by itself.
 
 
 def _judged_by(wiring: Wiring) -> list[Port]:
@@ -128,10 +128,10 @@ class _Judge:
 # -- ctnetlink
 
 
-def _tracked(netlink: socket.socket) -> Iterator[Connection]:
+def _tracked(asked: socket.socket) -> Iterator[Connection]:
     """All connections, of IPv4 and IPv6 in one request: the kernel walks its whole table for each request."""
     with contextlib.suppress(OSError):  # A kernel that lists none.
-        for family, content in nfnetlink.dumped(netlink, _GET, socket.AF_UNSPEC, b""):
+        for family, content in nfnetlink.dumped(asked, _GET, socket.AF_UNSPEC, b""):
             if family in (socket.AF_INET, socket.AF_INET6):
                 connection = _parsed(content, family)
                 if connection is not None:
@@ -140,14 +140,14 @@ def _tracked(netlink: socket.socket) -> Iterator[Connection]:
 
 def _parsed(content: bytes, family: int) -> Connection | None:
     """See linux/netfilter/nfnetlink_conntrack.h."""
-    attributes = nfnetlink.attributes(content)
+    attributes = netlink.attributes(content)
     tuple_original = attributes.get(_TUPLE_ORIGINAL)
     if tuple_original is None:
         return None
-    parts = nfnetlink.attributes(tuple_original)
-    ends, transport = _ends(parts, family), nfnetlink.attributes(parts.get(2, b""))
-    reply = nfnetlink.attributes(attributes.get(_TUPLE_REPLY, b""))
-    answers, answered = _ends(reply, family), nfnetlink.attributes(reply.get(2, b""))
+    parts = netlink.attributes(tuple_original)
+    ends, transport = _ends(parts, family), netlink.attributes(parts.get(2, b""))
+    reply = netlink.attributes(attributes.get(_TUPLE_REPLY, b""))
+    answers, answered = _ends(reply, family), netlink.attributes(reply.get(2, b""))
     if ends is None or answers is None or 1 not in transport:
         return None
     zone = attributes.get(_ZONE, b"\0\0")
@@ -160,9 +160,9 @@ def _parsed(content: bytes, family: int) -> Connection | None:
         )
     else:
         ports = (_number(transport.get(2)), _number(transport.get(3)))
-    key = nfnetlink.attribute(_TUPLE_ORIGINAL, tuple_original, nested=True) + nfnetlink.attribute(_ZONE, zone)
+    key = netlink.attribute(_TUPLE_ORIGINAL, tuple_original, nested=True) + netlink.attribute(_ZONE, zone)
     if _ID in attributes:
-        key += nfnetlink.attribute(_ID, attributes[_ID])
+        key += netlink.attribute(_ID, attributes[_ID])
     return Connection(
         zone=struct.unpack("!H", zone)[0],
         source=ends[0],
@@ -181,7 +181,7 @@ def _parsed(content: bytes, family: int) -> Connection | None:
 
 def _ends(parts: Mapping[int, bytes], family: int) -> tuple[str, str] | None:
     """Source and destination of one direction."""
-    addresses = nfnetlink.attributes(parts.get(1, b""))
+    addresses = netlink.attributes(parts.get(1, b""))
     source, destination = (addresses.get(kind) for kind in ((1, 2) if family == socket.AF_INET else (3, 4)))
     if source is None or destination is None:
         return None

@@ -16,6 +16,7 @@ from typing import Any
 from cumulet.drivers.linux_network import nfnetlink, skeleton
 from cumulet.drivers.linux_network.limits import NamedLimit
 from cumulet.drivers.linux_network.names import TABLE
+from cumulet.drivers.linux_network.netlink import attribute, attributes
 from cumulet.drivers.linux_network.ruleset import MAPS, Element, Ruleset
 from cumulet.drivers.linux_network.skeleton import Tracking
 
@@ -177,12 +178,12 @@ def counted(family: str, table: str) -> dict[str, tuple[int, int]]:
 
     They are asked of the kernel itself: a host with many routers, each in its namespace, is asked for all of them.
     """
-    wanted = nfnetlink.attribute(_OF_TABLE, table.encode() + b"\0") + nfnetlink.attribute(_KIND, _COUNTER)
+    wanted = attribute(_OF_TABLE, table.encode() + b"\0") + attribute(_KIND, _COUNTER)
     found = {}
-    with contextlib.suppress(FileNotFoundError), nfnetlink.opened() as netlink:
-        for _, content in nfnetlink.dumped(netlink, _GET_OBJECTS, _FAMILIES[family], wanted):
-            described = nfnetlink.attributes(content)
-            data = nfnetlink.attributes(described[_DATA])
+    with contextlib.suppress(FileNotFoundError), nfnetlink.opened() as asked:
+        for _, content in nfnetlink.dumped(asked, _GET_OBJECTS, _FAMILIES[family], wanted):
+            described = attributes(content)
+            data = attributes(described[_DATA])
             name = described[_NAME].rstrip(b"\0").decode()
             found[name] = (int.from_bytes(data[_PACKETS]), int.from_bytes(data[_BYTES_COUNTED]))
     return found

@@ -11,33 +11,27 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cumulet.drivers.linux_network import names
-from cumulet.drivers.linux_network.nfnetlink import attribute, attributes
+from cumulet.drivers.linux_network import names, netlink
+from cumulet.drivers.linux_network.netlink import attribute, attributes
 
 BY_DEVICE, BY_BRIDGE = 2, 4
 """NTF_SELF, NTF_MASTER: the forwarding table of the device itself, and that of the bridge it is a port of."""
 NOARP, PERMANENT = 0x40, 0x80
 _GET_LINKS, _SET_ENTRY, _REMOVE_ENTRY, _GET_ENTRIES = 18, 28, 29, 30
-_REQUEST, _ACK, _DUMP, _INTERRUPTED = 0x1, 0x4, 0x300, 0x10
 _REPLACE, _CREATE, _APPEND = 0x100, 0x400, 0x800
-_ERROR, _DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")
 _INTERFACE = struct.Struct("=BBHiII")
 _ENTRY = struct.Struct("=BBHiHBB")
-_ATTRIBUTE = struct.Struct("=HH")
 _UP = 0x1
 _NAME, _MTU, _MASTER, _INFO, _WANTED = 3, 4, 10, 18, 29
 _KIND, _DATA = 1, 2
 _VXLAN_ID, _VXLAN_LOCAL = 1, 4
 _WITHOUT_COUNTERS = (8).to_bytes(4, sys.byteorder)
 _DESTINATION, _MAC = 1, 2
-_RECEIVE_BYTES = 1 << 20
-_TRIES = 10
 _CHANGES_AT_ONCE = 100
 """So many acknowledgements fit into a socket's buffer."""
 
@@ -79,30 +73,21 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 def change(index: int, changes: Sequence[Change]) -> None:
     """Change entries of an interface, one after the other. The first that is refused raises NetlinkError."""
-    with _opened() as netlink:
+    with netlink.opened(socket.NETLINK_ROUTE) as asked:
         for first in range(0, len(changes), _CHANGES_AT_ONCE):
             part = changes[first : first + _CHANGES_AT_ONCE]
-            netlink.send(b"".join(_changing(index, one) for one in part))
+            asked.send(b"".join(_changing(index, one) for one in part))
             answered = 0
             while answered < len(part):
-                for number in _acknowledged(netlink):
+                for number in netlink.acknowledged(asked):
                     gone = part[answered].remove and number in (errno.ENOENT, errno.ENODEV)
                     answered += 1
                     if number and not gone:
                         raise NetlinkError(number, os.strerror(number))
 
 
-def _acknowledged(netlink: socket.socket) -> Iterator[int]:
-    """The numbers of the errors in one message; 0 for what is done."""
-    received, place = netlink.recv(_RECEIVE_BYTES), 0
-    while place + _HEADER.size <= len(received):
-        length, *_ = _HEADER.unpack_from(received, place)
-        yield -int(struct.unpack_from("=i", received, place + _HEADER.size)[0])
-        place += (length + 3) & ~3
-
-
 def _changing(index: int, one: Change) -> bytes:
-    flags = _REQUEST | _ACK | (0 if one.remove else _CREATE | (_APPEND if one.beside else _REPLACE))
+    flags = netlink.REQUEST | netlink.ACK | (0 if one.remove else _CREATE | (_APPEND if one.beside else _REPLACE))
     state, table = (NOARP | PERMANENT, BY_DEVICE) if one.by_device else (NOARP, BY_BRIDGE)
     content = _ENTRY.pack(socket.AF_BRIDGE, 0, 0, index, state, table, 0)
     content += attribute(_MAC, bytes.fromhex(one.mac.replace(":", "")))
@@ -110,7 +95,7 @@ def _changing(index: int, one: Change) -> bytes:
         family = socket.AF_INET6 if ":" in one.destination else socket.AF_INET
         content += attribute(_DESTINATION, socket.inet_pton(family, one.destination))
     kind = _REMOVE_ENTRY if one.remove else _SET_ENTRY
-    return _HEADER.pack(_HEADER.size + len(content), kind, flags, 0, 0) + content
+    return netlink.message(kind, flags, content)
 
 
 def links() -> list[Link]:
@@ -145,14 +130,9 @@ def entries() -> dict[int, list[Entry]]:
     found: dict[int, list[Entry]] = {}
     for message in _dumped(_GET_ENTRIES, _ENTRY.pack(socket.AF_BRIDGE, 0, 0, 0, 0, 0, 0)):
         _, _, _, index, state, flags, _ = _ENTRY.unpack_from(message)
-        mac, destination, place = "", None, _ENTRY.size
-        while place + 4 <= len(message):
-            length, kind = _ATTRIBUTE.unpack_from(message, place)
-            if kind == _MAC:
-                mac = message[place + 4 : place + length].hex(":")
-            elif kind == _DESTINATION:
-                destination = _address(message[place + 4 : place + length])
-            place += (length + 3) & ~3 or 4
+        parts = attributes(message[_ENTRY.size :])
+        mac = parts.get(_MAC, b"").hex(":")
+        destination = _address(parts[_DESTINATION]) if _DESTINATION in parts else None
         by_device, static = bool(flags & BY_DEVICE), bool(state & NOARP)
         found.setdefault(index, []).append(Entry(mac=mac, destination=destination, by_device=by_device, static=static))
     return found
@@ -166,35 +146,6 @@ def _number(content: bytes | None) -> int | None:
     return None if content is None else int.from_bytes(content, sys.byteorder)
 
 
-def _dumped(message: int, asked: bytes) -> list[bytes]:
-    """The answers without their headers. Where something has changed while the kernel listed it, it lists again: else
-    an interface could be missing. OSError if it refuses."""
-    with _opened() as netlink:
-        for _ in range(_TRIES):
-            netlink.send(_HEADER.pack(_HEADER.size + len(asked), message, _REQUEST | _DUMP, 0, 0) + asked)
-            answers = list(_answers(netlink))
-            if not any(flags & _INTERRUPTED for flags, _ in answers):
-                break
-        return [answer for _, answer in answers[:-1]]
-
-
-def _opened() -> socket.socket:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    netlink.bind((0, 0))
-    return netlink
-
-
-def _answers(netlink: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """The flags and the content of each message. The last one says that it is the last."""
-    while True:
-        received = netlink.recv(_RECEIVE_BYTES)
-        place = 0
-        while place + _HEADER.size <= len(received):
-            length, kind, flags, _, _ = _HEADER.unpack_from(received, place)
-            if kind == _ERROR:
-                (number,) = struct.unpack_from("=i", received, place + _HEADER.size)
-                raise OSError(-number, os.strerror(-number))
-            yield flags, received[place + _HEADER.size : place + length]
-            if kind == _DONE:
-                return
-            place += (length + 3) & ~3
+def _dumped(kind: int, content: bytes) -> list[bytes]:
+    with netlink.opened(socket.NETLINK_ROUTE) as asked:
+        return netlink.dumped(asked, kind, content)
