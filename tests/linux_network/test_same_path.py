@@ -30,13 +30,13 @@ from cumulet.host.verdict import Packet
 from cumulet.host.wiring import Carried, Wiring
 from cumulet.network import addresses
 from cumulet.network.store import FloatingIp, Network, Port, Router, Subnet, find
-from cumulet.network.wiring import wiring
 from cumulet.testing import TestCloud
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Lab, lab, needs_packets
 from tests.linux_network.random_cloud import OUTSIDE, OUTSIDE_MAC, known, packet_of, populate
 from tests.linux_network.stacks import Outside
 from tests.linux_network.wirings import revisions
+from tests.network.one_wiring import wiring
 
 pytestmark = needs_packets
 

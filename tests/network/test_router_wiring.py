@@ -12,7 +12,8 @@ from cumulet.network import port_life, routing, topology
 from cumulet.network.forwarding_records import PortForwarding
 from cumulet.network.router_hosts import host_of
 from cumulet.network.store import FloatingIp, Network, Router, Subnet, change, find, insert, subnets
-from cumulet.network.wiring import hosts_of_networks, wiring
+from cumulet.network.wiring import hosts_of_networks
+from tests.network.one_wiring import wiring
 from tests.network.test_wiring import HOSTS, OURS, Cloud, cloud
 
 __all__ = ["cloud"]

@@ -15,7 +15,7 @@ from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import default_security_group, dhcp_options, for_compute, port_life, topology
 from cumulet.network.group_records import SecurityGroupRule
 from cumulet.network.store import Network, Port, change, insert
-from cumulet.network.wiring import wiring
+from tests.network.one_wiring import wiring
 
 OURS, THEIRS = "project-ours", "project-theirs"
 HOSTS = {"host1": "192.0.2.1", "host2": "192.0.2.2", "host3": "192.0.2.3"}

@@ -125,7 +125,7 @@ class Database:
 
     def _others_work(self) -> bool:
         """Whether what a thread that reads must not hold up is under way. A PostgreSQL computes elsewhere."""
-        return self.busy() or (self.embedded and self._writes.serves)
+        return self.busy() or (self.embedded and self._writes.busy)
 
     def _computed(self, lane: str, seconds: float) -> None:
         if self.computed is not None and lane != CLOUD:

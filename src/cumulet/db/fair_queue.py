@@ -122,7 +122,7 @@ class FairQueue:
                 self._changed.notify_all()
 
     @property
-    def serves(self) -> bool:
+    def busy(self) -> bool:
         """Whether a job waits, or is being done."""
         return bool(self._waiting or self._running)
 

@@ -129,22 +129,6 @@ EVERY_KIND = w.NO_PACKETS
 """A feature of hosts. With it, networks may be of every type; without it, of the types that hosts connect."""
 
 
-def wiring(tx: Tx, host: str, addresses_of: AddressesOf, router_hosts: RouterHosts = tuple) -> w.Wiring:
-    """The wiring of one host, as `wirings`."""
-    return wirings(tx, [host], addresses_of, router_hosts)[host]
-
-
-def wirings(
-    tx: Tx, hosts: Collection[str], addresses_of: AddressesOf, router_hosts: RouterHosts = tuple
-) -> dict[str, w.Wiring]:
-    """The wirings of these hosts. What is the same for several is read once. `router_hosts`: the hosts that can have
-    routers now; called only if there is a router.
-
-    Equal records give equal wirings, also in their order: two wirings are compared to see whether anything changed.
-    """
-    return with_groups(tx, without_groups(tx, hosts, addresses_of, router_hosts))
-
-
 class WithoutGroups(msgspec.Struct, frozen=True, kw_only=True):
     """A wiring without security groups: what `GROUPS` say. `groups`: the ids of those that its ports have."""
 
@@ -153,6 +137,10 @@ class WithoutGroups(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_groups(tx: Tx, read: Mapping[str, WithoutGroups]) -> dict[str, w.Wiring]:
+    """The wirings of hosts, whole.
+
+    Equal records give equal wirings, also in their order: two wirings are compared to see whether anything changed.
+    """
     groups = group_wiring.groups(tx, frozenset().union(*(one.groups for one in read.values())))
     return {host: replace(one.wiring, groups=groups.of(one.groups)) for host, one in read.items()}
 
@@ -160,6 +148,8 @@ def with_groups(tx: Tx, read: Mapping[str, WithoutGroups]) -> dict[str, w.Wiring
 def without_groups(
     tx: Tx, hosts: Collection[str], addresses_of: AddressesOf, router_hosts: RouterHosts
 ) -> dict[str, WithoutGroups]:
+    """By host. What is the same for several is read once. `router_hosts`: the hosts that can have routers now; called
+    only if there is a router."""
     here: dict[str, dict[str, tuple[bool, str]]] = {host: {} for host in hosts}
     for way in _HERE:
         for host, port_id, active, network_id in map(tuple, way.rows(tx, sorted(hosts))):
