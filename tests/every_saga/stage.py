@@ -111,6 +111,13 @@ class Stage:
             if belongs[server_id] != host
         ]
 
+    def require_struck(self, script: Script) -> None:
+        """Every fault has struck. Some are noted after their commit, by which the last operation may have ended."""
+        until = time.monotonic() + SETTLED_SECONDS
+        while script.planned:
+            assert time.monotonic() < until, f"these have not struck: {script.planned}"
+            time.sleep(POLL_SECONDS)
+
     def unfinished(self) -> list[str]:
         return list(self.read(lambda tx: list(agreement.unfinished(tx))))
 

@@ -64,7 +64,7 @@ def test_what_comes_late_or_twice_changes_nothing(stage: Stage, told: Told, case
     story = STORIES[case.story]
     server_id = story.begin(stage)
     stage.settle()
-    assert not script.planned, "every fault has struck"
+    stage.require_struck(script)
     stage.cloud.await_(told.repeat("at the end"))
     if case.place.saga == "evacuation":
         stage.all_back()
