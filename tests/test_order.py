@@ -1,6 +1,8 @@
-"""The tests that take long begin first, in each process of pytest-xdist."""
+"""How a run of the tests begins: those that take long first, in each process of pytest-xdist."""
 
 from __future__ import annotations
+
+import gc
 
 import pytest
 
@@ -33,3 +35,8 @@ def test_no_test_is_lost_where_there_are_few_short_ones() -> None:
     ordered = long_ones_first(["api/1", *FEW, *(f"{LONG[0]}/{number}" for number in range(5, 50))], _folder, 2)
     assert len(ordered) == len(set(ordered)) == 56
     assert ordered[-1] == "api/1"
+
+
+def test_the_garbage_collector_passes_over_what_was_collected(request: pytest.FixtureRequest) -> None:
+    assert gc.is_tracked(request.node)
+    assert not any(found is request.node for found in gc.get_objects())
