@@ -46,6 +46,8 @@ class Compiler:
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = texts
         self._done: dict[str, Check] = {}
+        self._same: dict[tuple[str, str], Check] = {}
+        """By service and text: most rules of a service say what another one says."""
         self._open: list[str] = []
         self._service = ""
         self.referenced: set[str] = set()
@@ -63,7 +65,11 @@ class Compiler:
             raise PolicyError(f"the policy rules {' > '.join([*self._open, name])} go in a circle")
         self._open.append(name)
         outer, self._service = self._service, service
-        self._done[name] = self._text(self._texts[name])
+        text = self._texts[name]
+        check = self._same.get((service, text))
+        if check is None:
+            check = self._same[service, text] = self._text(text)
+        self._done[name] = check
         self._service = outer
         self._open.pop()
         return self._done[name]
@@ -234,15 +240,13 @@ CREDENTIALS: dict[str, Callable[[Caller], object]] = {
 
 def _generic(kind: str, match: str, where: str) -> Check:
     wanted = _template(match)
-    try:
-        literal = str(ast.literal_eval(kind))
-    except (ValueError, SyntaxError):
-        pass
-    else:
-        return lambda _caller, facts: wanted(facts) == literal
     credential = CREDENTIALS.get(kind)
     if credential is None:
-        raise PolicyError(f"{kind}: in the policy rule {where!r} is nothing a token says")
+        try:
+            literal = str(ast.literal_eval(kind))
+        except (ValueError, SyntaxError):
+            raise PolicyError(f"{kind}: in the policy rule {where!r} is nothing a token says") from None
+        return lambda _caller, facts: wanted(facts) == literal
     if "%" not in match:
         return lambda caller, _facts: str(credential(caller)) == match
     only = _SUBSTITUTION.fullmatch(match)
