@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from cumulet.image import tiny
+from cumulet.image import tiny, tiny_ssh
 
 TOOLS = {
     "apt-cache": """
 case "$3" in
     linux-image-cloud-amd64) echo "Depends: linux-image-6.1" ;;
-    *) echo "Version: 1" ;;
+    *) for name in "${@:3}"; do echo "Package: $name"; echo "Version: 1"; done ;;
 esac""",
     "apt-get": 'touch "${3%=*}.deb"',
-    "dpkg": 'mkdir -p "$3/boot" "$3/bin" "$3/lib/modules/6.1/kernel"; touch "$3/boot/vmlinuz-6.1" "$3/bin/busybox"',
+    "dpkg": f'''
+mkdir -p "$3/boot" "$3/bin" "$3/lib/modules/6.1/kernel/fs/fat" "$3/usr/lib" "$3/usr/share/doc/dropbear-bin"
+touch "$3/boot/vmlinuz-6.1" "$3/bin/busybox" "$3/lib/modules/6.1/kernel/fs/fat/fat.ko"
+for name in {" ".join(tiny_ssh.BINARIES)}; do echo "$name" > "$3/usr/lib/$name"; done
+echo "Copyright: its authors" > "$3/usr/share/doc/dropbear-bin/copyright"''',
     "mformat": "true",
     "mcopy": "true",
     "syslinux": "true",
@@ -37,7 +43,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name, script in TOOLS.items():
         tool(folder, name, script)
-    for name in ("bash", "touch", "mkdir", "sleep"):
+    for name in ("bash", "touch", "mkdir", "sleep", "rm"):
         (folder / name).symlink_to(Path("/bin") / name)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -52,6 +58,44 @@ def test_it_is_built_where_all_goes_well(programs: Path, tmp_path: Path) -> None
     assert tiny.available() is None
     assert tiny.build().exists()
     assert len(left(tmp_path)) == 1
+
+
+def test_an_older_image_is_not_used_by_another_recipe(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tiny.build()
+    monkeypatch.setattr(tiny_ssh, "PACKAGES", (*tiny_ssh.PACKAGES, "another"))
+    assert tiny.build() != older
+    assert len(left(tmp_path)) == 2
+
+
+def test_a_package_that_apt_does_not_know(programs: Path) -> None:
+    tool(programs, "apt-cache", TOOLS["apt-cache"].replace("${@:3}", "${@:3:2}"))
+    with pytest.raises(tiny.CannotBuild, match="apt knows no dropbear-bin, libc6, "):
+        tiny.build()
+
+
+def test_a_library_that_its_package_does_not_hold(programs: Path, tmp_path: Path) -> None:
+    tool(programs, "dpkg", f'{TOOLS["dpkg"]}\nrm "$3/usr/lib/libz.so.1"')
+    with pytest.raises(tiny.CannotBuild, match=r"libz\.so\.1: No such file"):
+        tiny.build()
+    assert left(tmp_path) == []
+
+
+def test_what_logins_take_is_in_the_archive_and_nothing_of_this_machine(tmp_path: Path) -> None:
+    unpacked = tmp_path / "unpacked"
+    (unpacked / "lib64").mkdir(parents=True)
+    (unpacked / "lib64" / "ld-linux-x86-64.so.2").symlink_to("/bin/sh")
+    (unpacked / "usr" / "lib" / "x86_64-linux-gnu").mkdir(parents=True)
+    for name in tiny_ssh.BINARIES:
+        (unpacked / "usr" / "lib" / "x86_64-linux-gnu" / name).write_text(name)
+    archive = tiny_ssh.archive(unpacked)
+    assert archive == tiny_ssh.archive(unpacked)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        loader = tar.extractfile("lib64/ld-linux-x86-64.so.2")
+        assert loader is not None
+        assert loader.read() == b"ld-linux-x86-64.so.2"
+        assert tar.getmember("bin/dropbear").mode == tar.getmember("bin/sudo").mode == 0o755
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -33,7 +33,6 @@ UNSEEN: dict[str, str] = {
     "image/inspection.py Inspection._judge_by_oslo: Refused The content matches several image formats or none.": _OSLO,
     "image/inspection.py Inspection._judge_by_oslo: Refused The format of the content cannot be determined.": _OSLO,
     "image/tiny.py _build_in: CannotBuild the kernel package holds no kernel": _MACHINE,
-    "image/tiny.py _candidate: CannotBuild apt knows no": _MACHINE,
     "image/tiny.py _packages: CannotBuild apt knows no": _MACHINE,
     "image/tiny.py _packages: CannotBuild this machine has no apt: upload an image with `openstack": _MACHINE,
     "image/debian.py _run: CannotBuild failed:": _MACHINE,

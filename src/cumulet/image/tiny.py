@@ -1,4 +1,7 @@
-"""Builds the tiny bootable image from Debian's kernel and busybox: no root, nothing installed, cached by version."""
+"""Builds the tiny bootable image of Debian's kernel, busybox and dropbear: no root, nothing installed.
+
+It is cached by the versions of packages and by what is made of them.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.image import tiny_ssh
 from cumulet.image.tiny_init import INIT, RECORD_BYTES
 
 DEBIAN_PACKAGES = ("apt", "dpkg", "mtools", "syslinux", "qemu-utils")
-"""What building needs installed. The kernel and busybox are only downloaded and unpacked."""
+"""What building needs installed. What the guest is made of is only downloaded and unpacked."""
 
 _TOOLS = ("apt-get", "apt-cache", "dpkg", "mformat", "mcopy", "syslinux", "qemu-img")
 _APT_LISTS = "/var/lib/apt/lists"
@@ -141,32 +145,37 @@ def _build_in(work: Path, packages: tuple[_Package, ...], progress: Callable[[st
         raise CannotBuild("the kernel package holds no kernel")
     (work / "initrd.gz").write_bytes(_initramfs(unpacked))
     (work / "syslinux.cfg").write_text(_SYSLINUX_CFG)
+    (work / "ssh.tgz").write_bytes(tiny_ssh.archive(unpacked))
+    (work / "licences.txt").write_text(_licences(unpacked))
     shutil.copyfile(kernel, work / "vmlinuz")
     with open(work / "disk.raw", "wb") as disk:
         disk.truncate(_DISK_BYTES)
     _run(["mformat", "-i", "disk.raw", "-T", str(_DISK_BYTES // 512), "-h", "64", "-s", "32", "::"], work)
-    _run(["mcopy", "-i", "disk.raw", "vmlinuz", "initrd.gz", "syslinux.cfg", "::"], work)
+    files = ["vmlinuz", "initrd.gz", "syslinux.cfg", "ssh.tgz", "licences.txt"]
+    _run(["mcopy", "-i", "disk.raw", *files, "::"], work)
     _run(["syslinux", "--install", "disk.raw"], work)
     _run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "disk.raw", "tiny.qcow2"], work)
     return work / "tiny.qcow2"
 
 
 def _packages() -> tuple[_Package, ...]:
-    """The kernel the metapackage points at, and busybox, in their candidate versions."""
+    """The kernel the metapackage points at, busybox, and what SSH takes, in their candidate versions."""
     if shutil.which("apt-cache") is None:
         raise CannotBuild("this machine has no apt: upload an image with `openstack image create --file`")
     shown = _apt_cache("show", "--no-all-versions", _KERNEL_METAPACKAGE)
     dependency = re.search(r"^Depends: (linux-image-[0-9][\w.+-]*)", shown, re.MULTILINE)
     if dependency is None:
         raise CannotBuild(f"apt knows no {_KERNEL_METAPACKAGE}: run `apt-get update` first (its lists are empty)")
-    return tuple(_Package(name=name, version=_candidate(name)) for name in (dependency[1], "busybox-static"))
+    return _candidates((dependency[1], "busybox-static", *tiny_ssh.PACKAGES))
 
 
-def _candidate(name: str) -> str:
-    version = re.search(r"^Version: (\S+)$", _apt_cache("show", "--no-all-versions", name), re.MULTILINE)
-    if version is None:
-        raise CannotBuild(f"apt knows no {name}: run `apt-get update` first (its lists are empty)")
-    return version[1]
+def _candidates(names: tuple[str, ...]) -> tuple[_Package, ...]:
+    shown = _apt_cache("show", "--no-all-versions", *names)
+    found = dict(re.findall(r"^Package: (\S+)$.*?^Version: (\S+)$", shown, re.MULTILINE | re.DOTALL))
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise CannotBuild(f"apt knows no {', '.join(missing)}: run `apt-get update` first (its lists are empty)")
+    return tuple(_Package(name=name, version=found[name]) for name in names)
 
 
 def _apt_cache(*arguments: str) -> str:
@@ -174,7 +183,7 @@ def _apt_cache(*arguments: str) -> str:
 
 
 def _recipe() -> str:
-    recipe = "\n".join((INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES)))
+    recipe = "\n".join((INIT, _SYSLINUX_CFG, *_MODULES, str(_DISK_BYTES), tiny_ssh.recipe()))
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
@@ -206,6 +215,12 @@ def _finished(command: list[str], folder: Path | None, environment: dict[str, st
         raise CannotBuild(f"{command[0]} cannot be run: {error.strerror}") from None
 
 
+def _licences(unpacked: Path) -> str:
+    """What Debian's packages say of their licences, which goes with copies of their programs."""
+    said = sorted(unpacked.glob("usr/share/doc/*/copyright"))
+    return "\n\n".join(f"=== {path.parent.name} ===\n\n{path.read_text(errors='replace')}" for path in said)
+
+
 def _initramfs(unpacked: Path) -> bytes:
     """A cpio archive in the `newc` format, written here because device nodes and owners then need no root."""
     modules = next((unpacked / "lib/modules").glob("*/kernel"), None)
@@ -219,7 +234,7 @@ def _initramfs(unpacked: Path) -> bytes:
     archive.add("bin/busybox", 0o100755, busybox.read_bytes())
     archive.add("init", 0o100755, INIT.encode())
     archive.add("modules/order", 0o100644, "".join(f"{Path(module).name}\n" for module in present).encode())
-    for module in present:
+    for module in (*present, *(module for module in tiny_ssh.MODULES if (modules / module).is_file())):
         archive.add(f"modules/{Path(module).name}", 0o100644, (modules / module).read_bytes())
     return gzip.compress(archive.finish(), mtime=0)
 

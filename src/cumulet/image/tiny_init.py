@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from cumulet.image.tiny_ssh import MODULES as SSH_MODULES
+
 RECORD_BYTES = 512
 RECORD_AREA_OFFSET = 48 << 20
 """Where a guest asked to write (`disk_writer=1`) puts its records: beyond the image, within any flavor's disk."""
@@ -20,12 +24,13 @@ INIT = rf"""#!/bin/busybox sh
 #   pour_to=N        zeros as fast as they go over TCP to port 9 of the address that ends in N
 #   poweroff_after_s=N, reboot_after_s=N, panic_after_s=N
 export PATH=/bin
-/bin/busybox mkdir -p /proc /sys /dev /tmp /config /run
+/bin/busybox mkdir -p /proc /sys /dev /tmp /config /run /var /mnt
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs -o size=90% tmpfs /tmp
+ln -s /run /var/run
 while read -r module; do insmod "/modules/$module" 2>/dev/null; done < /modules/order
 # By this name: whoever logs out hangs up the line, and only the console stays open then.
 exec </dev/null >/dev/console 2>&1
@@ -63,7 +68,7 @@ acpid -f -c /etc/acpi -l /dev/null >/dev/null 2>&1 &
 # Each port asks for its address, and says what it was told.
 cat > /tmp/dhcp.sh <<'END'
 #!/bin/sh
-[ "$1" = bound ] || exit 0
+case "$1" in bound|renew) ;; *) exit 0 ;; esac
 ifconfig "$interface" "$ip" netmask "$subnet" mtu "${{mtu:-1500}}"
 set -- $staticroutes
 while [ $# -ge 2 ]; do
@@ -73,6 +78,7 @@ while [ $# -ge 2 ]; do
   esac
   shift 2
 done
+for server in $dns; do echo "nameserver $server"; done > /etc/resolv.conf
 echo "cumulet-tiny: $interface has $ip" > /dev/ttyS0
 [ "$interface" = eth0 ] && echo "$ip" > /tmp/address
 END
@@ -88,7 +94,8 @@ ifconfig lo 127.0.0.1 up
       nic=${{device##*/}}
       [ -e "$device" ] && [ ! -e "/tmp/nics/$nic" ] || continue
       ifconfig "$nic" up
-      udhcpc -f -i "$nic" -s /tmp/dhcp.sh -O staticroutes -O mtu -t 10 -T 1 -A 1 >/dev/null 2>&1 &
+      udhcpc -f -i "$nic" -p "/run/udhcpc.$nic.pid" -s /tmp/dhcp.sh -O staticroutes -O mtu -t 10 -T 1 -A 1 \
+        >/dev/null 2>&1 &
       echo $! > "/tmp/nics/$nic"
     done
     for known in /tmp/nics/*; do
@@ -100,6 +107,32 @@ ifconfig lo 127.0.0.1 up
     done
     read -r -t 0.5 -u 7 nothing
   done
+) &
+
+# A server with a key pair is logged in to by SSH, with its key alone, as cumulet or root, who are the same. In /mnt are
+# the files of the disk that it has started from: they outlast it, and snapshots have them.
+told=/config/openstack/latest/meta_data.json
+key=$(sed -n 's/.*"public_keys": *{{"[^"]*": *"\([^"\\]*\).*/\1/p' "$told" 2>/dev/null)
+[ -n "$key" ] && (
+  for module in {" ".join(Path(module).name for module in SSH_MODULES)}; do insmod "/modules/$module" 2>/dev/null; done
+  # In a rescue it may be another than the first.
+  for disk in /dev/vd?; do
+    mount -t vfat -o umask=022 "$disk" /mnt 2>/dev/null || continue
+    [ -f /mnt/ssh.tgz ] && break
+    umount /mnt
+  done
+  zcat /mnt/ssh.tgz | tar x -C /
+  mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
+  hostname "$(sed -n 's/.*"hostname": *"\([^"]*\)".*/\1/p' "$told")"
+  for home in /root /home/cumulet; do
+    mkdir -p -m 700 "$home" "$home/.ssh"
+    echo "$key" > "$home/.ssh/authorized_keys"
+  done
+  # Of this server alone: another that is made from a snapshot of it has another.
+  host_key=/mnt/$id.key
+  [ -s "$host_key" ] || {{ dropbearkey -t ed25519 -f "$host_key" && sync; }} >/dev/null 2>&1
+  dropbear -s -r "$host_key"
+  echo "cumulet-tiny: SSH as cumulet, host key $(dropbearkey -y -f "$host_key" | sed -n 's/^Fingerprint: //p')"
 ) &
 
 # QEMU's guest agent, as far as there is anything to ask of so small a guest. Between connections its port ends.
