@@ -14,6 +14,7 @@ PYTEST_ARGS ?=
 TEMPEST_RUN ?=
 RUNNER ?=
 IMAGE ?=
+IMAGE_USER ?=
 FLEET_ARGS ?=
 SERVICE_ARGS ?=
 SINCE ?=
@@ -119,8 +120,8 @@ conformance: setup-python ## the same requests to Cumulet and real Nova, side by
 tempest: setup-python ## Tempest against a cloud of simulated hosts (TEMPEST_RUN=path of its runner, SUITE=names)
 	@scripts/tempest.sh "$(TEMPEST_RUN)" $(SUITE)
 
-tempest-real: setup-qemu ## Tempest's moves, snapshots, rescue, shelving, rebuilding and consoles on QEMU guests of Debian (root; TEMPEST_RUN; IMAGE=file)
-	@.venv/bin/python -m benchmarks.suites.real "$(TEMPEST_RUN)" $(if $(IMAGE),--image $(IMAGE))
+tempest-real: setup-qemu ## Tempest's moves, snapshots, rescue, shelving, rebuilding and consoles on QEMU guests (root; TEMPEST_RUN; IMAGE=file IMAGE_USER=name)
+	@.venv/bin/python -m benchmarks.suites.real "$(TEMPEST_RUN)" $(if $(IMAGE),--image $(IMAGE)) $(if $(IMAGE_USER),--user $(IMAGE_USER))
 
 placement-stories: setup-python ## Placement's own stories (of the package openstack-placement, from PyPI) against our service
 	@scripts/suites_venv.sh openstack-placement==16.0.0 gabbi==4.2.3 oslotest wsgi-intercept

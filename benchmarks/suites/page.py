@@ -24,9 +24,9 @@ HEAD = """# Suites that others wrote
 
 <!-- Written by `make suites-page` from docs/suites.json and docs/suite-reasons.json; do not edit it by hand. -->
 
-What suites that nobody here wrote say of Cumulet, unchanged, with simulated hosts; `compute-real` with QEMU guests of
-Debian, into which Tempest logs in. Each make target leaves what its run said; `make suites-page` puts it here, with the
-day and the commit ("+": files differed from it; "-": it was not noted).
+What suites that nobody here wrote say of Cumulet, unchanged, with simulated hosts; `compute-real` with QEMU guests,
+of the tiny image, into which Tempest logs in. Each make target leaves what its run said; `make suites-page` puts it
+here, with the day and the commit ("+": files differed from it; "-": it was not noted).
 
     make placement-stories
     make client-suites RUNNER=path SUITE="openstacksdk openstackclient"
