@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from cumulet.conductor.leadership import Leadership, LeadsNoMore
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class World:
         self.leading: list[str] = []
         self.loop = loop
         self.database = CutOff("sqlite://", inline=True)
-        metadata.create_all(self.database.engine)
+        schema.prepare(self.database)
 
     def conductor(self, name: str, *, alone: bool = False, kind: type[Led] = Led) -> tuple[Leadership, CutOff]:
         way = CutOff.__new__(CutOff)

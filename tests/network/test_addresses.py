@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx
 from cumulet.errors import ApiError, Conflict
 from cumulet.network import addresses, port_life, topology
 from cumulet.network.addresses import FixedIp
@@ -25,7 +26,7 @@ CLOCK = SystemClock()
 @contextmanager
 def network_of(*cidrs: str, pools: list[dict[str, str]] | None = None) -> Iterator[tuple[Database, Network]]:
     database = Database("sqlite://", inline=True)
-    metadata.create_all(database.engine)
+    schema.prepare(database)
 
     def make(tx: Tx) -> Network:
         network = topology.add_network(tx, CLOCK, project_id="p", name="n", wire_mtu=1500)

@@ -8,7 +8,8 @@ from ipaddress import ip_network
 import pytest
 
 from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx
 from cumulet.errors import ApiError
 from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import for_compute, limits, port_life, routing, topology
@@ -86,7 +87,7 @@ class Lab:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     database = Database("sqlite://", inline=True)
-    metadata.create_all(database.engine)
+    schema.prepare(database)
     yield Lab(database)
     database.close()
 

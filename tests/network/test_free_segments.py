@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx
 from cumulet.errors import Conflict
 from cumulet.network import free_segments, topology
 from cumulet.network.segment_range_records import SegmentRange
@@ -47,7 +48,7 @@ STEPS = st.one_of(st.sampled_from(["a", "b", "c"]), st.integers(1, HIGHEST), st.
 def test_it_is_a_free_one_of_the_projects_range_else_of_a_shared_one_else_outside(steps: list[str | int]) -> None:
     """A step: a network of a project; one with a number that an administrator names; or, below 0, one less."""
     database = Database("sqlite://", inline=True)
-    metadata.create_all(database.engine)
+    schema.prepare(database)
     with mock.patch.dict(free_segments.HIGHEST, vxlan=HIGHEST):
         try:
             database.write(make_ranges)
@@ -72,7 +73,7 @@ def test_it_is_a_free_one_of_the_projects_range_else_of_a_shared_one_else_outsid
 
 def test_a_number_that_was_used_lately_is_not_the_next_one_while_there_are_others() -> None:
     database = Database("sqlite://", inline=True)
-    metadata.create_all(database.engine)
+    schema.prepare(database)
     try:
         first, second = (database.write(lambda tx: add(tx, "a")) for _ in range(2))
         database.write(lambda tx: delete(tx, Network, first.id))

@@ -8,7 +8,8 @@ from ipaddress import ip_network
 import pytest
 
 from cumulet.clock import SystemClock
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx
 from cumulet.host import wiring as w
 from cumulet.host.verdict import ICMP6, TCP, UDP, Packet, decide
 from cumulet.network import bindings_for_compute as bindings
@@ -56,7 +57,7 @@ class Cloud:
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
     database = Database("sqlite://", inline=True)
-    metadata.create_all(database.engine)
+    schema.prepare(database)
     try:
         yield Cloud(database)
     finally:

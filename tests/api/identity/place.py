@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
 from cumulet.identity.api import IDENTITY
@@ -125,7 +126,7 @@ class Place:
         if database_url == "sqlite://" and VARIABLE in os.environ:
             database_url = self._stack.enter_context(own_database(folder / str(clock_seed), temporary=True))
         self.database = Database(database_url, inline=database_url == "sqlite://")
-        metadata.create_all(self.database.engine)
+        schema.prepare(self.database)
         self.settings = Settings(
             **{"state_dir": folder, "database_url": database_url, "argon2_memory_kib": 64, **settings}
         )
