@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.host import wiring as w
-from cumulet.network import addresses, dhcp_options, qos, router_wiring, trunk_ports
+from cumulet.network import dhcp_options, qos, router_wiring, trunk_ports
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded
 from cumulet.network.group_records import port_security_groups
 from cumulet.network.group_wiring import short
@@ -25,7 +25,7 @@ and comparing them, would be most of what a change of a rule costs."""
 _NO_PAIRS = "[]"
 
 
-class Plain(msgspec.Struct, frozen=True):
+class Plain(msgspec.Struct, frozen=True, gc=False):
     """A port's own row: what hosts are told of it."""
 
     id: str
@@ -39,39 +39,36 @@ class Plain(msgspec.Struct, frozen=True):
     qos_policy_id: str | None
 
 
-_PORTS = OfMany(
-    sa.select(
-        ports.c.id,
-        ports.c.network_id,
-        ports.c.mac_address,
-        ports.c.admin_state_up,
-        ports.c.port_security_enabled,
-        sa.cast(ports.c.allowed_address_pairs, sa.Text).label("pairs"),
-        ports.c.dns_name,
-        ports.c.qos_policy_id,
-    ),
+COLUMNS = (
     ports.c.id,
+    ports.c.network_id,
+    ports.c.mac_address,
+    ports.c.admin_state_up,
+    ports.c.port_security_enabled,
+    sa.cast(ports.c.allowed_address_pairs, sa.Text).label("pairs"),
+    ports.c.dns_name,
+    ports.c.qos_policy_id,
 )
+"""Those of a `Plain`."""
 _GROUPS_OF_PORTS = OfMany(
     sa.select(port_security_groups.c.port_id, port_security_groups.c.security_group_id), port_security_groups.c.port_id
 )
 
 
-class Plugged(msgspec.Struct, frozen=True, kw_only=True):
+class Plugged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A port, as on the host where its binding is the active one, and the ids of its groups."""
 
     port: w.Port
     groups: Sequence[str]
 
 
-def plugged(tx: Tx, port_ids: Iterable[str]) -> dict[str, Plugged]:
-    """By id, in the order of the ids."""
-    ids = sorted(port_ids)
-    rows = sorted((Plain(*row) for row in _PORTS.rows(tx, ids)), key=lambda row: row.id)
+def plugged(tx: Tx, plain: Iterable[Plain], held: Mapping[str, Sequence[str]]) -> dict[str, Plugged]:
+    """By id, in the order of the ids. `held`: the addresses of each port, as `addresses.texts_of`."""
+    rows = sorted(plain, key=lambda row: row.id)
+    ids = [row.id for row in rows]
     groups_of: dict[str, list[str]] = {}
     for port_id, group_id in map(tuple, _GROUPS_OF_PORTS.rows(tx, ids)):
         groups_of.setdefault(port_id, []).append(group_id)
-    held = addresses.texts_of(tx, ids)
     options = _dhcp_options(tx, ids)
     policies = _policies(tx, rows)
     carriers = trunk_ports.carriers(tx, ids)

@@ -14,7 +14,7 @@ from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.db.transaction import announced
 from cumulet.host import wiring as w
-from cumulet.network import dns, group_wiring, port_wiring, router_wiring
+from cumulet.network import addresses, dns, group_wiring, port_wiring, router_wiring
 from cumulet.network.bindings import UNBOUND
 from cumulet.network.dhcp_options import port_dhcp_options
 from cumulet.network.forwarding_records import port_forwardings
@@ -26,6 +26,7 @@ from cumulet.network.group_records import (
 )
 from cumulet.network.many import find_many
 from cumulet.network.metering_records import metering_label_rules, metering_labels
+from cumulet.network.port_wiring import Plain
 from cumulet.network.qos_records import bandwidth_limits, dscp_marks
 from cumulet.network.router_wiring import RouterHosts
 from cumulet.network.store import (
@@ -71,7 +72,7 @@ GROUPS = frozenset(table.name for table in (security_groups, security_group_rule
 
 _HERE = [
     OfMany(
-        sa.select(port_bindings.c.host, ports.c.id, port_bindings.c.active, ports.c.network_id)
+        sa.select(port_bindings.c.host, port_bindings.c.active, *port_wiring.COLUMNS)
         .select_from(way.joined)
         .where(way.server_id.is_not(None)),
         port_bindings.c.host,
@@ -97,7 +98,7 @@ _HOSTS_OF_NETWORKS = [
     for way in WAYS
 ]
 _HOST_OF = [
-    sa.select(port_bindings.c.host)
+    sa.select(port_bindings.c.host, *port_wiring.COLUMNS)
     .select_from(way.joined)
     .where(
         ports.c.id == sa.bindparam("of_port"),
@@ -150,26 +151,30 @@ def without_groups(
 ) -> dict[str, WithoutGroups]:
     """By host. What is the same for several is read once. `router_hosts`: the hosts that can have routers now; called
     only if there is a router."""
-    here: dict[str, dict[str, tuple[bool, str]]] = {host: {} for host in hosts}
+    here: dict[str, dict[str, bool]] = {host: {} for host in hosts}
+    plain: dict[str, Plain] = {}
     for way in _HERE:
-        for host, port_id, active, network_id in map(tuple, way.rows(tx, sorted(hosts))):
-            here[host][port_id] = active, network_id
+        for host, active, port_id, *row in way.rows(tx, sorted(hosts)):
+            here[host][port_id] = active
+            plain[port_id] = Plain(port_id, *row)
     routers_of = router_wiring.routers_at(tx, hosts, router_hosts)
     networks_of = {
-        host: {network_id for _, network_id in here[host].values()}
+        host: {plain[port_id].network_id for port_id in here[host]}
         | {port.network_id for router in routers_of[host] for port in router.ports}
         for host in hosts
     }
-    plugged = port_wiring.plugged(tx, {port_id for of_host in here.values() for port_id in of_host})
-    networks = _networks(tx, sorted(set().union(*networks_of.values())), addresses_of, router_hosts)
+    network_ids = sorted(set().union(*networks_of.values()))
+    names, held = _names(tx, network_ids)
+    plugged = port_wiring.plugged(tx, plain.values(), held)
+    networks = _networks(tx, network_ids, names, addresses_of, router_hosts)
     return {
         host: WithoutGroups(
             wiring=w.Wiring(
                 host=host,
                 networks=tuple(networks[network_id].at(host) for network_id in sorted(networks_of[host])),
                 ports=tuple(
-                    plugged[port_id].port if here[host][port_id][0] else replace(plugged[port_id].port, active=False)
-                    for port_id in sorted(here[host])
+                    plugged[port_id].port if active else replace(plugged[port_id].port, active=False)
+                    for port_id, active in sorted(here[host].items())
                 ),
                 routers=routers_of[host],
             ),
@@ -184,8 +189,9 @@ def of_port(tx: Tx, port_id: str) -> w.Wiring | None:
     row = next((row for way in _HOST_OF if (row := tx.first(way, {"of_port": port_id})) is not None), None)
     if row is None:
         return None
-    one = port_wiring.plugged(tx, [port_id])[port_id]
-    return w.Wiring(host=row.host, ports=(one.port,), groups=group_wiring.groups(tx, one.groups).of(one.groups))
+    host, *columns = row
+    one = port_wiring.plugged(tx, [Plain(*columns)], addresses.texts_of(tx, [port_id]))[port_id]
+    return w.Wiring(host=host, ports=(one.port,), groups=group_wiring.groups(tx, one.groups).of(one.groups))
 
 
 def ports_of_server(tx: Tx, server_id: str) -> list[str]:
@@ -202,7 +208,7 @@ def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple)
     return sorted(hosts | {place for _, _, place in with_routers})
 
 
-class _Place(msgspec.Struct, frozen=True, order=True):
+class _Place(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where a port of a network is. `address`: the host's own; `active`: whether its binding there is."""
 
     mac: str
@@ -216,14 +222,16 @@ class _Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as it is on all hosts, and where its ports are."""
 
     everywhere: w.Network
-    places: Sequence[_Place]
+    active: Sequence[tuple[str, w.Remote]]
+    """Each active place by its host."""
+    reached: frozenset[tuple[str, str]]
+    """The hosts that have its ports, or will, and where they are reached."""
 
     def at(self, host: str) -> w.Network:
-        elsewhere = [place for place in self.places if place.host != host]
         return replace(
             self.everywhere,
-            peers=tuple(sorted({place.address for place in elsewhere})),
-            remotes=tuple(place.remote for place in elsewhere if place.active),
+            peers=tuple(sorted({address for other, address in self.reached if other != host})),
+            remotes=tuple([remote for other, remote in self.active if other != host]),
         )
 
 
@@ -248,13 +256,17 @@ def _remote(mac: str, address: str) -> w.Remote:
 
 
 def _networks(
-    tx: Tx, network_ids: Sequence[str], addresses_of: AddressesOf, router_hosts: RouterHosts
+    tx: Tx,
+    network_ids: Sequence[str],
+    names: Mapping[str, tuple[w.Name, ...]],
+    addresses_of: AddressesOf,
+    router_hosts: RouterHosts,
 ) -> dict[str, _Network]:
     of_network: dict[str, list[Subnet]] = {}
     for subnet in find_many(tx, Subnet, "network_id", network_ids):
         of_network.setdefault(subnet.network_id, []).append(subnet)
     gateways = router_wiring.gateways(tx, network_ids)
-    names, places = _names(tx, network_ids), _places(tx, network_ids, addresses_of, router_hosts)
+    places = _places(tx, network_ids, addresses_of, router_hosts)
     return {
         network.id: _Network(
             everywhere=w.Network(
@@ -272,21 +284,24 @@ def _networks(
                 physical=network.physical_network if network.network_type == "flat" else None,
                 names=names.get(network.id, ()) if network.network_type != "flat" else (),
             ),
-            places=places.get(network.id, ()),
+            active=[(place.host, place.remote) for place in places.get(network.id, ()) if place.active],
+            reached=frozenset((place.host, place.address) for place in places.get(network.id, ())),
         )
         for network in find_many(tx, Network, "id", network_ids)
     }
 
 
-def _names(tx: Tx, network_ids: Sequence[str]) -> dict[str, tuple[w.Name, ...]]:
-    """What the ports of each network are called there, with their addresses."""
-    held: dict[tuple[str, str, str], list[str]] = {}
-    for row in _NAMES.rows(tx, network_ids):
-        held.setdefault((row.network_id, row.id, dns.hostname(row.dns_name, row.address)), []).append(row.address)
+def _names(tx: Tx, network_ids: Sequence[str]) -> tuple[dict[str, tuple[w.Name, ...]], dict[str, list[str]]]:
+    """What the ports of each network are called there, with their addresses; and the addresses of each port."""
+    named: dict[tuple[str, str, str], list[str]] = {}
+    held: dict[str, list[str]] = {}
+    for network_id, port_id, dns_name, address in map(tuple, _NAMES.rows(tx, network_ids)):
+        named.setdefault((network_id, port_id, dns.hostname(dns_name, address)), []).append(address)
+        held.setdefault(port_id, []).append(address)
     found: dict[str, list[w.Name]] = {}
-    for (network_id, _, hostname), of_port in held.items():
+    for (network_id, _, hostname), of_port in named.items():
         found.setdefault(network_id, []).append(_name(hostname, tuple(of_port)))
-    return {network_id: tuple(names) for network_id, names in found.items()}
+    return {network_id: tuple(names) for network_id, names in found.items()}, held
 
 
 @functools.lru_cache(maxsize=port_wiring.KEPT)
