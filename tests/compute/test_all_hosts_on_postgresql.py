@@ -70,6 +70,8 @@ def test_they_are_read_once_while_none_has_changed(two: Two) -> None:
     assert two.ours.read(lambda tx: hosts_in_memory.offered(tx, "networks")) is True
     two.theirs.write(lambda tx: host_records.heard_again(tx, HOSTS, now_us=two.clock.now_us()))
     assert two.for_routers() == HOSTS
+    two.register("host2", "networks")  # its guests have changed, but it says the same of itself
+    assert two.for_routers() == HOSTS
     assert len(two.reads) == 1
 
 

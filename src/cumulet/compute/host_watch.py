@@ -36,6 +36,9 @@ NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: noth
 PARTS = 25
 """Hosts are asked in this many parts, one after the other. A thousand at once would block other work for long. One by
 one they would cost several times as much, because the records of a part are read at once."""
+ASKED_AT_ONCE = 8
+"""After so many of a part the event loop turns to others: what comes of a question, where the agent is in this process,
+is computed before that."""
 LEASE_MARGIN_SECONDS = 2.0
 """How much longer than a host's lease we wait: its watchdog must wake up, and its guests' processes must end."""
 
@@ -182,9 +185,11 @@ class HostWatch:
             return
         await self._records.record(names)
         known = await self._db.look_up(lambda tx: self._records.known(tx, names))
-        for name, records in known.items():
+        for number, (name, records) in enumerate(known.items(), start=1):
             if name in part:  # It may have been removed meanwhile.
                 self._ask_beside(name, self._ask(name, records))
+            if number % ASKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _ask_beside(self, name: str, asking: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(asking, name=f"ask-{name}")

@@ -47,7 +47,10 @@ def require_same(tx: Tx, settings: Settings) -> None:
 
 
 _OF_NAME = hosts.c.name == sa.bindparam("of_name")
-_KNOWN = OfMany(sa.select(hosts.c.name, hosts.c.hypervisor_uuid), hosts.c.name)
+_KNOWN = OfMany(
+    sa.select(hosts.c.name, hosts.c.hypervisor_uuid, hosts.c.up, sa.cast(hosts.c.facts, sa.Text).label("facts_text")),
+    hosts.c.name,
+)
 _HEARD = sa.update(hosts).where(_OF_NAME).values(to_clear=sa.or_(hosts.c.to_clear, sa.not_(hosts.c.up)))
 _CLEARED = sa.update(hosts).where(_OF_NAME, hosts.c.to_clear).values(to_clear=False)
 _OTHERWISE = sa.update(hosts).where(_OF_NAME, hosts.c.up != sa.bindparam("of_up"))
@@ -70,20 +73,25 @@ def register(
     """Agents of hosts have answered: record what they reported in their rows and in their inventories.
 
     Many cost little more than one. A host that was removed from the cloud while it was asked is not added again.
-    `totals`: by host, what its inventory was a moment ago. Where that is what it reports, that is not read again.
+    `totals`: by host, what its inventory was a moment ago; if it is as reported, it is not read. A row has a new
+    `updated_at_us` only for news, because all hosts are read again then (`version`).
     """
     now = clock.now_us()
     by_name = {facts.name: facts for facts in said}
-    known = {row.name: row.hypervisor_uuid for row in _KNOWN.rows(tx, sorted(by_name))}
-    again: list[dict[str, object]] = []
+    known = {row.name: row for row in _KNOWN.rows(tx, sorted(by_name))}
+    again, as_before = list[dict[str, object]](), list[str]()
     for name, facts in sorted(by_name.items()):
         if name not in known and name not in settings.host_names and row_of(tx, name) is None:
             continue
         tx.touch(name)
-        values = {"facts": msgspec.to_builtins(facts), "seen_at_us": now, "updated_at_us": now, "up": True}
-        if name in known:
-            hypervisor_uuid = known[name]
-            again.append({"of_name": name, **values})
+        text = msgspec.json.encode(facts, order="sorted").decode()
+        values = {"facts": msgspec.json.decode(text), "seen_at_us": now, "updated_at_us": now, "up": True}
+        if (row := known.get(name)) is not None:
+            if row.up and row.facts_text == text:
+                as_before.append(name)
+            else:
+                again.append({"of_name": name, **values})
+            hypervisor_uuid = row.hypervisor_uuid
             if totals is not None and totals_of(facts).items() <= totals.get(name, {}).items():
                 continue
         else:
@@ -95,10 +103,9 @@ def register(
                 )
             )  # fmt: skip
         _offer(tx, facts, hypervisor_uuid, settings, now_us=now)
-    if len(again) == 1:
-        tx.run(_HEARD, again[0])
-    elif again:
+    if again:
         tx.execute(_HEARD, again)
+    heard_again(tx, as_before, now_us=now)
 
 
 def _offer(tx: Tx, facts: HostFacts, hypervisor_uuid: str, settings: Settings, *, now_us: int) -> None:
@@ -302,9 +309,8 @@ _VERSION = sa.select(
 ).select_from(hosts)
 
 
-_USED_HERE = OfMany(
-    _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id), resource_providers.c.name
-)
+_WITH_NAME = _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id)
+_USED_HERE = OfMany(_WITH_NAME, resource_providers.c.name)
 _ROOM_HERE = OfMany(_ROOM, resource_providers.c.name)
 _NAMED = OfMany(_HOSTS, hosts.c.name)
 

@@ -29,6 +29,7 @@ from cumulet.compute.server_status import host_status, status_of
 from cumulet.compute.sight import project_in_sight
 from cumulet.compute.store import hosts, require_found, server_group_members, server_groups, server_tags, servers
 from cumulet.db.engine import Row, Tx
+from cumulet.db.parts import OfMany
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import PortView
 from cumulet.web.operation import Call
@@ -97,7 +98,8 @@ class Viewer:
         self.ports: dict[str, list[PortView]] = network.ports_of(call.tx, ids) if has_ports else {}
         self.tags = _tags(call.tx, ids) if has_tags and at_least("2.26") else {}
         self.groups = _groups(call.tx, ids) if has_groups and what.groups else {}
-        self.hosts = _hosts(call.tx) if only is None else {only.row.host: only.host}
+        on_hosts = {row.host for row in self.rows if row.host is not None}
+        self.hosts = _hosts(call.tx, on_hosts) if only is None else {only.row.host: only.host}
         self._root = bookmark_root(call)
         self._flavors: dict[str, dict[str, object]] = {}
         self._service_url = call.service_url
@@ -372,7 +374,7 @@ _GROUPS = (
     .join(server_groups, server_groups.c.id == server_group_members.c.group_id)
     .where(server_group_members.c.server_id.in_(_IDS))
 )
-_HOSTS = sa.select(*HOST_COLUMNS)
+_HOSTS = OfMany(sa.select(*HOST_COLUMNS), hosts.c.name)
 
 
 def _tags(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -386,5 +388,5 @@ def _groups(tx: Tx, ids: Sequence[str]) -> dict[str, list[str]]:
     return {server_id: [group_id] for server_id, group_id in map(tuple, tx.all(_GROUPS, {"of_ids": ids}))}
 
 
-def _hosts(tx: Tx) -> dict[str | None, HostRow]:
-    return {row.name: host_row(*row) for row in tx.all(_HOSTS, {})}
+def _hosts(tx: Tx, names: set[str]) -> dict[str | None, HostRow]:
+    return {row.name: host_row(*row) for row in _HOSTS.rows(tx, sorted(names))}

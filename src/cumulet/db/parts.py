@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVarTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from cumulet.db.engine import Tx
 
@@ -19,8 +20,9 @@ def in_parts(ids: Sequence[str], size: int = 1000) -> list[Sequence[str]]:
 class OfMany(Generic[*Columns]):
     """A SELECT of rows whose `column` is one of many values.
 
-    It is built once for each power of two, so that it can be prepared (`db.prepared`). A shorter list is filled up
-    with one of its own values.
+    For SQLite it is built once for each power of two, so that it can be prepared (`db.prepared`). A shorter list is
+    filled up with one of its own values. PostgreSQL gets all values as one array: psycopg takes long to read a
+    statement with hundreds of parameters, and does so each time.
     """
 
     MOST = 512
@@ -31,9 +33,13 @@ class OfMany(Generic[*Columns]):
         self._statement = statement
         self._column = column
         self._made: dict[int, sa.Select[*Columns]] = {}
+        array = sa.bindparam("all_of", type_=ARRAY(sa.String))
+        self._of_array = statement.where(column == sa.any_(array))
 
     def rows(self, tx: Tx, values: Sequence[str], **others: object) -> list[sa.Row[*Columns]]:
         """`others`: the statement's own parameters."""
+        if tx.connection.dialect.name == "postgresql":
+            return tx.all(self._of_array, {"all_of": list(values), **others}) if values else []
         found: list[sa.Row[*Columns]] = []
         for part in in_parts(values, self.MOST):
             size = 1 << (len(part) - 1).bit_length()
