@@ -153,7 +153,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     migration_bandwidth_mib_s: AtLeastOne = 1024
     """The network bandwidth that a live migration may take."""
     migration_downtime_limit_ms: AtLeastOne = 300
-    """How long a guest may stand still at the end of a live migration; QEMU aims at this."""
+    """How long a guest may stand still at the end of a live migration; QEMU aims at this. With KVM it aims at less
+    first."""
     migration_progress_timeout_seconds: MoreThanNone = 30.0
     """A live migration without progress for so long is aborted."""
     migration_timeout_seconds_per_gib: MoreThanNone = 120.0

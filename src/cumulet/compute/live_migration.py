@@ -324,7 +324,7 @@ LIVE_MIGRATION = Saga(
     # The guest is paused on both sides and the record now says: destination. From here on we only go forward.
     finals=(
         Final(record_host, status="post-migrating"),
-        Final(switch_peers, status="post-migrating"),
+        Final(switch_peers, status="post-migrating", saved=False),  # The guest stands still.
         Final(resume_guest, status="post-migrating"),
         Final(discard_source, status="post-migrating"),
         Final(record_completed, status="post-migrating"),

@@ -254,18 +254,25 @@ class Runner:
         return saga, carried_of(row, saga.state, revision=row.revision + 1)
 
     async def _advance(self, saga: Saga[S], context: StepContext, operation: Carried[S]) -> Carried[S]:
-        """Run one host step, or several database steps, and save. An exception leads to unwinding or a later retry."""
+        """Run one host step, or several database steps, and save. An exception leads to unwinding or a later retry.
+
+        A host step after which the saga is not saved runs together with the next one.
+        """
         do = self._next(saga, operation)
         state, position = operation.state, operation.position
         try:
-            if do is not None and is_host_step(do):
+            while do is not None and is_host_step(do):
                 if operation.abort and operation.status is Status.FORWARD and position < len(saga.steps):
                     raise Aborted
                 context.step = saga.number_of(operation.status, position)
                 if self._before_step is not None:
                     await self._before_step(saga.name, do.__name__, state)
                 state = await do(context, state)
+                step = saga.plan[position]
                 position += 1 if operation.status is Status.FORWARD else -1
+                if not isinstance(step, Final) or step.saved:
+                    break
+                do = saga.plan[position].do
             return await self.db.write_async(
                 lambda tx: self._save(tx, saga, context, operation, state=state, position=position)
             )

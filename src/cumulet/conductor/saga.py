@@ -169,6 +169,9 @@ class Final(Generic[S]):
 
     do: Do[S]
     status: str = ""
+    saved: bool = True
+    """Whether the operation is saved before the next step begins. If not, that is a step on a host, too: a runner that
+    takes over repeats both."""
 
     @property
     def name(self) -> str:

@@ -32,6 +32,8 @@ class Hypervisor(Commands):
     """Status in the newest MIGRATION event; "none" before the first."""
     jobs: dict[str, str] = field(default_factory=dict)
     """Status of each job in its newest event, "failed" for one that ended with an error."""
+    downtime_limit_ms: int | None = None
+    """Of an outgoing copy, as it was set last; None while that is not known."""
     ready: bool = False
     """An outgoing copy waits for `begin_post_copy`."""
     progress: MigrationProgress = field(default_factory=lambda: MigrationProgress(phase=MigrationPhase.NONE))

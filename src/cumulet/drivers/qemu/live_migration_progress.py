@@ -12,7 +12,7 @@ from cumulet.drivers.qemu.answers import Job, Migration
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestRecord
-from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
+from cumulet.host.driver import DriverError, MigrationParameters, MigrationPhase, MigrationProgress
 
 LOOK_SECONDS = 1.0
 """How long to rely on events alone before asking: an event can be lost with a connection."""
@@ -32,6 +32,31 @@ _PHASES = {
     "failed": MigrationPhase.FAILED,
     "cancelled": MigrationPhase.CANCELLED,
 }
+
+
+_LONGEST_DOWNTIME_MS = 2_000_000
+_HALVINGS = 3
+"""The first limit is the last one halved so often."""
+_FIRST_ROUNDS = 3
+"""How many rounds have the first limit: the one over all memory, before which QEMU counts one, and one after it."""
+
+
+def downtime_limit_ms(parameters: MigrationParameters, *, rounds: int, emulated: bool, forced: bool = False) -> int:
+    """How long the guest may stand still after so many rounds over its memory.
+
+    QEMU stops a guest as soon as it takes what is left of its memory for sent within this limit, although the next
+    round would leave less. So the limit is low at first. It is doubled with each round: memory that is changed almost
+    as fast as it is sent also arrives, a few short rounds later.
+
+    `emulated`: without KVM. There QEMU 7.2 may miss what a guest writes just when a round begins
+    (docs/benchmarks.md), so there are no more rounds than need be.
+    """
+    if forced:
+        return _LONGEST_DOWNTIME_MS
+    if emulated:
+        return parameters.downtime_limit_ms
+    doubled = min(max(0, rounds - _FIRST_ROUNDS), _HALVINGS)
+    return max(1, parameters.downtime_limit_ms >> (_HALVINGS - doubled))
 
 
 async def copy_progress(

@@ -20,14 +20,13 @@ from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities, withdraw
 from cumulet.drivers.qemu.live_migration_outcome import MEMORY, clean_up, conclude, handed_over, note, settle, settled
-from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, phase_of, progress_of
+from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, downtime_limit_ms, phase_of, progress_of
 from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import Authority, Copy, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest, MigrationParameters, MigrationPhase, MigrationProgress
 from cumulet.host.endpoint import Endpoint, Peer
 
 _CANCEL_SECONDS = 20.0
-_LONGEST_DOWNTIME_MS = 2_000_000
 _HANG_SECONDS = 1.0
 
 
@@ -95,9 +94,9 @@ async def _begin(
         hypervisor.migrate_set_parameters(
             max_bandwidth=parameters.bandwidth_mib_s << 20,
             max_postcopy_bandwidth=parameters.bandwidth_mib_s << 20,
-            downtime_limit_ms=parameters.downtime_limit_ms,
         ),
     )
+    await _limit_downtime(host, hypervisor, parameters, rounds=0)
     hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
     hypervisor.ready = False
     hostname = move_authority.name_of("destination", endpoint.peer.move)
@@ -148,8 +147,8 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
     if copy.memory and hypervisor.migration == "pre-switchover" and not failed:
         await _switch_over(hypervisor, copy, names)
         return False
-    jobs = await disk_copies.jobs(hypervisor, record.guest)
     if not copy.memory:
+        jobs = await disk_copies.jobs(hypervisor, record.guest)
         ended = [job for job in jobs if job is None or job.status in ("concluded", "aborting")]
         if ended:
             async with host.lock(server_id):
@@ -159,7 +158,8 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         if all(job is not None and job.status == "ready" for job in jobs):
             await _begin_memory(host, hypervisor, record, copy)
         return False
-    answer = await hypervisor.migration_status()
+    # Asked at once: if the guest is just being stopped, both are answered when it stands still.
+    jobs, answer = await asyncio.gather(disk_copies.jobs(hypervisor, record.guest), hypervisor.migration_status())
     status = answer.status
     if status == "completed" and not await handed_over(hypervisor):
         status = "none"
@@ -179,7 +179,20 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         await _switch_over(hypervisor, copy, names)
     elif status == "active" and copy.to_post_copy:
         await hypervisor.migrate_start_postcopy()  # It stands still as soon as it can, at `pre-switchover` first.
+    elif status == "active":
+        rounds = answer.ram.dirty_sync_count
+        await _limit_downtime(host, hypervisor, copy.parameters, rounds=rounds, forced=copy.forced)
     return False
+
+
+async def _limit_downtime(
+    host: QemuHost, hypervisor: Hypervisor, parameters: MigrationParameters, *, rounds: int, forced: bool = False
+) -> None:
+    emulated = host.facts.accelerator != "kvm"
+    limit_ms = downtime_limit_ms(parameters, rounds=rounds, emulated=emulated, forced=forced)
+    if hypervisor.downtime_limit_ms != limit_ms:
+        await hypervisor.migrate_set_parameters(downtime_limit_ms=limit_ms)
+        hypervisor.downtime_limit_ms = limit_ms
 
 
 async def _begin_memory(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, copy: Copy) -> None:
@@ -232,11 +245,8 @@ async def force_complete(host: QemuHost, server_id: str) -> None:
         if record.copy is None or record.copy.outcome is not None:
             raise DriverError("NOT_COPYING: no copy is under way")
         hypervisor = host.running_hypervisor(server_id)
-        if not record.copy.parameters.post_copy:
-            await hypervisor.migrate_set_parameters(downtime_limit_ms=_LONGEST_DOWNTIME_MS)
-            return
-        if not record.copy.to_post_copy:
-            note(host, server_id, to_post_copy=True)
+        to_post_copy = record.copy.parameters.post_copy
+        note(host, server_id, to_post_copy=to_post_copy, forced=not to_post_copy)
         hypervisor.announce()  # `carry` does the rest.
 
 

@@ -64,6 +64,8 @@ class Copy(Record, frozen=True):
     """False while disks are copied; set before QEMU is told to send memory."""
     to_post_copy: bool = False
     """The guest shall stand still before all of its memory has gone, and wait there for `begin_post_copy`."""
+    forced: bool = False
+    """The guest shall stand still, for however long, until the rest of its memory has gone."""
     outcome: MigrationPhase | None = None
     """How it ended, as observed."""
     error: str | None = None
