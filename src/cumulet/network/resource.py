@@ -15,7 +15,7 @@ from cumulet.network import filtering, paging, policy, sharing
 from cumulet.network.filtering import Column, Condition, Filter, Reader
 from cumulet.network.resource_columns import LONGEST_PROJECT_ID, Resource
 from cumulet.network.sharing import Sharing
-from cumulet.network.sight import SEES_ALL_ROLES
+from cumulet.network.sight import SEES_ALL_ROLES, with_id
 from cumulet.network.store import SOURCES, load, select
 from cumulet.web.annotations import declared
 from cumulet.web.operation import Call, Caller
@@ -125,7 +125,7 @@ def in_sight(call: Call[object, object], kind: Kind[Resource]) -> Condition:
 
 def find_in_sight(call: Call[object, object], kind: Kind[RecordT], record_id: str) -> RecordT:
     """The record if the caller may see it; else 404, the same as for an id that does not exist."""
-    found = load(call.tx, kind.record, select(kind.record, kind.table.c.id == record_id, in_sight(call, kind)))
+    found = with_id(call.tx, kind.record, record_id, in_sight(call, kind))
     if not found or not call.authorise(kind.show, facts_of(kind, call, found[0])):
         raise unknown(kind, record_id)
     return found[0]

@@ -5,6 +5,7 @@ Only RBAC policies say so. The attribute `shared` of a network, which each proje
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 
@@ -12,8 +13,8 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.db.engine import Select, Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.engine import Tx
+from cumulet.db.parts import OfMany
 from cumulet.network import filtering
 from cumulet.network.filtering import Condition
 from cumulet.network.group_records import security_groups
@@ -71,7 +72,9 @@ GROUP_SHARING = Sharing(object_type=Shareable.SECURITY_GROUP, column=security_gr
 QOS_SHARING = Sharing(object_type=Shareable.QOS_POLICY, column=qos_policies.c.id)
 
 
-def with_project(object_type: Shareable, project_id: str | None, *more: Action) -> Select:
+def with_project(
+    object_type: Shareable, project_id: str | sa.BindParameter[str] | None, *more: Action
+) -> sa.Select[str]:
     """Ids of the objects that are shared with a project or with every project. None: with every project only.
 
     more: further actions that count as shared.
@@ -99,8 +102,13 @@ def _not_taken_back(object_type: Shareable, *more: Action) -> Iterator[sa.Column
 
 def among(tx: Tx, object_type: Shareable, ids: Collection[str], project_id: str | None) -> set[str]:
     """Which of these objects are shared with a project."""
-    wanted = with_project(object_type, project_id)
-    return {str(row[0]) for part in in_parts(sorted(ids)) for row in tx.all(wanted.where(_T.object_id.in_(part)))}
+    return {row[0] for row in _among(object_type).rows(tx, sorted(ids), project_id=project_id)}
+
+
+@functools.cache
+def _among(object_type: Shareable) -> OfMany[str]:
+    """A project of None matches none."""
+    return OfMany(with_project(object_type, sa.bindparam("project_id", type_=sa.String)), _T.object_id)
 
 
 def with_caller(call: Call[object, object], network_id: str) -> bool:

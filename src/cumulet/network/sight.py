@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from cumulet.db.engine import Tx
 from cumulet.network import sharing
 from cumulet.network.group_records import security_group_rules, security_groups
 from cumulet.network.sharing import Action, Sharing
-from cumulet.network.store import networks, ports, subnets
+from cumulet.network.store import SOURCES, RecordT, find, find_by, networks, ports, subnets
 from cumulet.web.operation import Caller
 
 SEES_ALL_ROLES = frozenset({"admin", "service", "advsvc"})
@@ -66,3 +67,10 @@ def shared_in_sight(caller: Caller, shared: Sharing) -> sa.ColumnElement[bool]:
 def own_in_sight(caller: Caller, table: sa.Table) -> sa.ColumnElement[bool]:
     """Resources that only their own project sees."""
     return sa.true() if sees_all(caller) else table.c.project_id == caller.project_id
+
+
+def with_id(tx: Tx, record: type[RecordT], record_id: str, sight: sa.ColumnElement[bool]) -> list[RecordT]:
+    """The record with this id, if it is in sight. Who sees all needs no statement of its own."""
+    if sight is sa.true():
+        return find_by(tx, record, id=record_id)
+    return find(tx, record, SOURCES[record].c.id == record_id, sight)
