@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -55,10 +56,20 @@ def repeated(one: Any, number: int, room: int) -> Any:
     """A list's only item, or an object's only pair, as often as fits into `room` bytes, at most `number` times."""
     if isinstance(one, str):
         return one[:room]
-    most = max(1, min(number, room // (len(json.dumps(one)) + 4)))
+    text = json.dumps(one)
+    most = max(1, min(number, room // (len(text) + 4)))
+    made = _made(text)
+    for n in range(len(made), most):
+        made.append(numbered(one if isinstance(one, dict) else varied(one[0], n), n))
     if isinstance(one, dict):
-        return {name: value for n in range(most) for name, value in numbered(one, n).items()}
-    return [numbered(varied(one[0], n), n) for n in range(most)]
+        return {name: value for pair in made[:most] for name, value in pair.items()}
+    return made[:most]
+
+
+@functools.lru_cache(2 * len(MANY))
+def _made(_one: str) -> list[Any]:
+    """What was made of an item so far: every operation is asked with the same ones."""
+    return []
 
 
 def larger(body: object, query_path: str) -> Iterator[Any]:
