@@ -26,6 +26,7 @@ REFUSED = {
     "hw:mem_encryption": ("true",),
     "hw:tpm_version": ("2.0",),
     "hw:watchdog_action": ("reset",),
+    "hw:maxphysaddr_mode": ("emulate",),
     "hw_rng:allowed": ("false",),
     "hw_rng:rate_bytes": ("10",),
     "os:secure_boot": ("required",),

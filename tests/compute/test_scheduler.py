@@ -39,7 +39,10 @@ CASES: list[tuple[Reason, Mapping[str, object], Mapping[str, object], str]] = [
     (Reason.HOST_DISABLED, {"disabled": True}, {}, ""),
     (Reason.ZONE_DIFFERENT, {"zone": "west"}, {}, ""),
     (Reason.TRIED_BEFORE, {}, {"tried": {"host1": "no disk"}}, "no disk"),
-    (Reason.EXTRA_SPEC_NOT_KEPT, {}, {"unkept": "hw:numa_nodes"}, "hw:numa_nodes"),
+    *(
+        (reason, {}, {"unkept": Unfit(reason, "the thing")}, "the thing")
+        for reason in (Reason.EXTRA_SPEC_NOT_KEPT, Reason.IMAGE_PROPERTY_NOT_KEPT)
+    ),
     *(
         (reason, {}, {"unfit": {"host1": Unfit(reason, "the thing")}}, "the thing")
         for reason in (

@@ -13,6 +13,7 @@ from cumulet.compute import (
     guest_agent,
     guest_metadata,
     hosts_in_memory,
+    image_promises,
     operations,
     promises,
     scheduler,
@@ -87,6 +88,9 @@ def resources(server: Server) -> dict[str, int]:
 def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
     """What the scheduler must find for a server. `narrower`: further fields of `Need`, as for a move."""
     promised = promises.of(server.flavor)
+    promised = msgspec.structs.replace(
+        promised, required=promised.required | image_promises.traits(server.image_properties)
+    )
     wanted = promised.resources
     beside = affinity.wanted(tx, server)
     return scheduler.Need(
@@ -97,13 +101,21 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         affinity=beside.together,
         anti_affinity=beside.apart,
         liked=beside.liked,
-        unkept=promised.unkept,
+        unkept=_unkept(server, promised.unkept),
         unfit=promises.unfit_hosts(tx, promised, server.id),
         networks=network.has_ports(tx, server.id),
         qos=qos.features_needed(tx, server.id),
         trunks=trunk_ports.has_subports(tx, server.id),
         **narrower,
     )
+
+
+def _unkept(server: Server, spec: str | None) -> scheduler.Unfit | None:
+    """`spec`: of its flavor. A guest that was made has its hardware, and moves with it, whatever its image says."""
+    if spec is not None:
+        return scheduler.Unfit(scheduler.Reason.EXTRA_SPEC_NOT_KEPT, spec)
+    of_image = image_promises.unkept(server.image_properties, server.flavor) if server.launched_at_us is None else None
+    return scheduler.Unfit(scheduler.Reason.IMAGE_PROPERTY_NOT_KEPT, of_image) if of_image is not None else None
 
 
 # -- steps

@@ -92,6 +92,10 @@ KEPT: Mapping[str, Kept] = {
 """The known specs that every guest keeps, and with which values. Other known specs are not kept with any value."""
 
 
+UNCHECKED = frozenset({"hw:maxphysaddr_bits", "hw:maxphysaddr_mode"})
+"""What upstream knows, although its API does not check the values. No guest keeps them."""
+
+
 class Promises(msgspec.Struct, frozen=True, kw_only=True):
     """`resources`: all that a server claims of its host. `unkept`: the first spec that no host keeps."""
 
@@ -147,7 +151,7 @@ def _is_kept(name: str, value: str, flavor: Flavor) -> bool:
     if name == "group_policy":
         groups = {found[1] for spec in flavor.extra_specs if (found := _RESOURCE.match(spec))} - {""}
         return value != "isolate" or len(groups) < 2
-    if not extra_spec_rules.is_known(name):
+    if not extra_spec_rules.is_known(name) and name not in UNCHECKED:
         return True
     kept = KEPT.get(name)
     return kept is not None and kept(value, flavor)

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, operations
+from cumulet.compute import boot, drift, image_promises, operations
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
 from cumulet.compute.model import Server, VmState
@@ -141,11 +141,14 @@ def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, 
         raise BadRequest("Cannot find image for rebuild")
     image = boot_image(call.tx, call.caller, body.image_ref)
     require_fit(call, server.flavor, image)
+    properties = known_properties(image.properties)
+    if (unkept := image_promises.unkept(properties, server.flavor)) is not None:
+        raise BadRequest(f"The image's property {unkept} asks for what no host has.")
     if not isinstance(body.metadata, Unset):
         limits = limits_of(call.tx, server.project_id)
         words = "Maximum number of metadata items exceeds {allowed}"
         require_limit(limits, "metadata_items", len(body.metadata), words=words)
-    changes |= {"image_id": image.id, "image_properties": known_properties(image.properties), "progress": 0}
+    changes |= {"image_id": image.id, "image_properties": properties, "progress": 0}
     password = new_password(call) if isinstance(body.admin_password, Unset) else body.admin_password
     secrets = {**(server.guest_secrets or {}), "admin_password": password}
     return changes | {"guest_secrets": secrets}, secrets

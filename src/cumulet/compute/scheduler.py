@@ -42,6 +42,7 @@ class Reason(StrEnum):
     GUEST_AGENT_NOT_OFFERED = "GUEST_AGENT_NOT_OFFERED"
     TRIED_BEFORE = "TRIED_BEFORE"
     EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
+    IMAGE_PROPERTY_NOT_KEPT = "IMAGE_PROPERTY_NOT_KEPT"
     INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
     TRAIT_MISSING = "TRAIT_MISSING"
     TRAIT_FORBIDDEN = "TRAIT_FORBIDDEN"
@@ -49,7 +50,7 @@ class Reason(StrEnum):
 
 
 class Unfit(NamedTuple):
-    """Why a host does not fit, and the name of what it lacks: a spec, a resource class, a trait."""
+    """Why a host does not fit, and the name of what it lacks: a spec, a property, a resource class, a trait."""
 
     reason: Reason
     detail: str
@@ -108,10 +109,10 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Its guest has a channel to QEMU's guest agent, and moves with it."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By host that has failed to boot it: the reason."""
-    unkept: str | None = None
-    """An extra spec of its flavor that no host keeps."""
+    unkept: Unfit | None = None
+    """What its flavor or its image promises and no host keeps."""
     unfit: Mapping[str, Unfit] = msgspec.field(default_factory=dict)
-    """Hosts that lack something else that its flavor promises."""
+    """Hosts that lack something else that its flavor or its image promises."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +141,7 @@ def reject(host: HostView, need: Need) -> Reason | None:
     if host.name in need.tried:
         return Reason.TRIED_BEFORE
     if need.unkept is not None:
-        return Reason.EXTRA_SPEC_NOT_KEPT
+        return need.unkept.reason
     if host.name in need.unfit:
         return need.unfit[host.name].reason
     return _reject_by_kind(host, need) or _reject_by_room(host, need) or _reject_by_group(host, need)
@@ -216,8 +217,8 @@ def pick(hosts: Iterable[HostView], need: Need) -> Choice:
 def _detail(name: str, need: Need, reason: Reason) -> str | None:
     if reason is Reason.TRIED_BEFORE:
         return need.tried[name]
-    if reason is Reason.EXTRA_SPEC_NOT_KEPT:
-        return need.unkept
+    if need.unkept is not None and reason is need.unkept.reason:
+        return need.unkept.detail
     if reason is Reason.HOSTS_APART:
         return APART
     unfit = need.unfit.get(name)

@@ -12,6 +12,7 @@ from cumulet.compute import block_devices, boot
 from cumulet.compute import hosts as host_records
 from cumulet.compute.block_devices import Asked
 from cumulet.compute.flavors import find_flavor
+from cumulet.compute.image_promises import TRAIT
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
@@ -337,11 +338,11 @@ def _store(
 
 
 def known_properties(properties: Mapping[str, object]) -> dict[str, str]:
-    """The properties of an image that describe hardware, image and system. Servers show these (2.98)."""
+    """The properties of an image that describe hardware, image, system and traits. Servers show these (2.98)."""
     return {
         key: str(value)
         for key, value in properties.items()
-        if value is not None and (key.startswith(("hw_", "img_", "os_")) or key in _LEGACY_PROPERTIES)
+        if value is not None and (key.startswith(("hw_", "img_", "os_", TRAIT)) or key in _LEGACY_PROPERTIES)
     }
 
 

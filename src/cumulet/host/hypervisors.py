@@ -1,0 +1,5 @@
+"""What images call the hypervisors that run their guests here (`img_hv_type`)."""
+
+from __future__ import annotations
+
+TYPES = ("qemu", "kvm")
