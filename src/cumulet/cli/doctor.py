@@ -72,9 +72,10 @@ async def _hypervisor() -> list[Finding]:
     if facts.kvm_problem is None:
         found.append(Finding(subject="KVM", good=True, found="boots a guest; servers run at full speed"))
     else:
-        found.append(
-            Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy="guests are emulated: right, but slower")
-        )
+        remedy = "guests are emulated, and slower"
+        if facts.may_lose_memory:
+            remedy += "; QEMU before 9.0 may lose what an emulated guest writes while it is moved live"
+        found.append(Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy=remedy))
     no_post_copy = post_copy_problem(facts)
     found.append(
         Finding(subject="post-copy", good=True, found="moves completed by force need not pause their guest")

@@ -64,6 +64,11 @@ class QemuFacts:
         return next(model for model in _CPU_MODELS if model in self.cpu_models)
 
     @property
+    def may_lose_memory(self) -> bool:
+        """Whether a guest that is moved live may lose what it writes just then: emulated ones, before QEMU 9.0."""
+        return self.accelerator == "tcg" and self.version < (9, 0, 0)
+
+    @property
     def version_number(self) -> int:
         """As libvirt counts: major * 1,000,000 + minor * 1,000 + micro."""
         major, minor, micro = self.version

@@ -142,7 +142,7 @@ class SimulatedDatabase(Database):
         self.written()
         if FOR_THE_API.get() and self.random.random() < self.weather.dies_at_commit:
             life.end()
-            if alone:  # Then the API shares its process with the rest of the control plane, which lives and hears of it.
+            if alone:  # The API shares its process with the rest of the control plane, which lives and hears of it.
                 tx.committed()
             raise asyncio.CancelledError("the API was killed before it could tell anybody")
         tx.committed()
