@@ -282,7 +282,7 @@ class Database:
         while (job := self._writes.get()) is not None:
             ended = self._commit_group(connection, job)
             with together():
-                for one in ended:
+                for one in sorted(ended, key=lambda one: one.error is not None):  # Who floods with refusals comes last.
                     one.tell()
         connection.close()
 
