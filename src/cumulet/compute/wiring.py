@@ -21,7 +21,6 @@ from cumulet.compute.descriptions import Read, Reading
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Watch
-from cumulet.db.waking import soon
 from cumulet.errors import NotYet
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
@@ -295,7 +294,8 @@ class Wirings(Periodic):
     def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
         """Somebody has written what wirings are read from. From any thread."""
         self._last_commit = next(self._commits)
-        soon(loop, self._woken.set)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._woken.set)
 
     def _hear_beside_groups(self) -> None:
         self._last_beside_groups = next(self._commits)

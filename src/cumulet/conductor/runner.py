@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -49,7 +48,6 @@ from cumulet.conductor.saga import (
     operations,
 )
 from cumulet.db.engine import Database, Row, Tx
-from cumulet.db.waking import soon
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
@@ -154,8 +152,8 @@ class Runner:
     def poke(self, operation_id: str) -> None:
         """From any thread: look at this operation now."""
         loop = self._loop
-        if loop is not None:
-            soon(loop, partial(self._look, operation_id))
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._look, operation_id)
 
     def _look(self, operation_id: str) -> None:
         if self._stopping:

@@ -22,7 +22,6 @@ from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cumulet.db.ended import Ended
 from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
 from cumulet.db.giving_way import GivingWay
 from cumulet.db.postgresql import notices_of, postgresql_engine
@@ -34,7 +33,6 @@ from cumulet.db.transaction import Row as Row
 from cumulet.db.transaction import Select as Select
 from cumulet.db.transaction import Tx as Tx
 from cumulet.db.turns import Turns
-from cumulet.db.waking import awaited, together
 
 T = TypeVar("T")
 
@@ -252,7 +250,7 @@ class Database:
 
     async def _result(self, job: Job, once_begun: type[OperationalError]) -> Any:
         """The result of a queued job. `once_begun`: the error when a job has begun and does not answer in time."""
-        answer = awaited(job.future)
+        answer = asyncio.wrap_future(job.future)
         if self.embedded or job.lane == CLOUD:
             return await answer
         try:
@@ -280,35 +278,33 @@ class Database:
 
     def _sqlite_writer(self, connection: Connection) -> None:
         while (job := self._writes.get()) is not None:
-            ended = self._commit_group(connection, job)
-            with together():
-                for one in sorted(ended, key=lambda one: one.error is not None):  # Who floods with refusals comes last.
-                    one.tell()
+            for finished, tx, result in self._commit_group(connection, job):
+                tx.committed()
+                finished.future.set_result(result)
         connection.close()
 
-    def _commit_group(self, connection: Connection, first: Job) -> list[Ended]:
-        """Run what is queued, each in a savepoint, and commit all at once: one fsync for many requests. What has become
-        of each is told by our caller, also of those that failed: a thread that tells others has to wait for them."""
+    def _commit_group(self, connection: Connection, first: Job) -> list[tuple[Job, Tx, Any]]:
+        """Run what is queued, each in a savepoint, and commit all at once: one fsync for many requests."""
         ended = time.perf_counter()
         last_begins = ended + min(GROUP_SECONDS, max(GROUP_LEAST_SECONDS, self._commit_seconds))
         job: Job | None = first
-        jobs: list[Ended] = []
         tried = 0
+        done: list[tuple[Job, Tx, Any]] = []
         try:
             with self._memory_lock or contextlib.nullcontext(), transaction(connection, immediate=True):
                 while job is not None:
                     tried += 1
                     begun, used = time.perf_counter(), time.thread_time()
                     try:
+                        tx = self._tx(connection)
                         # From here on the job cannot be cancelled; its caller may still stop waiting for it.
                         if job.future.set_running_or_notify_cancel():
-                            tx = self._tx(connection)
                             with tx.savepoint():
                                 result = job.fn(tx)
                                 tx.finish()
-                            jobs.append(Ended(job, tx, result))
+                            done.append((job, tx, result))
                     except BaseException as error:
-                        jobs.append(Ended(job, error=error))
+                        job.future.set_exception(error)
                         if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
                             raise  # SQLite has rolled back the other jobs of this group too
                     finally:
@@ -319,10 +315,12 @@ class Database:
         except BaseException as error:
             if not tried:  # the transaction could not begin
                 self._writes.done(first, 0.0)
-                return [Ended(first, error=error)] if first.future.set_running_or_notify_cancel() else []
-            return [one if one.error else Ended(one.job, error=error) for one in jobs]
+                first.future.set_exception(error)
+            for waiting, _, _ in done:
+                waiting.future.set_exception(error)
+            return []
         self._commit_seconds = time.perf_counter() - ended
-        return jobs
+        return done
 
     def _write_serializable(self, fn: Callable[[Tx], T]) -> T:
         for attempt in range(SERIALIZATION_RETRIES):

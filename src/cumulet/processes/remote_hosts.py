@@ -17,7 +17,6 @@ from cumulet.ca import CertificateAuthority, Issued, read_request
 from cumulet.compute import joined_hosts as records
 from cumulet.conductor.presence import CUT_OFF
 from cumulet.db.engine import Tx
-from cumulet.db.waking import soon
 from cumulet.fleet.addresses import ANY_ADDRESS, THIS_MACHINE, in_url, reached_at
 from cumulet.fleet.host_door import HostDoor, key_sha256
 from cumulet.fleet.hosts import QUESTION_SECONDS
@@ -83,7 +82,8 @@ class RemoteHosts:
 
     def _wake(self) -> None:
         """From any thread."""
-        soon(self._loop, self._changed.set)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     async def start(self, images: tuple[Find, Receive] | None) -> None:
         """Start. When this returns, members may use the bus, if there is one. Without `images` no door is opened."""
