@@ -161,6 +161,9 @@ def test_all_hosts_of_a_groups_ports_are_told_at_its_commit(
 
 
 def test_a_change_of_nothing_that_they_know_tells_them_nothing(fleet: Fleet) -> None:
+    # Who has heard of this has heard of all that earlier tests changed.
+    first = fleet.rule(protocol="udp", port_range_min=52, port_range_max=52)
+    fleet.all_hear(lambda told: first in fleet.rules(told))
     before = {host: way.told for host, way in fleet.ways.items()}
     made(fleet.member, "network", name="nobody is there")
     rule = fleet.rule(protocol="udp", port_range_min=53, port_range_max=53)
