@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 
+import cumulet.testing
 from cumulet.compute import heard
 from cumulet.compute import hosts as host_records
-from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.host_watch import ASKED_AT_ONCE, HostWatch
 from cumulet.compute.store import hosts
 from cumulet.compute.wiring import wire
 from cumulet.db.engine import Database, Tx
@@ -195,3 +197,32 @@ def test_nothing_is_kept_of_a_host_that_has_left(cloud: TestCloud) -> None:
         cloud.await_(leave())
     finally:
         embedded.hosts.add("host2", link)
+
+
+def test_others_have_a_turn_while_many_hosts_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = 5 * ASKED_AT_ONCE
+    asked: list[str] = []
+    turns: list[int] = []
+    """How many hosts had been asked at each turn of the event loop."""
+
+    async def ask(name: str, _records: heard.Known) -> None:
+        asked.append(name)
+
+    def turn() -> None:
+        turns.append(len(asked))
+        if len(asked) < many:
+            asyncio.get_running_loop().call_soon(turn)
+
+    with cumulet.testing.cloud(hosts=many) as cloud:
+        watch = cloud.embedded.conductor.reconciler(HostWatch)
+
+        async def story() -> None:
+            await watch.stop()
+            monkeypatch.setattr(watch, "_ask", ask)
+            turn()
+            await watch._ask_part(set(cloud.hosts))
+            await asyncio.gather(*watch._asking.values())
+
+        cloud.await_(story())
+    assert sorted(asked) == sorted(cloud.hosts)
+    assert max(after - before for before, after in itertools.pairwise(turns)) == ASKED_AT_ONCE

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from cumulet.compute import host_views, hosts_in_memory, store
 from cumulet.compute import hosts as host_records
-from cumulet.compute import hosts_in_memory, store
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.compute.scheduler import HostView, Need, Reason
 from cumulet.db import schema
@@ -141,14 +141,14 @@ def test_choices_of_one_group_commit_see_each_other(database: Database) -> None:
 def test_what_is_committed_while_all_is_read_is_not_forgotten(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = host_records.views
+    views = host_views.views
 
     def slow(tx: Tx) -> list[HostView]:
         found = views(tx)
         database.write(lambda other: claim(other, "a", "host1"))
         return found
 
-    monkeypatch.setattr(host_records, "views", slow)
+    monkeypatch.setattr(host_views, "views", slow)
     assert load(database) == []
     assert free_mib(database) == {"host1": 1024, "host2": 2048}
 
@@ -169,7 +169,7 @@ def test_a_boot_reads_two_hosts_and_not_all(cloud: TestCloud, monkeypatch: pytes
         raise AssertionError("all hosts were read")
 
     with monkeypatch.context() as patched:
-        patched.setattr(host_records, "views", refused)
+        patched.setattr(host_views, "views", refused)
         assert create(cloud.persona("member"))["status"] == "ACTIVE"
 
 

@@ -37,8 +37,8 @@ PARTS = 25
 """Hosts are asked in this many parts, one after the other. A thousand at once would block other work for long. One by
 one they would cost several times as much, because the records of a part are read at once."""
 ASKED_AT_ONCE = 8
-"""After so many of a part the event loop turns to others: what comes of a question, where the agent is in this process,
-is computed before that."""
+"""After so many hosts of a part the event loop serves others. Where agents are in this process, each question is
+answered in the step that asks it, and hundreds of these would hold up a request."""
 LEASE_MARGIN_SECONDS = 2.0
 """How much longer than a host's lease we wait: its watchdog must wake up, and its guests' processes must end."""
 

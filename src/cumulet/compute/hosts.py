@@ -1,4 +1,4 @@
-"""Hosts as records: registered when their agent reports its facts, seen by the scheduler, up or down."""
+"""Hosts as records: registered when their agent reports its facts, up or down, and what they have said they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute.joined_hosts import joined_hosts, row_of
-from cumulet.compute.scheduler import HostView, Reason
+from cumulet.compute.scheduler import Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import OfMany, in_parts
@@ -20,8 +20,7 @@ from cumulet.host.driver import Guest, HostFacts
 from cumulet.host.nics import DEVICE_TAGS, without_tags
 from cumulet.host.wiring import NO_PACKETS
 from cumulet.placement import allocations as placement
-from cumulet.placement.providers import Inventory, inventory_of
-from cumulet.placement.store import allocations, inventories, resource_providers
+from cumulet.placement.store import inventories, resource_providers
 from cumulet.settings import Settings
 
 DEFAULT_ZONE = "nova"
@@ -79,7 +78,8 @@ def register(
     now = clock.now_us()
     by_name = {facts.name: facts for facts in said}
     known = {row.name: row for row in _KNOWN.rows(tx, sorted(by_name))}
-    again, as_before = list[dict[str, object]](), list[str]()
+    again: list[dict[str, object]] = []
+    as_before: list[str] = []
     for name, facts in sorted(by_name.items()):
         if name not in known and name not in settings.host_names and row_of(tx, name) is None:
             continue
@@ -103,7 +103,9 @@ def register(
                 )
             )  # fmt: skip
         _offer(tx, facts, hypervisor_uuid, settings, now_us=now)
-    if again:
+    if len(again) == 1:
+        tx.run(_HEARD, again[0])
+    elif again:
         tx.execute(_HEARD, again)
     heard_again(tx, as_before, now_us=now)
 
@@ -190,7 +192,7 @@ _FACTS = sa.select(sa.cast(hosts.c.facts, sa.Text)).where(hosts.c.name == sa.bin
 
 def offers(tx: Tx, name: str, feature: str) -> bool:
     """Whether a host has reported this of `HostFacts.features`."""
-    return feature in _kind(tx.scalar(_FACTS, {"of_name": name})).features
+    return feature in kind_from(tx.scalar(_FACTS, {"of_name": name})).features
 
 
 def as_told(tx: Tx, host: str, guest: Guest) -> Guest:
@@ -200,12 +202,12 @@ def as_told(tx: Tx, host: str, guest: Guest) -> Guest:
 
 def kinds(tx: Tx) -> list[tuple[str, Kind]]:
     """All hosts, by name, with what they have reported."""
-    return sorted(((row.name, _kind(row.facts_text)) for row in tx.all(_HOSTS, {})), key=lambda one: one[0])
+    return sorted(((row.name, kind_from(row.facts_text)) for row in tx.all(ALL, {})), key=lambda one: one[0])
 
 
 def kinds_of(tx: Tx, names: Collection[str]) -> dict[str, Kind]:
     """What each of these hosts has said it is. Many cost hardly more than one."""
-    return {row.name: _kind(row.facts_text) for row in _NAMED.rows(tx, sorted(names))}
+    return {row.name: kind_from(row.facts_text) for row in NAMED.rows(tx, sorted(names))}
 
 
 def address_of(tx: Tx, name: str) -> str:
@@ -220,7 +222,7 @@ def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
 
 def offering(tx: Tx, feature: str) -> list[str]:
     """The hosts that answer and have reported this of `HostFacts.features`."""
-    return sorted(row.name for row in tx.all(_HOSTS, {}) if row.up and feature in _kind(row.facts_text).features)
+    return sorted(row.name for row in tx.all(ALL, {}) if row.up and feature in kind_from(row.facts_text).features)
 
 
 class AllHosts(msgspec.Struct, frozen=True):
@@ -239,9 +241,9 @@ class AllHosts(msgspec.Struct, frozen=True):
 
 
 def all_hosts(tx: Tx) -> AllHosts:
-    rows = [(row, _kind(row.facts_text)) for row in tx.all(_HOSTS, {})]
+    rows = [(row, kind_from(row.facts_text)) for row in tx.all(ALL, {})]
     return AllHosts(
-        for_routers=tuple(among({row.name: kind.features for row, kind in rows if _may_have_routers(row)})),
+        for_routers=tuple(among({row.name: kind.features for row, kind in rows if may_have_routers(row)})),
         with_packets=tuple(sorted(row.name for row, kind in rows if row.up and has_packets(kind.features))),
         offered=frozenset().union(*(kind.features for _, kind in rows)),
     )
@@ -256,8 +258,8 @@ def has_packets(features: Collection[str]) -> bool:
     return "networks" in features and NO_PACKETS not in features
 
 
-def _may_have_routers(row: Row) -> bool:
-    return not (row.forced_down or row.disabled) and _kind(row.facts_text).may_have_routers(up=row.up)
+def may_have_routers(row: Row) -> bool:
+    return not (row.forced_down or row.disabled) and kind_from(row.facts_text).may_have_routers(up=row.up)
 
 
 def among(features: Mapping[str, frozenset[str]]) -> list[str]:
@@ -273,11 +275,9 @@ def is_heard(tx: Tx, name: str) -> bool:
 
 
 _UP = OfMany(sa.select(hosts.c.name, hosts.c.to_clear).where(hosts.c.up), hosts.c.name)
-_HEARD_AGAIN = (
-    sa.update(hosts)
-    .where(hosts.c.name.in_(sa.bindparam("of_names", expanding=True)), hosts.c.up)
-    .values(seen_at_us=sa.bindparam("now_us"))
-)
+_SEEN = sa.update(hosts).where(hosts.c.up).values(seen_at_us=sa.bindparam("now_us"))
+_ONE_HEARD_AGAIN = _SEEN.where(_OF_NAME)
+_HEARD_AGAIN = _SEEN.where(hosts.c.name.in_(sa.bindparam("of_names", expanding=True)))
 
 
 def heard_of(tx: Tx, names: Sequence[str]) -> dict[str, bool]:
@@ -287,20 +287,18 @@ def heard_of(tx: Tx, names: Sequence[str]) -> dict[str, bool]:
 
 def heard_again(tx: Tx, names: Sequence[str], *, now_us: int) -> None:
     """Record that these hosts have answered with nothing new. A host that the record calls down stays down."""
+    if len(names) == 1:
+        tx.run(_ONE_HEARD_AGAIN, {"of_name": names[0], "now_us": now_us})
+        return
     for part in in_parts(names):
         tx.execute(_HEARD_AGAIN, {"of_names": list(part), "now_us": now_us})
 
 
-_USED = sa.select(
-    allocations.c.provider_id, allocations.c.resource_class, sa.func.sum(allocations.c.used).label("used")
-).group_by(allocations.c.provider_id, allocations.c.resource_class)
-_ROOM = sa.select(inventories, resource_providers.c.name).join(
-    resource_providers, resource_providers.c.id == inventories.c.provider_id
-)
-_HOSTS = sa.select(
+ALL = sa.select(
     hosts.c.name, hosts.c.zone, hosts.c.up, hosts.c.to_clear, hosts.c.forced_down, hosts.c.disabled,
     sa.cast(hosts.c.facts, sa.Text).label("facts_text"),
 )  # fmt: skip
+"""All hosts: whether they are in service, and what they have said they are."""
 
 
 _STANDS = sa.func.concat(hosts.c.name, hosts.c.up, hosts.c.forced_down, hosts.c.disabled)
@@ -309,40 +307,8 @@ _VERSION = sa.select(
 ).select_from(hosts)
 
 
-_WITH_NAME = _USED.join(resource_providers, resource_providers.c.id == allocations.c.provider_id)
-_USED_HERE = OfMany(_WITH_NAME, resource_providers.c.name)
-_ROOM_HERE = OfMany(_ROOM, resource_providers.c.name)
-_NAMED = OfMany(_HOSTS, hosts.c.name)
-
-
-def views(tx: Tx) -> list[HostView]:
-    """All hosts as the scheduler sees them, with what is free now. `hosts_in_memory.pick` chooses one."""
-    return _views(tx.all(_USED, {}), tx.all(_ROOM, {}), tx.all(_HOSTS, {}))
-
-
-def views_of(tx: Tx, names: Collection[str]) -> dict[str, HostView]:
-    """Those of these hosts that there are, as this transaction sees them. Many cost hardly more than one."""
-    these = sorted(names)
-    found = _views(_USED_HERE.rows(tx, these), _ROOM_HERE.rows(tx, these), _NAMED.rows(tx, these))
-    return {view.name: view for view in found}
-
-
-def view(tx: Tx, name: str) -> HostView | None:
-    """One host, as this transaction sees it."""
-    return views_of(tx, [name]).get(name)
-
-
-def _views(of_used: Sequence[Row], of_room: Sequence[Row], of_hosts: Sequence[Row]) -> list[HostView]:
-    used: dict[int, dict[str, int]] = {}
-    for row in of_used:
-        used.setdefault(row.provider_id, {})[row.resource_class] = int(row.used)
-    offered: dict[str, dict[str, Inventory]] = {}
-    room: dict[str, dict[str, float]] = {}
-    for row in of_room:
-        inventory = offered.setdefault(row.name, {})[row.resource_class] = inventory_of(row)
-        taken = used.get(row.provider_id, {}).get(row.resource_class, 0)
-        room.setdefault(row.name, {})[row.resource_class] = inventory.room - taken
-    return [_view(row, room.get(row.name, {}), offered.get(row.name, {})) for row in of_hosts]
+NAMED = OfMany(ALL, hosts.c.name)
+"""The same, of hosts with these names."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -368,33 +334,11 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 @functools.lru_cache(maxsize=16_384)
-def _kind(facts: str | None) -> Kind:
+def kind_from(facts: str | None) -> Kind:
     """Cached: facts seldom change, and every choice of a host reads those of all hosts."""
     return Kind() if facts is None else msgspec.json.decode(facts, type=Kind)
 
 
 def kind_of(tx: Tx, name: str) -> Kind:
     """What the host has reported; an empty `Kind` if it has reported nothing."""
-    return _kind(tx.scalar(_FACTS, {"of_name": name}))
-
-
-def _view(row: Row, free: dict[str, float], offered: dict[str, Inventory]) -> HostView:
-    kind = _kind(row.facts_text)
-    return HostView(
-        name=row.name,
-        zone=row.zone,
-        up=row.up and not row.forced_down,
-        disabled=row.disabled,
-        free_vcpus=free.get(placement.VCPU, 0.0),
-        free_memory_mib=free.get(placement.MEMORY_MB, 0.0),
-        free_disk_gib=free.get(placement.DISK_GB, 0.0),
-        driver=kind.driver,
-        cpu_models=kind.cpu_models,
-        machine_types=kind.machine_types,
-        features=kind.features,
-        answers=row.up,
-        returning=row.to_clear,
-        may_have_routers=_may_have_routers(row),
-        address=kind.address,
-        inventories=offered,
-    )
+    return kind_from(tx.scalar(_FACTS, {"of_name": name}))

@@ -27,8 +27,8 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
+from cumulet.compute import host_views, scheduler
 from cumulet.compute import hosts as host_records
-from cumulet.compute import scheduler
 from cumulet.compute.scheduler import Choice, HostView, Need
 from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Periodic
@@ -73,7 +73,7 @@ class HostsInMemory:
         with self._lock:
             self._meanwhile = {}
         try:
-            read = await db.read_async(lambda tx: {view.name: view for view in host_records.views(tx)})
+            read = await db.read_async(lambda tx: {view.name: view for view in host_views.views(tx)})
         finally:
             with self._lock:
                 meanwhile, self._meanwhile = self._meanwhile, None
@@ -96,7 +96,7 @@ class HostsInMemory:
         keys = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in touched}
         names = sorted(name for name in keys if name is not None)
         number = next(self._numbers)  # Before reading: whoever begins after our commit reads later, and has more.
-        read = host_records.views_of(tx, names)
+        read = host_views.views_of(tx, names)
         made = _Correction(self, number, {name: read.get(name) for name in names})
         with self._lock:
             self._under_way.add(made)
@@ -186,14 +186,14 @@ def pick(tx: Tx, need: Need) -> Choice:
     """`scheduler.pick` among all hosts; from memory, where this process keeps it."""
     keeper = tx.keeper
     if not isinstance(keeper, HostsInMemory):
-        return scheduler.pick(host_records.views(tx), need)
+        return scheduler.pick(host_views.views(tx), need)
     if need.named is None:
         found = _pick(tx, need, keeper.foremost(need))
         # A disliked host is chosen only if no other fits.
         if found.host is not None and need.liked.get(found.host, 0) >= 0:
             return found
     found = _pick(tx, need, keeper.views())
-    return found if found.host is not None or tx.alone else scheduler.pick(host_records.views(tx), need)
+    return found if found.host is not None or tx.alone else scheduler.pick(host_views.views(tx), need)
 
 
 def for_routers(tx: Tx) -> tuple[str, ...]:
@@ -258,9 +258,9 @@ def _pick(tx: Tx, need: Need, known: dict[str, HostView]) -> Choice:
     """Choose among `known`; correct it until the chosen host is as this transaction sees it."""
     unsure = {key if isinstance(key, str) else tx.scalar(_NAME, {"of_id": key}) for key in tx.touched}
     for name in unsure & known.keys():
-        _replace(known, name, host_records.view(tx, name))
+        _replace(known, name, host_views.view(tx, name))
     while (choice := scheduler.pick(known.values(), need)).host is not None:
-        now = host_records.view(tx, choice.host)
+        now = host_views.view(tx, choice.host)
         if now == known[choice.host]:
             break
         _replace(known, choice.host, now)

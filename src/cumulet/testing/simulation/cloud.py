@@ -11,6 +11,7 @@ from random import Random
 
 from sqlalchemy.exc import DBAPIError
 
+from cumulet.compute import host_views
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
@@ -207,7 +208,7 @@ class SimulatedCloud:
         keeper = self._memory.keeper
         if not self.alone or not isinstance(keeper, HostsInMemory):
             return []
-        known, recorded = keeper.views(), {view.name: view for view in host_records.views(tx)}
+        known, recorded = keeper.views(), {view.name: view for view in host_views.views(tx)}
         if keeper.for_routers() != host_records.all_hosts(tx).for_routers:
             return ["the hosts of routers"]
         return sorted(name for name in known.keys() | recorded.keys() if known.get(name) != recorded.get(name))
