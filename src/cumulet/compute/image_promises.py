@@ -1,65 +1,57 @@
 """What an image asks of the hosts of its guests: each known promise is kept, or no host will have the server.
 
-Names, former names and meanings are upstream's (Glance's "Useful image properties", Nova's `ImageMetaProps`). Which
-device a guest sees (`hw_disk_bus`, `hw_vif_model`, `hw_video_model` and the like) is no promise: every guest has the
-same devices (README.md, "not yet"). What upstream does not know means nothing, as there.
+Names, former names and meanings are upstream's (Glance's "Useful image properties", Nova's `ImageMetaProps`). A
+property ``hw_X`` asks what the extra spec ``hw:X`` of a flavor does. Which device a guest sees (`hw_disk_bus`,
+`hw_vif_model`, `hw_video_model` and the like) is no promise: every guest has the same devices (README.md, "not yet").
+What upstream does not know means nothing, as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from cumulet.compute import promises
 from cumulet.compute.model import Flavor
+from cumulet.compute.promises import Kept, no, says
 from cumulet.host import hypervisors
-from cumulet.web.boolean_words import boolean
 
 TRAIT = "trait:"
-AS_A_FLAVOR: Mapping[str, str] = {
-    f"hw_{name}": f"hw:{name}"
-    for name in (
-        *("boot_menu", "cpu_cores", "cpu_max_cores", "cpu_max_sockets", "cpu_max_threads", "cpu_policy"),
-        *("cpu_sockets", "cpu_thread_policy", "cpu_threads", "ephemeral_encryption", "locked_memory"),
-        *("maxphysaddr_bits", "maxphysaddr_mode", "mem_encryption", "mem_encryption_model", "mem_page_size"),
-        *("numa_nodes", "pci_numa_affinity_policy", "pmu", "serial_port_count", "tpm_model", "tpm_version"),
-        *("vif_multiqueue_enabled", "viommu_model", "virtio_packed_ring", "watchdog_action"),
-    )
-} | {"img_hide_hypervisor_id": "hide_hypervisor_id"}
-"""Properties that promise what an extra spec of a flavor does, and that spec."""
-_SAID = ("hw_numa_cpus.", "hw_numa_mem.")
-"""Beginnings of the names of properties that say more of what `hw_numa_nodes` asks for."""
 FORMER_NAMES: Mapping[str, str] = {
     "architecture": "hw_architecture",
+    "auto_disk_config": "hw_auto_disk_config",
     "hypervisor_type": "img_hv_type",
     "hypervisor_version_requires": "img_hv_requested_version",
     "ipxe_boot": "hw_ipxe_boot",
+    "owner_id": "img_owner_id",
+    "root_device_name": "img_root_device_name",
     "vm_mode": "hw_vm_mode",
 }
 
-
-def _no(value: str) -> bool:
-    return boolean(value) is False
-
-
-def _says(*words: str) -> Callable[[str], bool]:
-    return lambda value: value.strip().lower() in words
-
-
-KEPT: Mapping[str, Callable[[str], bool]] = {
-    "hw_architecture": _says("x86_64", "amd64", "i386", "i486", "i586", "i686"),
-    "hw_cpu_realtime_mask": _says(""),
-    "hw_emulation_architecture": _says("x86_64"),
-    "hw_firmware_stateless": _no,
-    "hw_firmware_type": _says("bios"),
-    "hw_ipxe_boot": _no,
-    "hw_machine_type": _says("q35"),
-    "hw_time_hpet": _no,
-    "hw_vm_mode": _says("hvm"),
-    "img_hv_requested_version": _says(""),
-    "img_hv_type": _says(*hypervisors.TYPES),
-    "os_secure_boot": _says("disabled", "optional"),
+KEPT: Mapping[str, Kept] = {
+    "hw_architecture": says("x86_64", "amd64", "i386", "i486", "i586", "i686"),
+    "hw_emulation_architecture": says("x86_64"),
+    "hw_firmware_stateless": no,
+    "hw_firmware_type": says("bios"),
+    "hw_ipxe_boot": no,
+    "hw_machine_type": says("q35"),
+    "hw_rng_model": says("virtio"),
+    "hw_time_hpet": no,
+    "hw_vm_mode": says("hvm"),
+    "img_hide_hypervisor_id": no,
+    "img_hv_requested_version": says(""),
+    "img_hv_type": says(*hypervisors.TYPES),
+    "os_secure_boot": says("disabled", "optional"),
 }
-"""Properties of images alone, and with which values every guest keeps them."""
+"""Properties that no extra spec is called as, and with which values every guest keeps them."""
+
+
+def known(properties: Mapping[str, object]) -> dict[str, str]:
+    """The properties of an image that describe hardware, image, system and traits. Servers show these (2.98)."""
+    return {
+        name: str(value)
+        for name, value in properties.items()
+        if value is not None and (name.startswith(("hw_", "img_", "os_", TRAIT)) or name in FORMER_NAMES)
+    }
 
 
 def unkept(properties: Mapping[str, str], flavor: Flavor) -> str | None:
@@ -79,8 +71,5 @@ def traits(properties: Mapping[str, str]) -> frozenset[str]:
 def _is_kept(name: str, value: str, flavor: Flavor) -> bool:
     name = FORMER_NAMES.get(name, name)
     if name in KEPT:
-        return KEPT[name](value)
-    if name in AS_A_FLAVOR:
-        kept = promises.KEPT.get(AS_A_FLAVOR[name])
-        return kept is not None and kept(value, flavor)
-    return not name.startswith(_SAID)
+        return KEPT[name](value, flavor)
+    return not name.startswith("hw_") or promises.is_kept(name.replace("hw_", "hw:", 1), value, flavor)

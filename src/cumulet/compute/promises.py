@@ -33,11 +33,13 @@ _AMOUNT = re.compile(r"\d{1,18}\Z")
 Kept = Callable[[str, Flavor], bool]
 
 
-def _no(value: str, flavor: Flavor) -> bool:
+def no(value: str, flavor: Flavor) -> bool:
+    """`Kept` of what must be a word for false."""
     return boolean(value) is False
 
 
-def _says(*words: str) -> Kept:
+def says(*words: str) -> Kept:
+    """`Kept` of what must be one of these words."""
     return lambda value, flavor: value.strip().lower() in words
 
 
@@ -59,21 +61,21 @@ def _always(value: str, flavor: Flavor) -> bool:
 
 KEPT: Mapping[str, Kept] = {
     # A guest has one socket with a core for each vCPU, small pages, one serial port, a random number generator.
-    "hw:cpu_policy": _says("shared"),
-    "hw:cpu_sockets": _says("1"),
+    "hw:cpu_policy": says("shared"),
+    "hw:cpu_sockets": says("1"),
     "hw:cpu_cores": _its_vcpus,
-    "hw:cpu_threads": _says("1"),
+    "hw:cpu_threads": says("1"),
     "hw:cpu_max_sockets": _at_least_one,
     "hw:cpu_max_cores": _at_least_its_vcpus,
     "hw:cpu_max_threads": _at_least_one,
-    "hw:emulator_threads_policy": _says("share"),
-    "hw:mem_page_size": _says("small", "any"),
-    "hw:serial_port_count": _says("1"),
-    "hw:watchdog_action": _says("disabled"),
-    "hw:usb_model": _says("none"),
+    "hw:emulator_threads_policy": says("share"),
+    "hw:mem_page_size": says("small", "any"),
+    "hw:serial_port_count": says("1"),
+    "hw:watchdog_action": says("disabled"),
+    "hw:usb_model": says("none"),
     "hw_rng:allowed": lambda value, flavor: boolean(value) is True,
     "hw_video:ram_max_mb": _always,  # The most that an image may ask for. No guest is given more than the usual.
-    "os:secure_boot": _says("disabled"),
+    "os:secure_boot": says("disabled"),
     **dict.fromkeys(
         (
             "hide_hypervisor_id",
@@ -86,7 +88,7 @@ KEPT: Mapping[str, Kept] = {
             "hw:vif_multiqueue_enabled",
             "hw:virtio_packed_ring",
         ),
-        _no,
+        no,
     ),
 }
 """The known specs that every guest keeps, and with which values. Other known specs are not kept with any value."""
@@ -135,7 +137,7 @@ def of(flavor: Flavor) -> Promises:
             traits.get(value, set()).add(trait[1])
         elif name.startswith(_AGGREGATE):
             zones[name.removeprefix(_AGGREGATE)] = value
-        elif not _is_kept(name, value, flavor):
+        elif not is_kept(name, value, flavor):
             unkept.append(name)
     return Promises(
         resources=amounts | asked,
@@ -147,7 +149,8 @@ def of(flavor: Flavor) -> Promises:
     )
 
 
-def _is_kept(name: str, value: str, flavor: Flavor) -> bool:
+def is_kept(name: str, value: str, flavor: Flavor) -> bool:
+    """Whether every host keeps what an extra spec other than an amount, a trait or an aggregate's promises."""
     if name == "group_policy":
         groups = {found[1] for spec in flavor.extra_specs if (found := _RESOURCE.match(spec))} - {""}
         return value != "isolate" or len(groups) < 2

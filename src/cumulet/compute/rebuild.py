@@ -14,15 +14,16 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, image_promises, operations
+from cumulet.compute import boot, drift, image_promises, operations, promises
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
 from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
+from cumulet.compute.promises import Promises
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_actions import PATH
-from cumulet.compute.server_creation import known_properties, new_password, require_fit
+from cumulet.compute.server_creation import new_password, require_fit
 from cumulet.compute.server_creation_body import PersonalityFile
 from cumulet.compute.server_views import shown, view_server
 from cumulet.compute.servers import ServerHostname
@@ -122,6 +123,17 @@ def _require_implemented(body: Rebuild) -> None:
         raise NotYet("Validating image certificates is not implemented.")
 
 
+def _require_kept(tx: Tx, server: Server, properties: Mapping[str, str]) -> None:
+    """BadRequest for what the image asks of the server's host and it does not keep."""
+    unkept = image_promises.unkept(properties, server.flavor)
+    if unkept is not None:
+        raise BadRequest(f"The image's property {unkept} asks for what no host has.")
+    asked = Promises(resources={}, required=image_promises.traits(properties))
+    lacks = dict(promises.unfit_hosts(tx, asked, server.id)).get(server.host or "")
+    if lacks is not None:
+        raise BadRequest(f"The image requires the trait {lacks.detail}, which the server's host has not.")
+
+
 def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, str]]:
     """Changes of the server's record, after all checks, and the guest's secrets, which are among them."""
     server, body = call.target, call.body
@@ -141,9 +153,8 @@ def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, 
         raise BadRequest("Cannot find image for rebuild")
     image = boot_image(call.tx, call.caller, body.image_ref)
     require_fit(call, server.flavor, image)
-    properties = known_properties(image.properties)
-    if (unkept := image_promises.unkept(properties, server.flavor)) is not None:
-        raise BadRequest(f"The image's property {unkept} asks for what no host has.")
+    properties = image_promises.known(image.properties)
+    _require_kept(call.tx, server, properties)
     if not isinstance(body.metadata, Unset):
         limits = limits_of(call.tx, server.project_id)
         words = "Maximum number of metadata items exceeds {allowed}"

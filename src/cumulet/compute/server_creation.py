@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import block_devices, boot
+from cumulet.compute import block_devices, boot, image_promises
 from cumulet.compute import hosts as host_records
 from cumulet.compute.block_devices import Asked
 from cumulet.compute.flavors import find_flavor
-from cumulet.compute.image_promises import TRAIT
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
@@ -42,9 +41,6 @@ EXTERNAL_NETWORK = rule("network:attach_external_network", ADMIN)
 GIB = 1024**3
 SEED_BYTES = 32
 """Length of a server's secret, from which the random numbers in its metadata are made."""
-_LEGACY_PROPERTIES = frozenset(
-    {"architecture", "auto_disk_config", "hypervisor_type", "owner_id", "root_device_name", "vm_mode"}
-)
 
 
 class Placing(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +288,7 @@ def _records(
     names = [f"{body.name}-{n + 1}" if count > 1 else body.name for n in range(count)]
     described = body.name if not call.version.at_least("2.19") else body.description
     reservation_id = "r-" + _letters(call, 8)
-    properties = known_properties(image.properties)
+    properties = image_promises.known(image.properties)
     public_key, key_type = key if key is not None else (None, None)
     on_drive = body.config_drive or _drive_required(image)  # A host may give it one, too: `boot.claim_host`.
     return [
@@ -335,15 +331,6 @@ def _store(
             server_hostname=server.hostname, availability_zone=server.requested_zone or host_records.DEFAULT_ZONE,
             request=request, wire_mtu=call.cloud.settings.global_physnet_mtu, security_groups=security_groups,
         )  # fmt: skip
-
-
-def known_properties(properties: Mapping[str, object]) -> dict[str, str]:
-    """The properties of an image that describe hardware, image, system and traits. Servers show these (2.98)."""
-    return {
-        key: str(value)
-        for key, value in properties.items()
-        if value is not None and (key.startswith(("hw_", "img_", "os_", TRAIT)) or key in _LEGACY_PROPERTIES)
-    }
 
 
 def _drive_required(image: BootImage) -> bool:
