@@ -192,7 +192,7 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
 
 
 def _long_work(call: Call[object, object]) -> None:
-    until = time.thread_time() + 2 * test_transactions.MOST_MS / 1000
+    until = time.thread_time() + 4 * test_transactions.MOST_MS / 1000
     while time.thread_time() < until:
         pass
 

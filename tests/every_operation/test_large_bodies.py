@@ -18,6 +18,7 @@ from cumulet.processes.parts import load_services
 from cumulet.web.json_reader import DEEPEST, LARGEST_BODY, MOST_VALUES, read_json
 from cumulet.web.operation import Operation
 from cumulet.web.schema import boundaries, most_values_of, plan
+from tests.speed import is_within
 
 MOST_MS = 20.0
 """Of reading and judging one body: what needs no database may take no longer than a transaction may."""
@@ -78,7 +79,7 @@ def _takes_not_long(what: str, data: bytes, judge: Callable[[object], object], m
         return _ms(data, judge, most_values)
 
     least = min(once() for _ in range(ATTEMPTS)) if once() > MOST_MS else 0.0
-    assert least <= MOST_MS, f"{least:.1f} ms: {what}"
+    assert is_within(least, MOST_MS), f"{least:.1f} ms: {what}"
 
 
 def _ms(data: bytes, judge: Callable[[object], object], most_values: int | None) -> float:

@@ -32,11 +32,7 @@ UNSEEN: dict[str, str] = {
     "image/images.py delete_image.delete: NotFound Failed to find image": _BETWEEN,
     "image/inspection.py Inspection._judge_by_oslo: Refused The content matches several image formats or none.": _OSLO,
     "image/inspection.py Inspection._judge_by_oslo: Refused The format of the content cannot be determined.": _OSLO,
-    "image/tiny.py _build_in: CannotBuild the kernel package holds no kernel": _MACHINE,
-    "image/tiny.py _packages: CannotBuild apt knows no": _MACHINE,
-    "image/tiny.py _packages: CannotBuild this machine has no apt: upload an image with `openstack": _MACHINE,
     "image/debian.py _run: CannotBuild failed:": _MACHINE,
-    "image/tiny.py build: CannotBuild": _MACHINE,
     "network/for_compute.py _as_nova_says: BadRequest": "the address has been looked at in the same transaction before",
     "network/addresses.py new_mac: Conflict Unable to complete operation for network": (
         "sixteen million addresses would have to be taken"

@@ -95,7 +95,7 @@ def counting_a_machine_for_each_of_its_hosts() -> AbstractContextManager[object]
 
 def promising_what_no_host_keeps() -> AbstractContextManager[object]:
     """Extra specs that cannot be met are ignored."""
-    return mock.patch.object(promises, "_is_kept", return_value=True)
+    return mock.patch.object(promises, "is_kept", return_value=True)
 
 
 def forgetting_the_traits() -> AbstractContextManager[object]:
