@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import SNAPSHOT
+from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError, GuestState
 from cumulet.image.inspection import Inspection
@@ -174,3 +176,29 @@ def test_an_agent_that_is_started_again_removes_what_its_predecessor_had_begun(r
         await driver.close()
 
     asyncio.run(story())
+
+
+class BlockNode(msgspec.Struct):
+    file: str
+    cache: dict[str, bool]
+    name: str = msgspec.field(name="node-name")
+
+
+def test_no_copy_is_flushed_while_its_guest_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU closes the copy with the lock held that the guest's processors need, and would flush it there."""
+    seen: list[bool] = []
+    remove = Hypervisor.blockdev_del
+
+    async def looked_at(hypervisor: Hypervisor, node: str) -> None:
+        nodes = msgspec.convert(await hypervisor.ask("query-named-block-nodes"), list[BlockNode])
+        copy = next(one for one in nodes if one.name == node)
+        seen.extend(one.cache["no-flush"] for one in nodes if one.file == copy.file)
+        await remove(hypervisor, node)
+
+    monkeypatch.setattr(Hypervisor, "blockdev_del", looked_at)
+
+    async def story(driver: QemuDriver, sink: Sink) -> None:
+        assert (await made(driver, rig.id)).phase is SnapshotPhase.DONE
+
+    with_sink(rig, story)
+    assert seen == [True, True], "the image, and the file that it is in"

@@ -160,10 +160,12 @@ class Commands(ABC):
         """`query-named-block-nodes`: the names of all block devices."""
         return {node.node_name for node in _read(await self.ask("query-named-block-nodes"), list[Node])}
 
-    async def blockdev_add_file(self, node: str, path: str) -> None:
-        """`blockdev-add`, driver `qcow2`: a block device that is a file, and names no other."""
+    async def blockdev_add_copy(self, node: str, path: str) -> None:
+        """`blockdev-add`, driver `qcow2`: a block device that is a file, and names no other. It is never flushed:
+        nobody needs it once its QEMU has ended, and closing it would hold up the guest until it is on the disk."""
         file: Arguments = {"driver": "file", "filename": path, "locking": "on"}
-        await self.ask("blockdev-add", {"driver": "qcow2", "node-name": node, "file": file, "backing": None})
+        device: Arguments = {"driver": "qcow2", "node-name": node, "file": file, "backing": None}
+        await self.ask("blockdev-add", device | {"cache": {"no-flush": True}})
 
     async def copy_disk(self, job: str, *, device: str, target: str, as_it_is_now: bool = False) -> None:
         """`blockdev-mirror`: copy all of a disk in use to another, until told to stop; else `blockdev-backup`."""

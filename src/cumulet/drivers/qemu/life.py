@@ -100,7 +100,7 @@ async def _drop_saved(host: QemuHost, folder: GuestFolder, record: GuestRecord) 
     hypervisor = host.hypervisor(record.guest.server_id)
     if hypervisor is not None:
         await hypervisor.kill()  # Left by an interrupted suspend or resume.
-    folder.memory.unlink(missing_ok=True)
+    await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
     record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False)
     folder.write(record)
     return record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, guest_files
@@ -41,7 +43,7 @@ async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
             hypervisor = host.hypervisor(server_id)
             if hypervisor is not None:
                 await end_process(hypervisor, folder)
-            guest_files.remove(folder, guest_files.RESCUE)
+            await asyncio.to_thread(guest_files.remove, folder, guest_files.RESCUE)
             config_drive.write(record.guest, folder, record.uid)
             record = msgspec.structs.replace(record, rescued=False, intent=Intent.STOPPED, user_paused=False)
             folder.write(record)

@@ -75,7 +75,7 @@ async def _remove_copy(host: QemuHost, folder: GuestFolder) -> None:
     hypervisor = host.hypervisor(folder.server_id)
     if hypervisor is not None:
         await _forget_job(hypervisor)
-    guest_files.remove(folder, guest_files.SNAPSHOT)
+    await asyncio.to_thread(guest_files.remove, folder, guest_files.SNAPSHOT)
 
 
 async def _make(host: QemuHost, server_id: str, record: GuestRecord, snapshot: Snapshot) -> None:
@@ -102,7 +102,7 @@ async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapsh
         return
     await host.disks.make_copy_target(record.guest, folder, record.uid)
     path = str(host.sandbox.folder_inside(folder) / guest_files.SNAPSHOT)
-    await hypervisor.blockdev_add_file(JOB, path)
+    await hypervisor.blockdev_add_copy(JOB, path)
     async with _at_rest(host, hypervisor, snapshot, folder.server_id):
         await hypervisor.copy_disk(JOB, device=DISK_NODE, target=JOB, as_it_is_now=True)
     await _follow(hypervisor, snapshot)

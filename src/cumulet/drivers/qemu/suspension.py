@@ -87,7 +87,7 @@ async def resume(host: QemuHost, server_id: str) -> None:
         # The file is used up the moment the guest runs on: its disk changes from then on.
         folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING, user_paused=False))
         await hypervisor.cont()
-        folder.memory.unlink(missing_ok=True)
+        await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
 
 
 async def _load(hypervisor: Hypervisor, folder: GuestFolder) -> None:
