@@ -59,6 +59,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     sagas: tuple[Saga[Any], ...] = ()
     reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
     """What has to be looked after once in a cloud, in the order in which it is started."""
+    memories: Callable[[Surroundings], Sequence[Reconciler]] = _none
+    """What each conductor keeps for itself, whether it leads or not."""
     require: Callable[[Settings], None] | None = None
     """At each start of a process that carries operations; raises SettingRefused."""
     mend: Callable[[Database, Settings, Clock], None] | None = None

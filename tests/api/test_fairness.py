@@ -8,7 +8,7 @@ import pytest
 
 from cumulet.compute.server_shapes import ServerRow
 from cumulet.db.engine import Tx
-from cumulet.db.fair_queue import CLOUD, FairQueue, Job
+from cumulet.db.fair_queue import CLOUD, LEASES, FairQueue, Job
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
 
@@ -34,7 +34,16 @@ def test_what_a_project_asks_is_served_as_its_own_and_what_follows_as_the_clouds
     cloud.idle()
     writes = [lane for writes, lane in lanes if writes]
     assert writes.count(f"project {member.project_id}") == 1
-    assert set(writes) == {f"project {member.project_id}", CLOUD}  # the conductor boots it, and hosts are heard
+    assert set(writes) - {LEASES} == {f"project {member.project_id}", CLOUD}  # the conductor boots it
+
+
+def test_what_keeps_leases_comes_before_what_the_cloud_works_at(
+    cloud: TestCloud, lanes: list[tuple[bool, str]]
+) -> None:
+    """Else many boots at once would make a conductor that leads late for its lease, and hosts late for theirs."""
+    cloud.clock.advance(cloud.embedded.settings.lease_seconds)
+    cloud.persona("admin").wait("a sweep, and hosts that are heard", lambda: len([w for w, _ in lanes if w]) >= 2)
+    assert {lane for writes, lane in lanes if writes} == {LEASES}
 
 
 def test_who_has_no_token_is_served_by_address(cloud: TestCloud, lanes: list[tuple[bool, str]]) -> None:

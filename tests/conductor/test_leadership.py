@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from cumulet.conductor.leadership import Leadership, LeadsNoMore
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx
+from cumulet.db.fair_queue import LEASES, served
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
@@ -71,7 +72,12 @@ class CutOff(Database):
     away = False
     hangs = False
 
+    def __init__(self, url: str, *, inline: bool) -> None:
+        super().__init__(url, inline=inline)
+        self.lanes: list[str] = []
+
     async def write_async(self, fn: Callable[[Tx], T]) -> T:
+        self.lanes.append(served.get())
         if self.hangs:
             await asyncio.Event().wait()
         if self.away:
@@ -127,6 +133,17 @@ def test_the_first_leads_and_the_second_waits() -> None:
         await two.start()
         await asyncio.sleep(10 * SECONDS)
         assert world.leading == ["one"]
+
+    run(story)
+
+
+def test_its_renewal_waits_behind_no_operations_steps() -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        await one.start()
+        await asyncio.sleep(10 * SECONDS)
+        assert len(way.lanes) > 10
+        assert set(way.lanes) == {LEASES}
 
     run(story)
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.db import fair_queue
 from cumulet.db.engine import GROUP_JOBS, GROUP_SECONDS, Database, Tx, opened
-from cumulet.db.fair_queue import CLOUD, CLOUD_SECONDS, MOST_WAITING, FairQueue, Job, served
+from cumulet.db.fair_queue import CLOUD, CLOUD_SECONDS, LEASES, MOST_WAITING, FairQueue, Job, served
 from cumulet.errors import Unavailable
 
 
@@ -94,6 +94,17 @@ def test_the_clouds_own_work_comes_first_but_not_for_ever() -> None:
     assert lanes[:6] == [CLOUD] * 5 + ["user"]
     assert lanes.count("user") == 3
     assert len(lanes) == 33
+
+
+def test_what_keeps_leases_comes_before_all_else() -> None:
+    queue = FairQueue(most_at_once=1)
+    queued(queue, "user", 3)
+    queued(queue, CLOUD, 30)
+    taken = queue.get()
+    queued(queue, LEASES, MOST_WAITING + 1)
+    assert taken is not None
+    queue.done(taken, CLOUD_SECONDS)
+    assert order(queue)[: MOST_WAITING + 2] == [LEASES] * (MOST_WAITING + 1) + ["user"]
 
 
 def test_one_of_the_threads_is_left_for_others() -> None:

@@ -20,6 +20,7 @@ from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.conductor import findings
 from cumulet.conductor.leadership import LeadsNoMore
 from cumulet.db.engine import Database, Tx
+from cumulet.db.fair_queue import before_all_else
 from cumulet.db.reach import is_away
 from cumulet.errors import Conflict
 from cumulet.fleet.hosts import Hosts
@@ -90,22 +91,23 @@ class HostWatch:
 
         What was known is forgotten: another leader may have recorded news and given leases since.
         """
-        self._records = Heard(self._db, self._clock, self._require_lead)
-        for known in (self._heard, self._fenced_at, self._leases):
-            known.clear()
-        await self._ask_all()
-        # The second question tells hosts that their answer was heard: that gives leases.
-        if self._settings.fence_silent_hosts:
+        with before_all_else():
+            self._records = Heard(self._db, self._clock, self._require_lead)
+            for known in (self._heard, self._fenced_at, self._leases):
+                known.clear()
             await self._ask_all()
-        self._parts.clear()
-        self._watching.clear()
-        names = self._hosts.names
-        parts: dict[float, set[str]] = {}
-        for number, name in enumerate(names, start=1):
-            parts.setdefault(math.ceil(number * PARTS / len(names)) / PARTS, set()).add(name)
-        for share, part in parts.items():
-            self._watch_part(part, share * self._seconds_between)
-        self._following = asyncio.create_task(self._follow(), name="watch-new-hosts")
+            # The second question tells hosts that their answer was heard: that gives leases.
+            if self._settings.fence_silent_hosts:
+                await self._ask_all()
+            self._parts.clear()
+            self._watching.clear()
+            names = self._hosts.names
+            parts: dict[float, set[str]] = {}
+            for number, name in enumerate(names, start=1):
+                parts.setdefault(math.ceil(number * PARTS / len(names)) / PARTS, set()).add(name)
+            for share, part in parts.items():
+                self._watch_part(part, share * self._seconds_between)
+            self._following = asyncio.create_task(self._follow(), name="watch-new-hosts")
 
     async def stop(self) -> None:
         self.kill()

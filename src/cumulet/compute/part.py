@@ -47,13 +47,16 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     return (
         watch,
         Wirings(db=db, clock=clock, hosts=around.hosts),
-        Reload(db=db, clock=clock),
         Leftovers(db=db, clock=clock, settings=settings),
         History(db=db, clock=clock, settings=settings),
         AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),
         AutomaticConfirmation(db=db, clock=clock, settings=settings, wake=around.wake),
         AutomaticOffload(db=db, clock=clock, settings=settings, wake=around.wake),
     )
+
+
+def _memories(around: Surroundings) -> Sequence[Reconciler]:
+    return (Reload(db=around.db, clock=around.clock),)
 
 
 def _mend(db: Database, settings: Settings, clock: Clock) -> None:
@@ -92,6 +95,7 @@ COMPUTE_PART = Part(
         UNSHELVE,
     ),
     reconcilers=_reconcilers,
+    memories=_memories,
     mend=_mend,
     seed=_seed,
 )

@@ -1,4 +1,4 @@
-"""A conductor: a runner that carries operations, and reconcilers that run while it leads."""
+"""A conductor: a runner that carries operations, reconcilers that run while it leads, and what it keeps in memory."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Conductor:
         self,
         sagas: Mapping[str, Saga[Any]],
         reconcilers: Callable[[Surroundings], Sequence[Reconciler]],
+        memories: Callable[[Surroundings], Sequence[Reconciler]],
         *,
         db: Database,
         clock: Clock,
@@ -80,6 +81,7 @@ class Conductor:
             require_lead=self._require_lead,
         )
         self.reconcilers: tuple[Reconciler, ...] = tuple(reconcilers(around))
+        self.memories: tuple[Reconciler, ...] = tuple(memories(around))
         self.leadership = Leadership(
             db=db,
             clock=clock,
@@ -101,6 +103,8 @@ class Conductor:
     async def start(self) -> None:
         """Start. If it leads, hosts are known when this returns; from then on operations are carried."""
         await self.leadership.start()
+        for memory in self.memories:
+            await memory.start()
         await self.runner.start()
         await self.elsewhere.start()
 
@@ -112,3 +116,5 @@ class Conductor:
             mine: dict[str, object] = {"of_owner": self.runner.name}
             await give_back(self.runner.db, OPERATIONS, mine, seconds=limit, said="what was carried")
         await self.leadership.stop()
+        for memory in self.memories:
+            await memory.stop()

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.clock import Clock
 from cumulet.conductor.giving_back import give_back
 from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db.fair_queue import before_all_else
 from cumulet.periodic import Reconciler
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,9 @@ class Leadership:
     async def _round(self) -> None:
         now = self._clock.monotonic()
         if not self.leads:
-            if await self._db.write_async(lambda tx: self._take(tx, now)):
+            with before_all_else():
+                taken = await self._db.write_async(lambda tx: self._take(tx, now))
+            if taken:
                 self._held_until = now + self._seconds
                 # A task of its own: a start may take longer than the lease runs, and the lease is renewed meanwhile.
                 self._beginning = asyncio.create_task(self._begin(), name=f"lead-{self._name}")
@@ -159,7 +162,8 @@ class Leadership:
 
     async def _renewed(self, now: float) -> bool | None:
         """Whether the lease is ours; None: the database did not answer before the lease had run out."""
-        renewal = asyncio.ensure_future(self._db.write_async(lambda tx: self._take(tx, now)))
+        with before_all_else():
+            renewal = asyncio.ensure_future(self._db.write_async(lambda tx: self._take(tx, now)))
         over = asyncio.ensure_future(self._clock.sleep(max(self._held_until - now, 0.0)))
         try:
             await asyncio.wait((renewal, over), return_when=asyncio.FIRST_COMPLETED)

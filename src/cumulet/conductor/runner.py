@@ -48,6 +48,7 @@ from cumulet.conductor.saga import (
     operations,
 )
 from cumulet.db.engine import Database, Row, Tx
+from cumulet.db.fair_queue import before_all_else
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
 from cumulet.settings import Settings
@@ -192,7 +193,8 @@ class Runner:
             tx.run(RENEW, {"of_owner": self.name})
             return tx.all(RUNNING, {})
 
-        rows = await self.db.write_async(renew_and_find)
+        with before_all_else():
+            rows = await self.db.write_async(renew_and_find)
         self._beats.see([row for row in rows if row.lease_owner not in (None, self.name)])
         for row in rows:
             if row.id not in self._tasks and self._is_free(row):

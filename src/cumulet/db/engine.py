@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cumulet.db.fair_queue import CLOUD, FairQueue, Job, serve
+from cumulet.db.fair_queue import OWN, FairQueue, Job, serve
 from cumulet.db.giving_way import GivingWay
 from cumulet.db.postgresql import notices_of, postgresql_engine
 from cumulet.db.prepared import Statements
@@ -128,7 +128,7 @@ class Database:
         return self.busy() or (self.embedded and self._writes.busy)
 
     def _computed(self, lane: str, seconds: float) -> None:
-        if self.computed is not None and lane != CLOUD:
+        if self.computed is not None and lane not in OWN:
             self.computed(lane, seconds)
 
     @property
@@ -251,7 +251,7 @@ class Database:
     async def _result(self, job: Job, once_begun: type[OperationalError]) -> Any:
         """The result of a queued job. `once_begun`: the error when a job has begun and does not answer in time."""
         answer = asyncio.wrap_future(job.future)
-        if self.embedded or job.lane == CLOUD:
+        if self.embedded or job.lane in OWN:
             return await answer
         try:
             async with asyncio.timeout(CALLERS_SECONDS) as waiting:

@@ -1,18 +1,20 @@
 """Which job the database's threads take next: one of the caller served least, so that many jobs of one delay no other.
 
-The cloud's own work (the conductor, reports of agents) comes first. Every other caller has a lane: its project, else
-its user, else its address. A lane is charged the time its jobs took, and the lane charged least is next: start-time
-fair queueing (Goyal, Vin and Cheng 1996). A lane gets no credit for time in which it asked for nothing.
+What keeps leases comes before all else, then the cloud's own work: the steps of operations. Every other caller has a
+lane: its project, else its user, else its address. A lane is charged the time its jobs took, and the lane charged least
+is next: start-time fair queueing (Goyal, Vin and Cheng 1996). A lane gets no credit for time in which it asked for
+nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
@@ -23,8 +25,13 @@ from cumulet.errors import Unavailable
 
 CLOUD = ""
 """The lane of the cloud's own work."""
+LEASES = "leases"
+"""The lane of what keeps leases: their renewal, and hearing hosts. Behind the steps of many operations it would come
+late, and who is late loses what it holds."""
+OWN = frozenset({CLOUD, LEASES})
+"""Lanes of no caller: their jobs are never refused, and are not charged."""
 MOST_WAITING = 512
-"""Jobs of one lane that may wait; more are refused with 503. The cloud's own are never refused."""
+"""Jobs of one lane that may wait; more are refused with 503."""
 CLOUD_SECONDS = 0.05
 """For so long the cloud's own work is served in a row while others wait; then one job of another lane is."""
 
@@ -34,6 +41,16 @@ LOWEST_PRIORITY = 19
 
 served: ContextVar[str] = ContextVar("served", default=CLOUD)
 """The lane of the caller. The web kernel sets it for each request; work outside of requests is the cloud's own."""
+
+
+@contextlib.contextmanager
+def before_all_else() -> Iterator[None]:
+    """What the block asks of the database, and the tasks that it creates, is of the lane `LEASES`."""
+    before = served.set(LEASES)
+    try:
+        yield
+    finally:
+        served.reset(before)
 
 
 class Job(msgspec.Struct, eq=False):
@@ -78,7 +95,7 @@ class FairQueue:
             lane = self._lanes.get(job.lane)
             if lane is None:
                 lane = self._lanes[job.lane] = _Lane(charged=self._now)
-            if len(lane.waiting) >= self._most_waiting and job.lane != CLOUD:
+            if len(lane.waiting) >= self._most_waiting and job.lane not in OWN:
                 raise Unavailable("Too many requests at once. Try again soon.", headers={"Retry-After": "1"})
             if not lane.waiting and not lane.running:
                 lane.charged, lane.in_a_row = max(lane.charged, self._now), 0.0
@@ -98,7 +115,7 @@ class FairQueue:
             lane.running += 1
             self._waiting -= 1
             self._running += 1
-            if job.lane != CLOUD:
+            if job.lane not in OWN:
                 self._now = max(self._now, lane.charged)
                 self._cloud_in_a_row = 0.0
             return job
@@ -116,7 +133,7 @@ class FairQueue:
             if not self._running and not self._waiting:
                 self._lanes.clear()  # nobody competes: charges are forgotten
                 self._now = 0.0
-            elif not lane.running and not lane.waiting and (job.lane == CLOUD or lane.charged <= self._now):
+            elif not lane.running and not lane.waiting and (job.lane in OWN or lane.charged <= self._now):
                 del self._lanes[job.lane]
             if self._closed:
                 self._changed.notify_all()
@@ -133,15 +150,19 @@ class FairQueue:
             self._changed.notify_all()
 
     def _next(self) -> _Lane | None:
+        first: _Lane | None = None
         best: _Lane | None = None
         for name, lane in self._lanes.items():
             if not lane.waiting:
                 continue
+            if name == LEASES:
+                return lane
             if name == CLOUD:
-                if self._cloud_in_a_row < CLOUD_SECONDS:
-                    return lane
+                first = lane if self._cloud_in_a_row < CLOUD_SECONDS else None
             elif lane.running < self._most_of(lane) and (best is None or lane.charged < best.charged):
                 best = lane
+        if first is not None:
+            return first
         if best is None and (cloud := self._lanes.get(CLOUD)) is not None and cloud.waiting:
             return cloud
         return best

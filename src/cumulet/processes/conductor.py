@@ -33,6 +33,7 @@ def conductor_of(
     return Conductor(
         sagas_of(parts),
         lambda around: [one for part in parts for one in part.reconcilers(around)],
+        lambda around: [one for part in parts for one in part.memories(around)],
         db=ground.db,
         clock=ground.clock,
         settings=ground.settings,

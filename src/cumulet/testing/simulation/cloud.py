@@ -239,6 +239,8 @@ def _kill(conductor: Conductor) -> None:
     for task in tasks:
         task.cancel()
     conductor.leadership.kill()
+    for memory in conductor.memories:
+        memory.kill()
     conductor.elsewhere.kill()
 
 
