@@ -20,6 +20,7 @@ from cumulet.compute.store import servers
 from cumulet.host import messages as m
 from cumulet.host.console_messages import OpenConsole
 from cumulet.host.consoles import BUFFER_BYTES, SESSIONS_OF_ONE, UNHEARD_SECONDS, Session, Sessions
+from cumulet.host.driver import DriverError
 from cumulet.testing import Client, JsonObject, TestCloud
 from cumulet.web.doors import LARGEST_MESSAGE
 from tests.api.servers import host_of
@@ -203,6 +204,8 @@ def test_a_session_whose_reader_has_gone_is_forgotten() -> None:
     assert "one" in sessions
     sessions.open("two", 2 * UNHEARD_SECONDS + 1)
     assert ("one" in sessions, "two" in sessions) == (False, True)
+    with pytest.raises(DriverError, match="NO_SESSION"):
+        sessions.get("one", 2 * UNHEARD_SECONDS + 1)
 
 
 def test_a_page_of_another_site_may_not_connect(cloud: TestCloud, member: Client) -> None:

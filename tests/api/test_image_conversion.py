@@ -371,3 +371,9 @@ def test_a_server_boots_from_what_was_converted(to_qcow2: TestCloud) -> None:
     wanted = {"name": "s", "imageRef": found["id"], "flavorRef": flavor, "networks": "none"}
     server_id: str = member.compute("POST", "/servers", {"server": wanted}, version="2.37")["server"]["id"]
     assert member.wait_for_status(server_id, "ACTIVE")["image"]["id"] == found["id"]
+
+
+def test_where_qemu_img_has_gone_nothing_is_converted(to_qcow2: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "_TOOL", "no-such-qemu-img")
+    found = imported(to_qcow2.persona("member"), DISK)
+    assert refused(to_qcow2, found) == "The data could not be converted to qcow2."

@@ -238,6 +238,26 @@ def test_what_is_at_a_url_becomes_the_images_data(open_cloud: TestCloud, monkeyp
     assert image(member, second)["status"] == "queued"
 
 
+def test_a_download_needs_an_image_without_data_and_is_the_only_one(
+    open_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(url: str, allowed: tuple[str, ...]) -> AsyncIterator[bytes]:
+        yield CONTENT
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(internet, "fetch", for_ever)
+    member = open_cloud.persona("member")
+    staged, fetched = new(member), new(member)
+    assert stage(member, staged).status == 204
+    answer = import_(member, staged, "web-download", uri=URL)
+    assert (answer.status, "needs to be in 'queued' state" in answer.text) == (409, True)
+    assert image(member, staged)["status"] == "uploading"
+    assert import_(member, fetched, "web-download", uri=URL).status == 202
+    answer = import_(member, fetched, "web-download", uri=URL)
+    assert (answer.status, "prior operation is still in progress" in answer.text) == (409, True)
+    assert len(tasks_of(member, fetched)) == 1
+
+
 def test_a_download_that_breaks_leaves_the_image_queued(open_cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     internet_has(monkeypatch, CONTENT, error=internet.NotFetched("The connection failed: ReadError."))
     member = open_cloud.persona("member")

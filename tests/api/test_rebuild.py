@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from cumulet.compute import drift
+from cumulet.db.engine import Tx
+from cumulet.errors import Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.host.looking import Look
@@ -118,6 +122,42 @@ def test_one_that_fails_is_in_error_and_can_be_rebuilt_again(
     assert member.server(server)["status"] == "ERROR"
     assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
     member.wait_for_status(server, "ACTIVE")
+
+
+def test_what_a_host_says_late_of_a_failed_rebuild_counts_no_more(
+    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is asked for its last word; until it has answered, the server is rebuilt once more."""
+    host, image = host_of(admin, server), image_of(member, server)
+
+    async def unreachable(self: object, host: m.OnHost) -> None:
+        raise m.HostUnreachable("planted")
+
+    with monkeypatch.context() as planted:
+        for verb in (m.Create, m.Observe, Look, m.Destroy):
+            planted.setattr(verb, "do", unreachable)
+        force_down(admin, host)
+        assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
+        member.wait_for_status(server, "ERROR")
+    refused: list[str] = []
+
+    def meanwhile(tx: Tx, correction: drift.Correction, seen: GuestState, now_us: int) -> bool:
+        before = msgspec.structs.replace(correction, generation=correction.generation - 1)
+        try:
+            return recorded(tx, before, seen, now_us)
+        except Conflict as error:
+            refused.append(str(error))
+            raise
+
+    recorded = drift.record_found
+    with monkeypatch.context() as planted:
+        planted.setattr(drift, "record_found", meanwhile)
+        force_down(admin, host, down=False)
+        cloud.reconcile()
+    assert refused
+    assert member.server(server)["status"] == "ERROR"
+    cloud.reconcile()
+    assert member.server(server)["status"] == "ACTIVE"
 
 
 @pytest.mark.parametrize("lost", ["destroy_guest", "make_guest"])

@@ -179,6 +179,8 @@ def test_a_console_is_of_a_guest_that_runs_and_a_session_of_somebody_who_opened_
         driver = opener(tmp_path)("host1")
         with pytest.raises(DriverError, match="NOT_RUNNING"):
             await driver.open_console(SERVER, "a")
+        with pytest.raises(DriverError, match="NOT_RUNNING"):
+            await driver.open_screen(SERVER, "a")
         with pytest.raises(DriverError, match="NO_SESSION"):
             await driver.read_console(SERVER, "a", position=0, wait_seconds=0.0)
         await driver.create(GUEST)
@@ -190,5 +192,17 @@ def test_a_console_is_of_a_guest_that_runs_and_a_session_of_somebody_who_opened_
         with pytest.raises(DriverError, match="TOO_MANY_CONSOLES"):
             await driver.open_console(SERVER, "one too many")
         await driver.open_console(SERVER, "a")  # It is open, and stays so.
+
+    asyncio.run(story())
+
+
+def test_a_guest_that_stands_still_answers_nobody(tmp_path: Path) -> None:
+    async def story() -> None:
+        driver = opener(tmp_path)("host1")
+        await driver.create(msgspec.structs.replace(GUEST, agent=True))
+        await driver.set_password(SERVER, user="root", password="a")
+        await driver.pause(SERVER)
+        with pytest.raises(DriverError, match="AGENT_NO_ANSWER"):
+            await driver.set_password(SERVER, user="root", password="b")
 
     asyncio.run(story())

@@ -114,3 +114,8 @@ def test_a_disk_has_the_archives_files_with_their_owners(tmp_path: Path) -> None
     assert "Mode:  0640" in asked("stat /etc/name")
     assert "null" not in asked("ls /dev"), "devices are the kernel's"
     assert "Filesystem volume name:   root" in asked("show_super_stats -h")
+
+
+def test_a_tool_that_hangs_is_waited_for_no_longer_than_is_said() -> None:
+    with pytest.raises(debian.CannotBuild, match=r"sleep took longer than 0\.1 s"):
+        debian._run(["sleep", "60"], seconds=0.1)

@@ -143,3 +143,8 @@ def test_a_tool_that_cannot_be_run(programs: Path) -> None:
     (programs / "syslinux").write_bytes(b"\x7fELF" + os.urandom(64))
     with pytest.raises(tiny.CannotBuild, match="syslinux"):
         tiny.build()
+
+
+def test_packages_without_a_kernels_modules_make_no_image(tmp_path: Path) -> None:
+    with pytest.raises(tiny.CannotBuild, match="hold no modules of the kernel, or no busybox"):
+        tiny._initramfs(tmp_path)

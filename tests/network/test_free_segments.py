@@ -81,3 +81,14 @@ def test_a_number_that_was_used_lately_is_not_the_next_one_while_there_are_other
         assert [one.segmentation_id for one in (first, second, third)] == [1, 2, 3]
     finally:
         database.close()
+
+
+def test_where_all_are_in_use_there_is_none() -> None:
+    database = Database("sqlite://", inline=True)
+    schema.prepare(database)
+    with mock.patch.dict(free_segments.HIGHEST, vxlan=2):
+        for _ in range(2):
+            database.write(lambda tx: add(tx, "c"))
+        with pytest.raises(Conflict, match="No tenant network is available"):
+            database.write(lambda tx: add(tx, "c"))
+    database.close()

@@ -29,6 +29,7 @@ UNSEEN: dict[str, str] = {
     "identity/trusted.py use_trust: Forbidden No remaining uses for trust:": _BETWEEN,
     "identity/users.py change_password.work: Unauthorized the password was changed meanwhile": _BETWEEN,
     "image/images.py _switch: Conflict Image": _BETWEEN,
+    "image/imports.py begin: Conflict Image": _BETWEEN,
     "image/images.py delete_image.delete: NotFound Failed to find image": _BETWEEN,
     "image/inspection.py Inspection._judge_by_oslo: Refused The content matches several image formats or none.": _OSLO,
     "image/inspection.py Inspection._judge_by_oslo: Refused The format of the content cannot be determined.": _OSLO,
