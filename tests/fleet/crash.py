@@ -40,6 +40,8 @@ LONG_SECONDS = (4.0, 9.0)
 MOVE_SECONDS = 8.0
 """Within so long after a move was asked for it is struck; on the machine of the runs it takes 5 to 15 s."""
 SETTLED_SECONDS = 180.0
+LAST_LINES, LONGEST_WORDS = 15, 600
+"""Of what each program has said, when a run fails."""
 
 
 class Blow(StrEnum):
@@ -125,12 +127,13 @@ class FleetCloud(CrashCloud):
         return any(one["name"] == host and one["lease_held"] for one in known)
 
     def last_words(self) -> str:
-        logs = (
-            self.fleet.machines["control1"].folder / "up.log",
-            self.fleet.machines["control2"].folder / "conductor.log",
-        )
-        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-        return "\n".join([line for line in lines if '"cumulet.access"' not in line][-40:])
+        """The last lines of every program on every machine."""
+        said = []
+        for name, machine in self.fleet.machines.items():
+            for log in sorted(machine.folder.glob("*.log")):
+                lines = [line for line in log.read_text(errors="replace").splitlines() if "cumulet.access" not in line]
+                said += [f"{name} {log.stem}: {line[:LONGEST_WORDS]}" for line in lines[-LAST_LINES:]]
+        return "\n".join(said)
 
     def move(self, server_id: str, destination: str) -> str:
         """Ask for a live migration; the number of its record comes later."""
