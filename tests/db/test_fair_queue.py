@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.db import fair_queue
 from cumulet.db.engine import GROUP_JOBS, GROUP_SECONDS, Database, Tx, opened
-from cumulet.db.fair_queue import CLOUD, CLOUD_SECONDS, LEASES, MOST_WAITING, FairQueue, Job, served
+from cumulet.db.fair_queue import CLOUD, CLOUD_SECONDS, LEASES, LEASES_SECONDS, MOST_WAITING, FairQueue, Job, served
 from cumulet.errors import Unavailable
 
 
@@ -96,15 +96,21 @@ def test_the_clouds_own_work_comes_first_but_not_for_ever() -> None:
     assert len(lanes) == 33
 
 
-def test_what_keeps_leases_comes_before_all_else() -> None:
+def test_what_keeps_leases_comes_before_all_else_but_not_for_ever() -> None:
     queue = FairQueue(most_at_once=1)
     queued(queue, "user", 3)
     queued(queue, CLOUD, 30)
-    taken = queue.get()
+    queued(queue, LEASES, 30)
+    lanes = order(queue, lambda _: LEASES_SECONDS / 5)
+    assert lanes[:13] == [*[LEASES] * 5, CLOUD, *[LEASES] * 5, CLOUD, LEASES]
+    assert lanes.index("user") < 40
+    assert len(lanes) == 63
+
+
+def test_who_keeps_leases_may_have_as_many_wait_as_come() -> None:
+    queue = FairQueue(most_at_once=1)
     queued(queue, LEASES, MOST_WAITING + 1)
-    assert taken is not None
-    queue.done(taken, CLOUD_SECONDS)
-    assert order(queue)[: MOST_WAITING + 2] == [LEASES] * (MOST_WAITING + 1) + ["user"]
+    assert order(queue) == [LEASES] * (MOST_WAITING + 1)
 
 
 def test_one_of_the_threads_is_left_for_others() -> None:

@@ -34,6 +34,8 @@ MOST_WAITING = 512
 """Jobs of one lane that may wait; more are refused with 503."""
 CLOUD_SECONDS = 0.05
 """For so long the cloud's own work is served in a row while others wait; then one job of another lane is."""
+LEASES_SECONDS = 0.05
+"""The same for what keeps leases: a control plane that starts asks many hosts, and each may have to be told much."""
 
 NICE = 5
 """How much lower the priority of threads is that work behind others."""
@@ -87,6 +89,7 @@ class FairQueue:
         self._now = 0.0
         """What the lane served last had been charged: a lane that comes, or comes back, begins there."""
         self._cloud_in_a_row = 0.0
+        self._leases_in_a_row = 0.0
         self._closed = False
 
     def put(self, job: Job) -> None:
@@ -115,6 +118,8 @@ class FairQueue:
             lane.running += 1
             self._waiting -= 1
             self._running += 1
+            if job.lane != LEASES:
+                self._leases_in_a_row = 0.0
             if job.lane not in OWN:
                 self._now = max(self._now, lane.charged)
                 self._cloud_in_a_row = 0.0
@@ -130,6 +135,8 @@ class FairQueue:
             self._running -= 1
             if job.lane == CLOUD:
                 self._cloud_in_a_row += seconds
+            if job.lane == LEASES:
+                self._leases_in_a_row += seconds
             if not self._running and not self._waiting:
                 self._lanes.clear()  # nobody competes: charges are forgotten
                 self._now = 0.0
@@ -150,22 +157,21 @@ class FairQueue:
             self._changed.notify_all()
 
     def _next(self) -> _Lane | None:
-        first: _Lane | None = None
+        leases, cloud = (self._if_waiting(name) for name in (LEASES, CLOUD))
+        if leases is not None and self._leases_in_a_row < LEASES_SECONDS:
+            return leases
+        if cloud is not None and self._cloud_in_a_row < CLOUD_SECONDS:
+            return cloud
         best: _Lane | None = None
         for name, lane in self._lanes.items():
-            if not lane.waiting:
-                continue
-            if name == LEASES:
-                return lane
-            if name == CLOUD:
-                first = lane if self._cloud_in_a_row < CLOUD_SECONDS else None
-            elif lane.running < self._most_of(lane) and (best is None or lane.charged < best.charged):
+            may = name not in OWN and lane.waiting and lane.running < self._most_of(lane)
+            if may and (best is None or lane.charged < best.charged):
                 best = lane
-        if first is not None:
-            return first
-        if best is None and (cloud := self._lanes.get(CLOUD)) is not None and cloud.waiting:
-            return cloud
-        return best
+        return best or cloud or leases
+
+    def _if_waiting(self, name: str) -> _Lane | None:
+        lane = self._lanes.get(name)
+        return lane if lane is not None and lane.waiting else None
 
     def _most_of(self, lane: _Lane) -> int:
         return self._most_at_once if lane.in_a_row < self._long_seconds else 1
