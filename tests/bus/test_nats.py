@@ -198,6 +198,36 @@ def test_a_server_that_is_killed_costs_what_was_under_way_and_no_more(tmp_path: 
     tell(tmp_path, story)
 
 
+def test_an_agent_that_had_something_left_to_say_connects_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library does not tell that a connection has ended if what was left could not be written."""
+
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        agent = await started(cloud, "host1")
+        client = agent._connection.client
+        assert client is not None
+        assert client._transport is not None
+
+        async def fails() -> None:
+            raise ConnectionResetError("Connection lost")
+
+        process = cloud.server._process
+        assert process is not None
+        process.kill()
+        monkeypatch.setattr(client._transport, "drain", fails)
+        client._pending, client._pending_data_size = [b"PING\r\n"], 6
+        for _ in range(400):
+            if agent._connection.client not in (None, client):
+                break
+            await asyncio.sleep(0.05)
+        await bus.connected()
+        assert (await bus.link("host1").send(m.AskFacts())).name
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
 def test_an_agent_that_was_cut_off_and_is_back_has_no_answer_to_what_it_was_asked_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,14 +14,13 @@ from cumulet.agent.fence import MemoryFence
 from cumulet.bus.in_process import InProcessLink
 from cumulet.compute import descriptions, wiring
 from cumulet.compute import hosts as host_records
-from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.compute.wiring import Wirings, wire
 from cumulet.db.engine import Database, Tx
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.drivers.simulated.network import SimulatedNetwork
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
-from cumulet.host.wiring import Group, Network, Wiring
+from cumulet.host.wiring import Network, Wiring
 from cumulet.settings import Settings
 from cumulet.testing.clock import AdvanceableClock
 from tests.compute.test_hosts_in_memory import of_hosts
@@ -99,35 +98,6 @@ def test_a_host_is_told_again_when_something_else_is_in_force_there(
         await cloud.wirings.round()
         assert cloud.way.told - before == again
         assert cloud.driver.network.wiring is not None
-
-    with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
-        asyncio.run(story(database))
-
-
-def test_what_was_so_for_a_moment_only_is_put_right_although_nothing_was_written(tmp_path: Path) -> None:
-    """A saga has told it meanwhile, such as that it has no routers because it was silent."""
-
-    async def describe(revision: int) -> Wiring:
-        group = Group(id="g", stateful=True, rules=(), members=())
-        return Wiring(host="host1", revision=revision, groups=(group,))
-
-    async def story(database: Database) -> None:
-        database.keeper = memory = HostsInMemory()
-        await memory.load(database)
-        cloud = Cloud(tmp_path, database)
-        cloud.wirings.seconds = NEVER
-        await cloud.wirings.start()
-        await cloud.wirings.round()
-        cloud.clock.advance(1.0)
-        await cloud.wirings.round()
-        assert cloud.way.told == 1, "there is no news"
-        await cloud.hosts.wire("host1", describe, now_us=cloud.clock.now_us())
-        for _ in range(2):
-            await cloud.wirings.round()
-            assert cloud.way.told == 3
-        assert cloud.driver.network.wiring is not None
-        assert cloud.driver.network.wiring.groups == ()
-        await cloud.wirings.stop()
 
     with of_hosts(tmp_path, {"host1": ("networks",)}) as database:
         asyncio.run(story(database))

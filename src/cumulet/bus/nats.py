@@ -48,6 +48,8 @@ LONGEST_PAUSE_SECONDS = 2.0
 LONGEST_ANSWER_SECONDS = 600
 """How long an agent may take to answer one request; its permission to do so ends then."""
 PING_SECONDS = 5
+LOOK_SECONDS = 1.0
+"""So often it is looked at whether the connection is still there."""
 
 
 def subject_of(host: str) -> str:
@@ -301,7 +303,7 @@ class _Connection:
                     await client.flush()
                 told, pause, self._client = "", RECONNECT_SECONDS, client
                 self.ready.set()
-                await closed.wait()
+                await _closed(client, closed)
                 log.warning("the connection to the bus was lost")
             except Exception as error:
                 if repr(error) != told:
@@ -320,9 +322,22 @@ class _Connection:
             await asyncio.gather(self._keeping, return_exceptions=True)
 
 
+async def _closed(client: Client, told: asyncio.Event) -> None:
+    """Wait until the connection has ended. The library does not tell us when it had something left to write and could
+    not (nats-py 2.16, `Client._close`), so it is looked at as well."""
+    while not told.is_set() and not client.is_closed:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await told.wait()
+
+
 async def _let_go(client: Client) -> None:
     with contextlib.suppress(Exception):
-        await client.close()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.close()
+    with contextlib.suppress(Exception):
+        if client._transport is not None:  # `close` leaves it open where it has failed before.
+            client._transport.close()  # type: ignore[no-untyped-call]
 
 
 async def _said(error: Exception) -> None:

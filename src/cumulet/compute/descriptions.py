@@ -101,6 +101,8 @@ class Reading:
         self._written = written
         self._last: dict[str, tuple[object, WithoutGroups]] = {}
         """By host: when it was read, in the words of `_written`, and what."""
+        self.hosts_then: dict[str, object] = {}
+        """By host: `hosts_in_memory.as_wired` of the transaction in which its wiring was read last."""
         self._asked: dict[str, asyncio.Future[Wiring]] = {}
         """What no transaction has begun to read."""
         self._under_way: asyncio.Task[None] | None = None
@@ -145,6 +147,7 @@ class Reading:
     def _descriptions(self, tx: Tx, hosts: Sequence[str], written: object) -> tuple[dict[str, Wiring], bool]:
         """As `descriptions`, and whether a part was known already."""
         of_hosts = hosts_in_memory.as_wired(tx)
+        self.hosts_then |= dict.fromkeys(hosts, of_hosts)
         now = None if written is None or of_hosts is None else (written, of_hosts)
         if now is None:
             self._last = {}

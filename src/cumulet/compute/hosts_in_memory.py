@@ -129,9 +129,9 @@ class HostsInMemory:
             return dict(self._views)
 
     def foremost(self, need: Need) -> dict[str, HostView]:
-        """The hosts with most room, and those that `need` likes or dislikes."""
+        """The host that `need` names; else the hosts with most room, and those that it likes or dislikes."""
         with self._lock:
-            names = [name for *_, name in self._by_room[:FOREMOST]]
+            names = [name for *_, name in self._by_room[:FOREMOST]] if need.named is None else [need.named]
             return {name: self._views[name] for name in (*names, *need.liked) if name in self._views}
 
     def for_routers(self) -> tuple[str, ...]:
@@ -187,11 +187,10 @@ def pick(tx: Tx, need: Need) -> Choice:
     keeper = tx.keeper
     if not isinstance(keeper, HostsInMemory):
         return scheduler.pick(host_views.views(tx), need)
-    if need.named is None:
-        found = _pick(tx, need, keeper.foremost(need))
-        # A disliked host is chosen only if no other fits.
-        if found.host is not None and need.liked.get(found.host, 0) >= 0:
-            return found
+    found = _pick(tx, need, keeper.foremost(need))
+    # A disliked host is chosen only if no other fits.
+    if found.host is not None and (need.named is not None or need.liked.get(found.host, 0) >= 0):
+        return found
     found = _pick(tx, need, keeper.views())
     return found if found.host is not None or tx.alone else scheduler.pick(host_views.views(tx), need)
 

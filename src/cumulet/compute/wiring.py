@@ -174,7 +174,7 @@ class Wirings(Periodic):
         self._records: object = None
         """Equal to what it was where nothing was written that wirings are read from. None: nobody knows."""
         self._told_of: dict[str, object] = {}
-        """By host: `_records` before the wiring was read that it is being told, or was told last."""
+        """By host: `_records` when the wiring was read that it was told last; while it is told, those before."""
         self._told_revision: dict[str, int] = {}
         """By host: the revision that it had when we told it last. A saga may have told it another since, of records
         that were others for a moment."""
@@ -210,7 +210,7 @@ class Wirings(Periodic):
         names, of_hosts = await self._db.look_up(lambda tx: (_told(tx), hosts_in_memory.as_wired(tx)))
         # Notices of what other processes write may be lost.
         self._records = None if not self._watched or of_hosts is None else (last_commit, of_hosts)
-        for known in (self._heard, self._undone, self._told_of, self._told_revision):
+        for known in (self._heard, self._undone, self._told_of, self._told_revision, self._reading.hosts_then):
             for gone in known.keys() - names:
                 del known[gone]
         for name in names:
@@ -252,15 +252,18 @@ class Wirings(Periodic):
     async def _tell(self, name: str) -> None:
         self._again.discard(name)
         again = self._is_due(name)
+        last_commit = self._last_commit
         self._told_of[name] = self._records
         try:
             await _wire(self._hosts, self._reading, self._clock, name, again=again)
         except BaseException as error:
-            del self._told_of[name]
+            self._told_of.pop(name, None)  # It may have been removed meanwhile.
             if not isinstance(error, m.HostError):
                 raise
             log.debug("%s cannot be wired, will retry: %s", name, error)
             return
+        # Hosts may have been as they are again now, and were not when this was read.
+        self._told_of[name] = (last_commit, self._reading.hosts_then.get(name))
         if (told := self._hosts.told(name)) is not None:
             self._told_revision[name] = told[0].revision
         self._note_answer(name)
