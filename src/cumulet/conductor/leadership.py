@@ -145,9 +145,7 @@ class Leadership:
     async def _round(self) -> None:
         now = self._clock.monotonic()
         if not self.leads:
-            with before_all_else():
-                taken = await self._db.write_async(lambda tx: self._take(tx, now))
-            if taken:
+            if await self._taken(now):
                 self._held_until = now + self._seconds
                 # A task of its own: a start may take longer than the lease runs, and the lease is renewed meanwhile.
                 self._beginning = asyncio.create_task(self._begin(), name=f"lead-{self._name}")
@@ -162,8 +160,7 @@ class Leadership:
 
     async def _renewed(self, now: float) -> bool | None:
         """Whether the lease is ours; None: the database did not answer before the lease had run out."""
-        with before_all_else():
-            renewal = asyncio.ensure_future(self._db.write_async(lambda tx: self._take(tx, now)))
+        renewal = asyncio.ensure_future(self._taken(now))
         over = asyncio.ensure_future(self._clock.sleep(max(self._held_until - now, 0.0)))
         try:
             await asyncio.wait((renewal, over), return_when=asyncio.FIRST_COMPLETED)
@@ -198,6 +195,10 @@ class Leadership:
             await asyncio.gather(beginning, return_exceptions=True)
         while self._started:
             await self._started.pop().stop()
+
+    async def _taken(self, now: float) -> bool:
+        with before_all_else():
+            return await self._db.write_async(lambda tx: self._take(tx, now))
 
     def _take(self, tx: Tx, now: float) -> bool:
         """Whether the lease is ours after this transaction."""
