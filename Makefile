@@ -11,6 +11,8 @@ RUNS ?= 12
 RESULTS ?=
 POST_COPY ?=
 PYTEST_ARGS ?=
+# Of the tests. Those with real guests wait a lot: three processes keep two cores busy.
+PROCESSES ?= 3
 TEMPEST_RUN ?=
 RUNNER ?=
 IMAGE ?=
@@ -52,16 +54,16 @@ service: setup-python ## a machine with systemd in a folder (root): installed as
 	@.venv/bin/python -m tests.service.story $(SERVICE_ARGS)
 
 test: setup-test ## all set-up, then the whole test suite
-	@.venv/bin/python -m pytest -n 2 --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)
+	@.venv/bin/python -m pytest -n $(PROCESSES) --dist worksteal $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--refusals report)
 
 test-postgresql: setup-test ## the suite with its clouds on PostgreSQL (PYTEST_ARGS=tests/api for a part)
-	@.venv/bin/python -m tests.on_postgresql $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-n 2 --dist worksteal)
+	@.venv/bin/python -m tests.on_postgresql $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-n $(PROCESSES) --dist worksteal)
 
 long-test: setup-test ## an outside project of TESTS tests on one cloud of `cumulet.testing`, spread over SECONDS: what is left, what grows?
 	@nice .venv/bin/python -m tests.testing.long_run --tests $(TESTS) --seconds $(SECONDS)
 
 refusals: setup-test ## the same, and it fails while there is a refusal in the source that no test comes through
-	@.venv/bin/python -m pytest -n 2 --dist worksteal --refusals require
+	@.venv/bin/python -m pytest -n $(PROCESSES) --dist worksteal --refusals require
 
 check: setup-python ## ruff, mypy --strict, import directions, generated files current
 	.venv/bin/ruff check .

@@ -13,7 +13,7 @@ from tests.refusals.recorder import Place, never_seen, record
 from tests.refusals.unseen import UNSEEN
 
 T = TypeVar("T")
-LONG = ("simulation", "qemu")
+LONG = ("simulation", "qemu", "fleet")
 """Folders with tests that take a minute or so: they begin first, for one that begins last keeps the others waiting.
 With pytest-xdist each of the first processes begins with another of these folders."""
 SEEN: set[Place] = set()

@@ -19,7 +19,7 @@ from cumulet.testing.simulation.run import SETTLING_SECONDS, run
 from cumulet.testing.simulation.shrinking import shrink
 
 STEPS = 25
-SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "3000"))
+SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "500"))
 SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
 
