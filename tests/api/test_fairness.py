@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from types import FrameType
+from typing import NamedTuple
 
 import pytest
 
+from cumulet.compute.heard import RECORD_SECONDS
 from cumulet.compute.server_shapes import ServerRow
 from cumulet.db.engine import Tx
 from cumulet.db.fair_queue import CLOUD, LEASES, FairQueue, Job
@@ -13,13 +17,22 @@ from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for
 
 
+class Asked(NamedTuple):
+    """A job for the database's threads."""
+
+    writes: bool
+    lane: str
+    by: frozenset[str]
+    """The functions that wait for it."""
+
+
 @pytest.fixture
-def lanes(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, str]]:
-    """(whether it writes, its lane) of whatever asks the database from now on."""
-    seen: list[tuple[bool, str]] = []
+def asked(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """Whatever asks the database from now on."""
+    seen: list[Asked] = []
 
     def put(queue: FairQueue, job: Job) -> None:
-        seen.append((queue is cloud.embedded.db._writes, job.lane))
+        seen.append(Asked(queue is cloud.embedded.db._writes, job.lane, _waiting(inspect.currentframe())))
         original(queue, job)
 
     original = FairQueue.put
@@ -27,29 +40,36 @@ def lanes(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool,
     return seen
 
 
+def _waiting(frame: FrameType | None) -> frozenset[str]:
+    found = set()
+    while frame is not None:
+        found.add(frame.f_code.co_qualname)
+        frame = frame.f_back
+    return frozenset(found)
+
+
 def test_what_a_project_asks_is_served_as_its_own_and_what_follows_as_the_clouds(
-    cloud: TestCloud, member: Client, lanes: list[tuple[bool, str]]
+    cloud: TestCloud, member: Client, asked: list[Asked]
 ) -> None:
     ask_for(member)
     cloud.idle()
-    writes = [lane for writes, lane in lanes if writes]
+    writes = [one.lane for one in asked if one.writes]
     assert writes.count(f"project {member.project_id}") == 1
     assert set(writes) - {LEASES} == {f"project {member.project_id}", CLOUD}  # the conductor boots it
 
 
-def test_what_keeps_leases_comes_before_what_the_cloud_works_at(
-    cloud: TestCloud, lanes: list[tuple[bool, str]]
-) -> None:
+@pytest.mark.parametrize("who", ["Runner.sweep", "Heard.record"])
+def test_what_keeps_leases_comes_before_what_the_cloud_works_at(cloud: TestCloud, asked: list[Asked], who: str) -> None:
     """Else many boots at once would make a conductor that leads late for its lease, and hosts late for theirs."""
-    cloud.clock.advance(cloud.embedded.settings.lease_seconds)
-    cloud.persona("admin").wait("a sweep, and hosts that are heard", lambda: len([w for w, _ in lanes if w]) >= 2)
-    assert {lane for writes, lane in lanes if writes} == {LEASES}
+    cloud.clock.advance(RECORD_SECONDS)
+    cloud.persona("admin").wait(f"{who} to ask", lambda: any(who in one.by for one in asked))
+    assert {one.lane for one in asked if who in one.by} == {LEASES}
 
 
-def test_who_has_no_token_is_served_by_address(cloud: TestCloud, lanes: list[tuple[bool, str]]) -> None:
+def test_who_has_no_token_is_served_by_address(cloud: TestCloud, asked: list[Asked]) -> None:
     with pytest.raises(PermissionError):
         cloud.login("nobody", "wrong", project={"name": "demo", "domain": {"id": "default"}})
-    assert set(lanes) == {(False, "address 127.0.0.1")}
+    assert {(one.writes, one.lane) for one in asked} == {(False, "address 127.0.0.1")}
 
 
 def test_what_the_databases_threads_compute_is_charged_to_the_turns_of_who_asked(cloud: TestCloud) -> None:
