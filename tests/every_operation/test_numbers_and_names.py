@@ -31,6 +31,8 @@ NUMBERS = (
 )
 TIMES = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
 HARDEST = ("", str(2**63), "9" * 40, f"-{2**63 + 1}", "\u00b2", f"gte:{2**63}")
+TIMELY = ("_at", "since", "before", "start", "end", "time")
+"""What is in the names of parameters that may be times."""
 UNDECLARED = (
     "limit", "offset", "page_size", "size_min", "size_max", "min_disk", "min_ram", "minDisk", "minRam", "created_at",
     "changes-since", "start", "vcpus", "mtu", "provider:segmentation_id", "port_range_min", "ip_version",
@@ -52,7 +54,8 @@ def parameters(operation: Operation) -> list[str]:
 def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(stage: Stage, case: Case) -> None:
     sent = stage.request(case)
     for parameter in parameters(case.operation):
-        for value in (*HARDEST, *TIMES):
+        times = TIMES if any(word in parameter for word in TIMELY) else ()
+        for value in (*HARDEST, *times):
             joint = "&" if "?" in sent.path else "?"
             path = f"{sent.path}{joint}{quote(parameter)}={quote(value)}"
             answer = stage.ask(case, dataclasses.replace(sent, path=path), "admin")
