@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,8 @@ import cumulet.testing
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.db.engine import Tx, metadata
 from cumulet.identity.store import roles
-from cumulet.testing import TestCloud
+from cumulet.image.files import image_folder, stored
+from cumulet.testing import TestCloud, snapshot
 from cumulet.testing.snapshot import Snapshot
 
 HOUR = 3600.0
@@ -183,3 +185,27 @@ def test_a_cloud_that_has_ended_says_so() -> None:
         with pytest.raises(RuntimeError, match="has ended"):
             ask()
     assert "ended" in repr(cloud)
+
+
+def test_a_file_that_is_taken_away_while_it_is_remembered_is_looked_for_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by an import that goes on when its cloud starts."""
+    looks = 0
+
+    def look(folder: Path) -> frozenset[str]:
+        nonlocal looks
+        looks += 1
+        return stored(folder) | ({"gone"} if looks == 1 else set())
+
+    with cumulet.testing.cloud(hosts=1) as cloud:
+        folder = image_folder(cloud.embedded.settings.state_dir)
+        monkeypatch.setattr(snapshot, "stored", look)
+        cloud.keep()
+        assert looks == 2
+        before = {name: (folder / name).read_bytes() for name in stored(folder) if (folder / name).is_file()}
+        for name in before:
+            (folder / name).unlink()
+        (folder / "new").write_bytes(b"new")
+        cloud.reset()
+        assert {name: (folder / name).read_bytes() for name in stored(folder) if (folder / name).is_file()} == before

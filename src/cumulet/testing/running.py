@@ -23,7 +23,7 @@ from cumulet.conductor.saga import Status, operations, request_abort
 from cumulet.db.engine import Tx
 from cumulet.host.driver import GuestState
 from cumulet.identity.bootstrap import CLOUDS
-from cumulet.image.files import image_folder, remove_at, stored
+from cumulet.image.files import image_folder
 from cumulet.part import Part
 from cumulet.processes.all import start_cloud
 from cumulet.processes.embedded_cloud import EmbeddedCloud
@@ -33,7 +33,7 @@ from cumulet.testing.clock import AdvanceableClock
 from cumulet.testing.databases import own_database
 from cumulet.testing.faults import Faults, one_of
 from cumulet.testing.personas import make_user, project_and_role
-from cumulet.testing.snapshot import Snapshot
+from cumulet.testing.snapshot import records_and_files
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -240,7 +240,7 @@ class TestCloud:
         self.embedded.identity._ended.clear()  # Tokens that ended since are valid again.
         self.embedded.db.write(self.embedded.identity.changed)
         self.await_(self.embedded.identity.logins.forget())
-        self._restore_image_files()
+        self._image_files.restore()
         for host in self.hosts:
             for server_id in self.guests(host):
                 self.await_(self._destroy(host, server_id))
@@ -277,17 +277,8 @@ class TestCloud:
         self._remember()
 
     def _remember(self) -> None:
-        self._snapshot = self.embedded.db.read(Snapshot)
         folder = image_folder(self.embedded.settings.state_dir)
-        self._image_files = {name: (folder / name).read_bytes() for name in stored(folder)}
-
-    def _restore_image_files(self) -> None:
-        folder = image_folder(self.embedded.settings.state_dir)
-        there = stored(folder)
-        for name in there - self._image_files.keys():
-            remove_at(folder / name)
-        for name in self._image_files.keys() - there:
-            (folder / name).write_bytes(self._image_files[name])
+        self._snapshot, self._image_files = records_and_files(self.embedded.db, folder)
 
     async def _destroy(self, host: str, server_id: str) -> None:
         world = self.embedded.world

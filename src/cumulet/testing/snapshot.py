@@ -1,4 +1,5 @@
-"""All rows of a cloud's database, to return to. A test changes few tables of many: only these are written again.
+"""All rows of a cloud's database and all files of its images, to return to. A test changes few tables of many: only
+these are written again.
 
 Rows are kept as the driver has them. Every start of a cloud reads them all, and SQLAlchemy's statements and types for
 that took as long as the rest of the start.
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx, metadata
+from cumulet.db.engine import Database, Tx, metadata
+from cumulet.image.files import remove_at, stored
 
 
 class Snapshot:
@@ -30,6 +33,32 @@ class Snapshot:
         for table in written:
             if rows := self._rows.get(table):
                 tx.connection.exec_driver_sql(_insert(table, tx.connection.dialect.paramstyle), rows)
+
+
+class ImageFiles:
+    """The files of an image store at the moment it is made. FileNotFoundError: one of them was taken away meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        names = [name for name in stored(folder) if not (folder / name).is_dir()]
+        self._content = {name: (folder / name).read_bytes() for name in names}
+
+    def restore(self) -> None:
+        there = stored(self._folder)
+        for name in there - self._content.keys():
+            remove_at(self._folder / name)
+        for name in self._content.keys() - there:
+            (self._folder / name).write_bytes(self._content[name])
+
+
+def records_and_files(db: Database, folder: Path) -> tuple[Snapshot, ImageFiles]:
+    """A cloud that has just started may go on with an import and take its files away: then all is read once more."""
+    while True:
+        records = db.read(Snapshot)
+        try:
+            return records, ImageFiles(folder)
+        except FileNotFoundError:
+            continue
 
 
 def _with_those_that_refer_to(changed: Iterable[sa.Table]) -> list[sa.Table]:
