@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
+import msgspec
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from cumulet.conductor.carried import Carried
 from cumulet.conductor.runner import BACK_OFF_FIRST_SECONDS, Runner
-from cumulet.conductor.saga import Status
+from cumulet.conductor.saga import Failure, Saga, Status
 
 
 @pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
@@ -29,9 +31,9 @@ def test_while_the_database_is_away_it_waits_for_once_to_twice_the_first_pause(d
         return "saved"
 
     clock = SimpleNamespace(sleep=sleep, random=lambda: drawn)
-    runner = cast("Any", SimpleNamespace(db=SimpleNamespace(write_async=write_async), clock=clock))
-    operation = cast("Any", SimpleNamespace(id="one", status=Status.FORWARD, position=0))
-    saga = cast("Any", SimpleNamespace(steps=("only",)))
-    saved: Any = asyncio.run(Runner._save_failure(runner, saga, operation, cast("Any", None)))
+    runner = cast("Runner", SimpleNamespace(db=SimpleNamespace(write_async=write_async), clock=clock))
+    operation = cast("Carried[msgspec.Struct]", SimpleNamespace(id="one", status=Status.FORWARD, position=0))
+    saga = cast("Saga[msgspec.Struct]", SimpleNamespace(steps=("only",)))
+    saved: object = asyncio.run(Runner._save_failure(runner, saga, operation, Failure(reason="IT_FAILED", public="")))
     assert saved == "saved"
     assert slept == [BACK_OFF_FIRST_SECONDS * (1 + drawn)] * 3
