@@ -133,7 +133,7 @@ def test_what_is_no_request_is_refused_and_does_no_harm(tmp_path: Path) -> None:
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
         agent = await started(cloud, "host1")
         for bad in (b"{", b'{"number":1,"message":{"verb":"format-disk"}}', b"\xff\x00" * 1000, b"[" * 100_000):
-            answer = codec.decode_answer(await bus.ask(subject_of("host1"), lambda _number, bad=bad: bad))  # type: ignore[misc]
+            answer = codec.decode_answer(await bus.ask(subject_of("host1"), bad, bus.number()))
             assert answer.error == "HostError"
             assert "not understood" in answer.text
         assert (await bus.link("host1").send(m.AskFacts())).name
@@ -259,6 +259,54 @@ def test_an_agent_that_was_cut_off_and_is_back_has_no_answer_to_what_it_was_aske
             with pytest.raises(m.HostUnreachable):
                 await asking
         assert (await bus.link("host1").send(m.AskFacts())).name
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_an_agent_that_is_back_before_anybody_looked_has_no_answer_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the caller would take the new connection for the one that it asked by, and wait for as long as it may."""
+    monkeypatch.setattr(nats, "FIRST_LOOK_SECONDS", 2.0)
+
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        driver = gate(SERVER)
+        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
+        await agent.start()
+        await agent.connected()
+        asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
+        await driver.asked.get()
+        client = agent._connection.client
+        assert client is not None
+        agent._connection.ready.clear()
+        await client.close()
+        await agent.connected()
+        driver.let[SERVER].set()
+        async with asyncio.timeout(30):
+            with pytest.raises(m.HostUnreachable, match=r"not at it|no agent listens"):
+                await asking
+        await agent.close()
+
+    tell(tmp_path, story)
+
+
+def test_what_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats, "FIRST_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(nats, "STILL_THERE_SECONDS", 0.1)
+
+    async def story(cloud: NatsCloud, bus: NatsBus) -> None:
+        driver = gate(SERVER)
+        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
+        await agent.start()
+        await agent.connected()
+        asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
+        await driver.asked.get()
+        done, _ = await asyncio.wait([asking], timeout=1.0)
+        assert not done
+        driver.let[SERVER].set()
+        await asking
+        assert agent._under_way == {}
         await agent.close()
 
     tell(tmp_path, story)

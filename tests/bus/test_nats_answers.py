@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +24,14 @@ class Bus:
         self._answer = answer
         self._incarnations = iter(incarnations)
 
-    async def ask(self, subject: str, payload: Callable[[int], bytes]) -> bytes:
-        if payload(1) == b"":
+    def number(self) -> int:
+        return 1
+
+    def answers_to(self, number: int) -> str:
+        return "answers.1"
+
+    async def ask(self, subject: str, payload: bytes, number: int, *, about: str | None = None) -> bytes:
+        if payload == b"":
             return next(self._incarnations)
         if self._answer is None:
             await asyncio.Event().wait()
@@ -56,6 +61,11 @@ def test_an_agent_that_started_anew_will_not_answer_what_the_one_before_was_aske
         told(Bus(None, b"first", b"first", b"second"))
 
 
+def test_an_agent_that_is_not_at_a_request_will_not_answer_it() -> None:
+    with pytest.raises(m.HostUnreachable, match="not at it"):
+        told(Bus(None, b"first" + nats.NOT_UNDER_WAY))
+
+
 def test_a_connection_that_is_closed_meanwhile_is_no_answer() -> None:
     class Closed:
         async def publish(self, *_: object, **__: object) -> None:
@@ -67,7 +77,7 @@ def test_a_connection_that_is_closed_meanwhile_is_no_answer() -> None:
     bus = NatsBus.__new__(NatsBus)
     bus.__dict__.update(_connection=Connection(), _number=0, _waiting={}, _answers="answers")
     with pytest.raises(NoAnswer, match="the bus:"):
-        asyncio.run(bus.ask("subject", lambda number: b""))
+        asyncio.run(bus.ask("subject", b"", 1))
     assert bus._waiting == {}
 
 

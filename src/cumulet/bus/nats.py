@@ -2,8 +2,8 @@
 
 A host's agent listens on the one subject that is its own (`subject_of`), and may publish nothing but answers. The bus
 keeps nothing: what is lost is asked again. A request is given up as soon as no answer can come any more: the bus is
-away, no agent listens, or the agent has started or connected anew. To find that out, the agent is asked for its
-`incarnation` while a request waits; the server takes no answers of a connection that was lost.
+away, no agent listens, or the agent is not at the request on the connection by which it came (the server takes no
+answers of a connection that was lost). To find that out, the agent is asked about the request while that waits.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ MOST_AT_ONCE = 1000
 SERVER_NAME = "bus.cumulet"
 """The name in the certificate of every NATS server of a cloud, whatever its address."""
 STILL_THERE_SECONDS = 2.0
-"""While a request waits, its agent is asked so often for its incarnation."""
+"""While a request waits, its agent is asked about it so often."""
 FIRST_LOOK_SECONDS = 0.2
-"""When it is asked for the first time. An agent that is cut off takes longer to connect again (`RECONNECT_SECONDS`), so
-this answer is of the connection that the request was sent to."""
+"""When it is asked for the first time."""
+ABOUT = "About"
+"""The header of such a question, which has no content: the subject to which the answer of the request goes."""
+NOT_UNDER_WAY = b" not under way"
+"""The end of what an agent says of a request that it is not at: it never came, or its answer was sent or is lost."""
 CONNECT_SECONDS = 5
 RECONNECT_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
@@ -103,19 +106,28 @@ class NatsBus:
             if not future.done():
                 future.set_exception(NoAnswer("the connection to the bus was lost"))
 
-    async def ask(self, subject: str, payload: Callable[[int], bytes]) -> bytes:
-        """One request, with the number it is given, and its answer's bytes. NoAnswer; VerbFailed if it is too long."""
+    def number(self) -> int:
+        """Of the next request."""
+        self._number += 1
+        return self._number
+
+    def answers_to(self, number: int) -> str:
+        """The subject to which the answer of a request goes."""
+        return f"{self._answers}.{number}"
+
+    async def ask(self, subject: str, payload: bytes, number: int, *, about: str | None = None) -> bytes:
+        """One request and its answer's bytes. `about`: where the answer goes of the request that it is about. NoAnswer;
+        VerbFailed if it is too long."""
         from nats.errors import Error, MaxPayloadError
 
         client = self._connection.client
         if client is None:
             raise NoAnswer("the bus is not connected")
-        self._number += 1
-        number = self._number
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            await client.publish(subject, payload(number), reply=f"{self._answers}.{number}")
+            headers = None if about is None else {ABOUT: about}
+            await client.publish(subject, payload, reply=self.answers_to(number), headers=headers)
             return await future
         except MaxPayloadError:
             raise m.VerbFailed(f"MESSAGE_TOO_LONG: the bus takes {client.max_payload} bytes in one message") from None
@@ -136,10 +148,10 @@ class NatsLink:
         self._subject = subject_of(host)
 
     async def send(self, message: m.Message[AnswerT]) -> AnswerT:
-        asked = asyncio.create_task(
-            self._bus.ask(self._subject, lambda number: codec.encode(Request(number, message))), name="bus-ask"
-        )
-        watched = asyncio.create_task(self._as_long_as_it_is_there(), name="bus-watch")
+        number = self._bus.number()
+        request = codec.encode(Request(number, message))
+        asked = asyncio.create_task(self._bus.ask(self._subject, request, number), name="bus-ask")
+        watched = asyncio.create_task(self._as_long_as_it_is_at(number), name="bus-watch")
         try:
             await asyncio.wait((asked, watched), return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
@@ -155,16 +167,23 @@ class NatsLink:
             await asyncio.gather(asked, watched, return_exceptions=True)
         return codec.value_of(answer, message)
 
-    async def _as_long_as_it_is_there(self) -> None:
-        """Never returns; raises NoAnswer once the agent that was asked is gone."""
+    async def _as_long_as_it_is_at(self, number: int) -> None:
+        """Never returns; raises NoAnswer once no answer to this request can come any more.
+
+        An agent of the last version says only who it is. If that has changed, it was asked by another connection.
+        """
         first: bytes | None = None
         while True:
             await asyncio.sleep(FIRST_LOOK_SECONDS if first is None else STILL_THERE_SECONDS)
             try:
                 async with asyncio.timeout(STILL_THERE_SECONDS):
-                    incarnation = await self._bus.ask(self._subject, lambda _number: b"")
+                    about = self._bus.answers_to(number)
+                    incarnation = await self._bus.ask(self._subject, b"", self._bus.number(), about=about)
             except TimeoutError:
                 continue  # Slow is not gone.
+            # Messages keep their order: an answer that the agent has sent has come before this.
+            if incarnation.endswith(NOT_UNDER_WAY):
+                raise NoAnswer("the agent is not at it: the request or its answer was lost")
             if first is not None and incarnation != first:
                 raise NoAnswer("the agent has started anew, or lost the connection by which it was asked")
             first = incarnation
@@ -187,6 +206,8 @@ class NatsAgent:
         self._connections = 0
         self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=lambda: None)
         self._work: set[asyncio.Task[None]] = set()
+        self._under_way: dict[str, int] = {}
+        """By the subject of its answer, each request under way: the connection by which it came."""
 
     async def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -208,7 +229,10 @@ class NatsAgent:
         if not message.reply:
             return
         if not message.data:
-            await self._say(message.reply, f"{self._incarnation} {self._connections}".encode())
+            about = (message.headers or {}).get(ABOUT)
+            gone = about is not None and self._under_way.get(about) != self._connections
+            said = f"{self._incarnation} {self._connections}".encode()
+            await self._say(message.reply, said + NOT_UNDER_WAY if gone else said)
             return
         try:
             request = codec.decode_request(message.data)
@@ -220,14 +244,18 @@ class NatsAgent:
             full = Answer(request.number, error="HostError", text=f"{MOST_AT_ONCE} requests are under way here")
             await self._say(message.reply, codec.encode(full))
             return
+        self._under_way[message.reply] = self._connections
         task = asyncio.create_task(self._answer(message.reply, request), name="bus-answer")
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
     async def _answer(self, reply: str, request: Request) -> None:
-        answer = await codec.answer(self._agent, request)
-        client = self._connection.client
-        await self._say(reply, codec.encode_answer(answer, most=MOST_BYTES if client is None else client.max_payload))
+        try:
+            answer = await codec.answer(self._agent, request)
+            most = MOST_BYTES if (client := self._connection.client) is None else client.max_payload
+            await self._say(reply, codec.encode_answer(answer, most=most))
+        finally:
+            self._under_way.pop(reply, None)
 
     async def _say(self, reply: str, payload: bytes) -> None:
         from nats.errors import Error
