@@ -33,7 +33,7 @@ def test_each_process_begins_with_a_folder_of_long_tests(processes: int) -> None
 
 def test_no_test_is_lost_where_there_are_few_short_ones() -> None:
     ordered = long_ones_first(["api/1", *FEW, *(f"{LONG[0]}/{number}" for number in range(5, 50))], _folder, 2)
-    assert len(ordered) == len(set(ordered)) == 61
+    assert len(ordered) == len(set(ordered)) == 1 + len(FEW) + 45
     assert ordered[-1] == "api/1"
 
 

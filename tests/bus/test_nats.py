@@ -19,7 +19,7 @@ from cumulet.fleet.nats_server import NatsServer
 from cumulet.host import codec
 from cumulet.host import messages as m
 from tests.bus.nats_cloud import NatsCloud, nats_cloud, needs_nats, user
-from tests.bus.test_contract import SERVER, gate
+from tests.bus.test_contract import SERVER, Gate, gate
 
 pytestmark = needs_nats
 HOSTS = ("host1", "host2")
@@ -44,6 +44,25 @@ async def started(cloud: NatsCloud, host: str, *closed: str) -> NatsAgent:
     await agent.start()
     await agent.connected()
     return agent
+
+
+async def at_a_request(cloud: NatsCloud, bus: NatsBus) -> tuple[NatsAgent, Gate, asyncio.Task[object]]:
+    """An agent whose driver has begun with a request and goes on when it is let, and who waits for the answer."""
+    driver = gate(SERVER)
+    agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
+    await agent.start()
+    await agent.connected()
+    asking: asyncio.Task[object] = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
+    await driver.asked.get()
+    return agent, driver, asking
+
+
+async def connect_anew(agent: NatsAgent) -> None:
+    client = agent._connection.client
+    assert client is not None
+    agent._connection.ready.clear()
+    await client.close()
+    await agent.connected()
 
 
 async def flushed(client: Client) -> None:
@@ -175,12 +194,7 @@ def test_another_authority_s_certificate_connects_nobody(tmp_path: Path) -> None
 
 def test_a_server_that_is_killed_costs_what_was_under_way_and_no_more(tmp_path: Path) -> None:
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
-        driver = gate(SERVER)
-        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
-        await agent.start()
-        await agent.connected()
-        asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
-        await driver.asked.get()
+        agent, driver, asking = await at_a_request(cloud, bus)
         process = cloud.server._process
         assert process is not None
         process.kill()
@@ -251,9 +265,7 @@ def test_an_agent_that_was_cut_off_and_is_back_has_no_answer_to_what_it_was_aske
         client = agent._connection.client
         assert client is not None
         await flushed(client)  # It has been seen there.
-        agent._connection.ready.clear()
-        await client.close()
-        await agent.connected()
+        await connect_anew(agent)
         driver.let[SERVER].set()
         async with asyncio.timeout(30):
             with pytest.raises(m.HostUnreachable):
@@ -271,17 +283,8 @@ def test_an_agent_that_is_back_before_anybody_looked_has_no_answer_either(
     monkeypatch.setattr(nats, "FIRST_LOOK_SECONDS", 2.0)
 
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
-        driver = gate(SERVER)
-        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
-        await agent.start()
-        await agent.connected()
-        asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
-        await driver.asked.get()
-        client = agent._connection.client
-        assert client is not None
-        agent._connection.ready.clear()
-        await client.close()
-        await agent.connected()
+        agent, driver, asking = await at_a_request(cloud, bus)
+        await connect_anew(agent)
         driver.let[SERVER].set()
         async with asyncio.timeout(30):
             with pytest.raises(m.HostUnreachable, match=r"not at it|no agent listens"):
@@ -296,18 +299,13 @@ def test_what_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(nats, "STILL_THERE_SECONDS", 0.1)
 
     async def story(cloud: NatsCloud, bus: NatsBus) -> None:
-        driver = gate(SERVER)
-        agent = cloud.agent("host1", Agent(name="host1", driver=driver, fence=MemoryFence()))
-        await agent.start()
-        await agent.connected()
-        asking = asyncio.create_task(bus.link("host1").send(m.Observe(server_id=SERVER)))
-        await driver.asked.get()
+        agent, driver, asking = await at_a_request(cloud, bus)
         done, _ = await asyncio.wait([asking], timeout=1.0)
         assert not done
         driver.let[SERVER].set()
         await asking
-        assert agent._under_way == {}
         await agent.close()
+        assert agent._under_way == {}
 
     tell(tmp_path, story)
 
