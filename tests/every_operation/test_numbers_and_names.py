@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import pytest
 
 from cumulet.processes.parts import load_services
-from cumulet.web.operation import Operation
+from cumulet.web import dispatch
+from cumulet.web.operation import Operation, Query
 from cumulet.web.schema import plan
 from cumulet.web.shapes import validator_of
 
@@ -38,21 +40,58 @@ UNDECLARED = (
     "changes-since", "start", "vcpus", "mtu", "provider:segmentation_id", "port_range_min", "ip_version",
     "default_prefixlen", "default_quota", "revision_number", "resources", "priority",
 )  # fmt: skip
-"""Parameters that operations read without a class of their own."""
+"""Parameters that are tried where an operation looks at whatever it is sent."""
 READS = [case for case in PLAIN if case.operation.method == "GET"]
 BODIES = [operation for service in load_services() for operation in service.operations if operation.body is not None]
 BREAKS = ("a\nb", "a\rb", "a\x1b[2Jb", "a\x7fb", "a\x85b", "a\u2028b", "a\u2029b", "\t", "a\n")
 
 
-def parameters(operation: Operation) -> list[str]:
-    if operation.query is None:
-        return list(UNDECLARED)
-    return list(plan(operation.query, operation.until or operation.service.versions[1]).schema["properties"])
+class Watched(Query):
+    """A query that notes in `seen` which parameters an operation asks it for; None: it looked at all there are."""
+
+    __slots__ = ("_pairs",)
+    seen: ClassVar[set[str | None]] = set()
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._pairs = pairs
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        self.seen.add(None)
+        return self._pairs
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        self.seen.add(name)
+        return Query(self._pairs).get(name, default)
+
+    def getall(self, name: str) -> list[str]:
+        self.seen.add(name)
+        return Query(self._pairs).getall(name)
+
+    def __contains__(self, name: str) -> bool:
+        self.seen.add(name)
+        return name in Query(self._pairs)
+
+
+def parameters(operation: Operation) -> Iterator[str]:
+    """What the operation takes: as it declares, or else what it has asked for so far, until it asks for no more."""
+    if operation.query is not None:
+        yield from plan(operation.query, operation.until or operation.service.versions[1]).schema["properties"]
+        return
+    tried: set[str | None] = {None}
+    while left := (Watched.seen | set(UNDECLARED) if None in Watched.seen else Watched.seen) - tried:
+        tried |= left
+        yield from sorted(name for name in left if name is not None)
 
 
 @pytest.mark.parametrize("case", READS, ids=str)
-def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(stage: Stage, case: Case) -> None:
+def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(
+    stage: Stage, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "Query", Watched)
+    monkeypatch.setattr(Watched, "seen", set())
     sent = stage.request(case)
+    stage.ask(case, sent, "admin")
     for parameter in parameters(case.operation):
         times = TIMES if any(word in parameter for word in TIMELY) else ()
         for value in (*HARDEST, *times):
@@ -60,6 +99,13 @@ def test_a_number_beyond_all_bounds_in_a_query_is_no_error_of_ours(stage: Stage,
             path = f"{sent.path}{joint}{quote(parameter)}={quote(value)}"
             answer = stage.ask(case, dataclasses.replace(sent, path=path), "admin")
             assert answer.status < 500 or answer.status == 501, f"{parameter}={value}: {answer.text}"
+
+
+def test_what_operations_ask_for_is_noted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "Query", Watched)
+    monkeypatch.setattr(Watched, "seen", set())
+    stage.client("admin").request("GET", "/network/v2.0/networks")
+    assert Watched.seen >= {None, "limit", "sort_key"}
 
 
 @pytest.mark.parametrize("case", [case for case in PLAIN if "{" in case.operation.path], ids=str)
