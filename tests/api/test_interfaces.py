@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from cumulet.host.nics import MOST_NICS
+from cumulet.network.port_bodies import VnicType
 from cumulet.testing import Answer, Client, TestCloud
-from tests.api.test_compute_servers import create
+from tests.api.test_compute_servers import ask_for, create
 
 NOBODY = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
@@ -186,3 +189,25 @@ def plugged(cloud: TestCloud, server: str) -> tuple[str, ...]:
     """The ports that its guest has, as its host says."""
     reports = cloud.await_(cloud.embedded.hosts.guests(cloud.persona("admin").server(server)["OS-EXT-SRV-ATTR:host"]))
     return next(report.ports or () for report in reports if report.server_id == server)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(VnicType) if kind != "normal"])
+def test_a_port_of_a_kind_that_no_host_has_is_for_no_server(
+    admin: Client, member: Client, network: str, kind: str
+) -> None:
+    wanted = {"network_id": network, "binding:vnic_type": kind}
+    port = member.request("POST", "/network/v2.0/ports", {"port": wanted})["port"]["id"]
+    server = create(member, networks="none")["id"]
+    refused = attach(member, server, port_id=port)
+    assert (refused.status, refused["badRequest"]["message"]) == (
+        400,
+        f"No host has a NIC of type {kind} for the port {port}.",
+    )
+    assert ports(member, server) == {}
+    asked = ask_for(member, networks=[{"port": port}])["server"]["id"]
+    member.wait_for_status(asked, "ERROR")
+    details = admin.server(asked)["fault"]["details"]
+    assert f"host1: VNIC_TYPE_NOT_KEPT ({kind})" in details
+    bound = admin.request("PUT", f"/network/v2.0/ports/{port}", {"port": {"binding:host_id": "host1"}})
+    if bound.status == 200:  # Not while the server in error has it.
+        assert bound["port"]["binding:vif_type"] == "binding_failed"

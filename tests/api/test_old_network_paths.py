@@ -222,3 +222,9 @@ def test_another_projects_floating_ip_cannot_be_redirected(
     floating = old(there.persona("other_member"), "POST", "/os-floating-ips", {"pool": "public"})["floating_ip"]
     body = {"addFloatingIp": {"address": floating["ip"]}}
     assert old(member, "POST", f"/servers/{topology['server']}/action", body).status == 404
+
+
+def test_a_projects_first_list_has_its_default_group(there: TestCloud) -> None:
+    stranger = there.persona("other_member")
+    (group,) = old(stranger, "GET", "/os-security-groups")["security_groups"]
+    assert (group["name"], group["tenant_id"]) == ("default", stranger.project_id)

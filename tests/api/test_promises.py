@@ -35,6 +35,9 @@ REFUSED = {
     "quota:cpu_shares": ("512",),
     "quota:vif_inbound_average": ("10",),
     "capabilities:hypervisor_type": ("QEMU",),
+    "hypervisor_type": ("xen",),
+    "free_ram_mb": (">= 999999999",),
+    "vcpus_total": (">= 9999",),
     "resources:VGPU": ("many",),
 }
 KEPT = {

@@ -67,6 +67,9 @@ def test_a_trunk_is_made_changed_and_deleted(member: Client, ports: list[str]) -
     for port, kind in ((parent, "PortInUseAsTrunkParent"), (second, "PortInUseAsSubPort")):
         kept = call(member, "DELETE", f"/ports/{port}")
         assert (kept.status, kept["NeutronError"]["type"]) == (409, kind)
+    for owner in ("", "compute:nova"):
+        kept = call(member, "PUT", f"/ports/{second}", {"port": {"device_owner": owner}})
+        assert (kept.status, kept["NeutronError"]["type"]) == (409, "PortInUseAsSubPort")
     disabled = call(member, "PUT", path, {"trunk": {"admin_state_up": False, "name": "u"}})["trunk"]
     assert (disabled["admin_state_up"], disabled["name"]) == (False, "u")
     for method, wanted, body in (

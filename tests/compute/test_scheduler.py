@@ -41,7 +41,7 @@ CASES: list[tuple[Reason, Mapping[str, object], Mapping[str, object], str]] = [
     (Reason.TRIED_BEFORE, {}, {"tried": {"host1": "no disk"}}, "no disk"),
     *(
         (reason, {}, {"unkept": Unfit(reason, "the thing")}, "the thing")
-        for reason in (Reason.EXTRA_SPEC_NOT_KEPT, Reason.IMAGE_PROPERTY_NOT_KEPT)
+        for reason in (Reason.EXTRA_SPEC_NOT_KEPT, Reason.IMAGE_PROPERTY_NOT_KEPT, Reason.VNIC_TYPE_NOT_KEPT)
     ),
     *(
         (reason, {}, {"unfit": {"host1": Unfit(reason, "the thing")}}, "the thing")

@@ -121,9 +121,14 @@ def a_host_named_in_two_ways(scene: Scene) -> Answer:
     return asked(scene, host="host1", availability_zone="nova:host1")
 
 
-@refused(400, "host1 could not be found")
+@refused(400, "Compute host host1 has no hypervisor host2.")
 def a_zone_with_two_hosts(scene: Scene) -> Answer:
     return asked(scene, availability_zone="nova:host1:host2")
+
+
+@refused(403, "forced_host")
+def a_member_who_names_a_host_and_another_ones_node(scene: Scene) -> Answer:
+    return asked(scene, scene.member, availability_zone="nova:host1:host2")
 
 
 @refused(400, "specified twice")

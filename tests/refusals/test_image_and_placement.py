@@ -43,6 +43,28 @@ def changed(scene: Scene, image_id: str, change: Mapping[str, object], dialect: 
     return scene.admin.request("PATCH", f"/image/v2/images/{image_id}", headers=headers, content=content)
 
 
+SIGNED = dict.fromkeys(("img_signature", "img_signature_hash_method", "img_signature_key_type"), "x") | {
+    "img_signature_certificate_uuid": "00000000-0000-4000-8000-000000000000"
+}
+
+
+@refused(501, "Verifying the signature")
+def data_whose_signature_is_to_be_verified(scene: Scene) -> Answer:
+    return upload(scene, image(scene, None, **SIGNED), b"content")
+
+
+@refused(501, "Verifying the signature")
+def an_import_whose_signature_is_to_be_verified(scene: Scene) -> Answer:
+    made = image(scene, None)
+    headers = {"Content-Type": "application/octet-stream"}
+    path = f"/image/v2/images/{made}/stage"
+    assert scene.admin.request("PUT", path, headers=headers, content=b"content").status == 204
+    for name, value in SIGNED.items():
+        assert changed(scene, made, {"op": "add", "path": f"/{name}", "value": value}).status == 200
+    body = {"method": {"name": "glance-direct"}}
+    return scene.admin.request("POST", f"/image/v2/images/{made}/import", body)
+
+
 @refused(400, "longer than 255")
 def a_name_that_is_too_long(scene: Scene) -> Answer:
     return changed(scene, image(scene, None), {"op": "replace", "path": "/name", "value": "i" * 256})
@@ -118,6 +140,12 @@ def a_member_whose_name_has_two_lines(scene: Scene) -> Answer:
 @refused(413, "properties for an image is exceeded")
 def a_property_too_many(scene: Scene) -> Answer:
     return image_with(scene, {f"p{number}": "x" for number in range(attributes.MOST_PROPERTIES + 1)})
+
+
+@refused(413, "bytes for the properties of an image is exceeded")
+def properties_that_are_too_long_together(scene: Scene) -> Answer:
+    half = "x" * (attributes.PROPERTY_BYTES // 2)
+    return image_with(scene, {"p": half, "q": half + "x"})
 
 
 @refused(413, "tags for an image is exceeded")

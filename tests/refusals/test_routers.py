@@ -37,6 +37,13 @@ def the_end_of_a_gateway_that_a_floating_ip_needs(scene: Scene) -> Answer:
     return scene.network("PUT", f"/routers/{made}", {"router": {"external_gateway_info": None}})
 
 
+@refused(409, "ServicePortInUse")
+def a_routers_interface_that_would_be_another_devices(scene: Scene) -> Answer:
+    made, *_ = joined(scene)
+    (port,) = scene.network("GET", f"/ports?device_id={made}")["ports"]
+    return scene.network("PUT", f"/ports/{port['id']}", {"port": {"device_owner": "", "device_id": ""}})
+
+
 @refused(404, "AvailabilityZoneNotFound")
 def a_router_in_a_zone_that_is_not(scene: Scene) -> Answer:
     return scene.network("POST", "/routers", {"router": {"availability_zone_hints": ["mars"]}})

@@ -15,10 +15,10 @@ from cumulet.web.asgi import Message, Scope
 from cumulet.web.bodies import LONG_BODY
 from cumulet.web.connections import CONNECTION, Connections, Link
 from cumulet.web.context import Cloud
-from cumulet.web.dispatch import AT_ONCE
 from cumulet.web.operation import Caller
 from cumulet.web.server import Server
 from cumulet.web.turns import ALONE_PASSES, MOST_IN_A_PASS, MOST_OF_ONE_ALONE, Turns
+from cumulet.web.unsent import AT_ONCE
 from tests.web.conftest import OTHER_PROJECT
 from tests.web.test_server import certificate, serving
 from tests.web.widgets import SERVICES

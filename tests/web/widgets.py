@@ -187,6 +187,12 @@ async def get_large_file(call: Call[None, None]) -> Reply:
     return Reply(body=pieces())
 
 
+@WIDGETS.operation("GET", "/widgets/{widget_id}/long", rules=(Rule(SHOW),))
+def get_long_text(call: Call[None, None]) -> JsonObject:
+    """Give an answer that is whole, and larger than every buffer between server and client."""
+    return {"text": "0123456789abcdef" * (1 << 20)}
+
+
 @WIDGETS.operation("GET", "/front", public=True)
 def front(call: Call[None, None]) -> JsonObject:
     """What everybody may see."""

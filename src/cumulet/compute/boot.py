@@ -32,6 +32,7 @@ from cumulet.image import store as image_store
 from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import for_compute as network
 from cumulet.network import port_life, port_status, qos, trunk_ports
+from cumulet.network.bindings import NORMAL
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
 
@@ -93,6 +94,7 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
     )
     wanted = promised.resources
     beside = affinity.wanted(tx, server)
+    vnic_types = network.vnic_types(tx, server.id)
     return scheduler.Need(
         vcpus=wanted[placement.VCPU],
         memory_mib=wanted[placement.MEMORY_MB],
@@ -101,20 +103,24 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         affinity=beside.together,
         anti_affinity=beside.apart,
         liked=beside.liked,
-        unkept=_unkept(server, promised.unkept),
+        unkept=_unkept(server, promised.unkept, vnic_types),
         unfit=promises.unfit_hosts(tx, promised, server.id),
-        networks=network.has_ports(tx, server.id),
+        networks=bool(vnic_types),
         qos=qos.features_needed(tx, server.id),
         trunks=trunk_ports.has_subports(tx, server.id),
         **narrower,
     )
 
 
-def _unkept(server: Server, spec: str | None) -> scheduler.Unfit | None:
-    """`spec`: of its flavor. A guest that was made has its hardware, and moves with it, whatever its image says."""
+def _unkept(server: Server, spec: str | None, vnic_types: frozenset[str]) -> scheduler.Unfit | None:
+    """`spec`: of its flavor. A guest that was made has its hardware, and moves with it, whatever else asks for more."""
     if spec is not None:
         return scheduler.Unfit(scheduler.Reason.EXTRA_SPEC_NOT_KEPT, spec)
-    of_image = image_promises.unkept(server.image_properties, server.flavor) if server.launched_at_us is None else None
+    if server.launched_at_us is not None:
+        return None
+    if other := vnic_types - {NORMAL}:
+        return scheduler.Unfit(scheduler.Reason.VNIC_TYPE_NOT_KEPT, min(other))
+    of_image = image_promises.unkept(server.image_properties, server.flavor)
     return scheduler.Unfit(scheduler.Reason.IMAGE_PROPERTY_NOT_KEPT, of_image) if of_image is not None else None
 
 

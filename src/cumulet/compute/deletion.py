@@ -68,7 +68,10 @@ async def destroy_kept(context: Context, state: Deletion) -> Deletion:
 
 
 def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
-    """The guest is gone: give back ports and share, record the last state. The row stays, for lists."""
+    """The guest is gone: give back ports and share, record the last state.
+
+    The row stays, for lists, without what its user wrote at any length: deleted servers count in no quota.
+    """
     now = context.clock.now_us()
     network.release(tx, state.server_id)
     placement.release(tx, consumer=state.server_id, now_us=now)
@@ -91,6 +94,11 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
         deleted_at_us=now,
         guest=None,
         guest_secrets=None,
+        image_properties={},
+        public_key=None,
+        user_data=None,
+        metadata={},
+        scheduler_hints={},
     )
     operations.finish_events(tx, state.action_id, now_us=now)
     return msgspec.structs.replace(state, image_id=image_id)

@@ -16,6 +16,7 @@ from cumulet.compute.promises import Kept, no, says
 from cumulet.host import hypervisors
 
 TRAIT = "trait:"
+LONGEST_VALUE = 255
 FORMER_NAMES: Mapping[str, str] = {
     "architecture": "hw_architecture",
     "auto_disk_config": "hw_auto_disk_config",
@@ -46,9 +47,12 @@ KEPT: Mapping[str, Kept] = {
 
 
 def known(properties: Mapping[str, object]) -> dict[str, str]:
-    """The properties of an image that describe hardware, image, system and traits. Servers show these (2.98)."""
+    """The properties of an image that describe hardware, image, system and traits. Servers show these (2.98).
+
+    Of a longer value a server has the beginning, as upstream (Nova's `get_system_metadata_from_image`).
+    """
     return {
-        name: str(value)
+        name: str(value)[:LONGEST_VALUE]
         for name, value in properties.items()
         if value is not None and (name.startswith(("hw_", "img_", "os_", TRAIT)) or name in FORMER_NAMES)
     }

@@ -33,6 +33,10 @@ CREATE = rule("os_compute_api:os-keypairs:create", _OWN)
 DELETE = rule("os_compute_api:os-keypairs:delete", _OWN)
 
 
+LONGEST_PUBLIC_KEY = 16_384
+"""Characters. Each server that is made with the key has a copy."""
+
+
 class CreateKeyPair(Body):
     name: Annotated[
         str,
@@ -52,7 +56,9 @@ class CreateKeyPair(Body):
         ),
     ]
     type: Annotated[str, Json({"enum": ["ssh", "x509"]}), Since("2.2")] = "ssh"
-    public_key: Annotated[str | None, Required(since="2.92"), Json({"type": "string"})] = None
+    public_key: Annotated[
+        str | None, Required(since="2.92"), Json({"type": "string", "maxLength": LONGEST_PUBLIC_KEY})
+    ] = None
     user_id: Annotated[str | None, Json({"type": "string"}), Since("2.10")] = None
 
 

@@ -94,7 +94,15 @@ KEPT: Mapping[str, Kept] = {
 """The known specs that every guest keeps, and with which values. Other known specs are not kept with any value."""
 
 
-UNCHECKED = frozenset({"hw:maxphysaddr_bits", "hw:maxphysaddr_mode"})
+_HOST_STATE = """
+aggregates cell_uuid cpu_allocation_ratio cpu_info disk_allocation_ratio disk_mb_used failed_builds free_disk_mb
+free_ram_mb host host_ip hypervisor_hostname hypervisor_type hypervisor_version instances limits metrics nodename
+num_instances num_io_ops numa_topology pci_stats ram_allocation_ratio service stats supported_instances
+total_usable_disk_gb total_usable_ram_mb updated uuid vcpus_total vcpus_used
+"""
+"""Names without a namespace that Nova's ComputeCapabilitiesFilter takes for ``capabilities:`` of the same name: the
+attributes of its `HostState`."""
+UNCHECKED = frozenset({"hw:maxphysaddr_bits", "hw:maxphysaddr_mode", *_HOST_STATE.split()})
 """What upstream knows, although its API does not check the values. No guest keeps them."""
 
 

@@ -12,6 +12,7 @@ from cumulet.compute.links import page
 from cumulet.compute.rules import MEMBER, READER
 from cumulet.compute.server_security_groups import group_view, rule_view
 from cumulet.compute.service import COMPUTE
+from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, NotFound, OverQuota
 from cumulet.network import resource
 from cumulet.network import security_group_rules as rules
@@ -81,8 +82,18 @@ def _checked(identifier: str) -> str:
 
 
 @COMPUTE.operation("GET", "/os-security-groups", rules=(Rule(LIST),), until=LAST)
-def list_security_groups(call: Call[None, None]) -> dict[str, object]:
+async def list_security_groups(call: Call[None, None]) -> dict[str, object]:
     """List the project's security groups; for administrators who ask with `all_tenants` everybody's."""
+
+    def listed(tx: Tx) -> dict[str, object]:
+        call.tx = tx
+        return _groups(call)
+
+    await network.ensure_default(call)
+    return await call.cloud.db.read_async(listed)
+
+
+def _groups(call: Call[None, None]) -> dict[str, object]:
     values = {name: _number(name, call.query.get(name) or "0") for name in ("limit", "offset")}
     everybodys = call.caller.is_admin and call.query.get("all_tenants") is not None
     wanted = select(SecurityGroup) if everybodys else select(SecurityGroup, rows.c.project_id == call.caller.project_id)

@@ -126,9 +126,13 @@ def _block_devices(call: Call[None, CreateServers]) -> list[Asked]:
 def _placing(call: Call[None, CreateServers]) -> Placing:
     """``zone``, ``zone:host``, ``zone:host:node``, ``zone::node``; or (2.74) `host` and `hypervisor_hostname`."""
     body = call.body.server
-    zone, forced = _parsed_zone(body.availability_zone)
+    zone, host, node = _parsed_zone(body.availability_zone)
+    forced = host or node
     if forced is not None:
         call.require(FORCED_HOST)
+        if host and node and host != node:
+            # A host has one hypervisor here, of the same name.
+            raise BadRequest(f"Compute host {host} has no hypervisor {node}.")
         known = call.tx.first(sa.select(hosts.c.zone).where(hosts.c.name == forced))
         zone = zone if known is not None and known.zone == zone else None
     requested = body.host or body.hypervisor_hostname
@@ -140,21 +144,17 @@ def _placing(call: Call[None, CreateServers]) -> Placing:
                 "are mutually exclusive."
             )
     if body.host and body.hypervisor_hostname and body.host != body.hypervisor_hostname:
-        # A host has one hypervisor here, of the same name.
         raise BadRequest(f"Compute host {body.host} could not be found.")
     return Placing(zone=zone, host=forced or requested)
 
 
-def _parsed_zone(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
-        return None, None
-    parts = text.split(":")
+def _parsed_zone(text: str | None) -> tuple[str | None, str | None, str | None]:
+    """Zone, host and node, each None where it is not named."""
+    parts = (text or "").split(":")
     if len(parts) > 3:
         raise BadRequest("Invalid input received: Unable to parse availability_zone")
-    zone, forced = parts[0] or None, next((part for part in parts[1:] if part), None)
-    if len(parts) == 3 and parts[1] and parts[2] and parts[1] != parts[2]:
-        raise BadRequest(f"Compute host {parts[1]} could not be found.")
-    return zone, forced
+    zone, host, node = (part or None for part in (*parts, "", "")[:3])
+    return zone, host, node
 
 
 def _network_request(call: Call[None, CreateServers]) -> NetworkRequest:

@@ -25,6 +25,7 @@ from cumulet.host import disk_messages as disk
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
+from cumulet.image.attributes import SIGNATURE
 from cumulet.web.operation import Call
 
 WAIT_SECONDS = 0.5
@@ -61,7 +62,7 @@ def new_image(
     """Record the image of a server's disk, queued; its id. OverQuota: the project may not have another."""
     own = call.caller.project_id == server.project_id
     given = {
-        **server.image_properties,
+        **{name: value for name, value in server.image_properties.items() if name not in SIGNATURE},
         "instance_uuid": server.id,
         "user_id": call.caller.user_id,
         "image_type": image_type,

@@ -71,8 +71,13 @@ class NewCredential(Body, extra="allow", secret=True):
     project_id: Annotated[str | None, Json({"maxLength": 64})] = None
 
 
-class CredentialChanges(Body, secret=True):
-    blob: Blob
+class CredentialChanges(Body, extra="allow", secret=True):
+    """Clients send what stays as it is, too."""
+
+    blob: Blob | Unset = UNSET
+    type: Annotated[str, Json({"minLength": 1, "maxLength": 255, "format": "one line"})] | Unset = UNSET
+    user_id: Annotated[str, Json({"minLength": 1, "maxLength": 64})] | Unset = UNSET
+    project_id: Annotated[str | None, Json({"maxLength": 64})] | Unset = UNSET
 
 
 def _view(call: Call[object, object], credential: Credential) -> dict[str, object]:
@@ -233,13 +238,25 @@ def _ec2_access(blob: str) -> str:
     body_key="credential",
 )
 def update_credential(call: Call[Credential | None, CredentialChanges]) -> dict[str, object]:
-    """Change what a credential holds; tokens made from it end at once."""
+    """Change what a credential holds, and of which kind it is; tokens made from it end at once.
+
+    It stays its user's and its project's. An EC2 key's id comes from what it holds: it does not become another kind.
+    """
     refuse_delegated(call, _DELEGATED)
     credential = known(call.target, "credential", call.path["credential_id"])
-    if credential.type.lower() == EC2:
-        _ec2_access(call.body.blob)
-    sealed = _sealed(call, call.body.blob)
-    call.tx.execute(update(credentials).where(credentials.c.id == credential.id).values(sealed=sealed))
+    body = call.body
+    for name, value in (("user_id", body.user_id), ("project_id", body.project_id)):
+        if value not in (UNSET, getattr(credential, name)):
+            raise Forbidden(f"The {name} of a credential cannot be changed.")
+    kind = credential.type if body.type is UNSET else body.type
+    if kind != credential.type and EC2 in (kind.lower(), credential.type.lower()):
+        raise BadRequest("The type of a credential cannot be changed from or to 'ec2'.")
+    values: dict[str, object] = {"type": kind, "extra": {**credential.extra, **given_extra(body)}}
+    if body.blob is not UNSET:
+        if kind.lower() == EC2:
+            _ec2_access(body.blob)
+        values["sealed"] = _sealed(call, body.blob)
+    call.tx.execute(update(credentials).where(credentials.c.id == credential.id).values(**values))
     _end_tokens(call, credential)
     return {"credential": _view(call, known(credential_in_path(call), "credential", credential.id))}
 

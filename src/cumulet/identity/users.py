@@ -21,6 +21,7 @@ from cumulet.identity.api import (
     known,
     member,
     new_id,
+    refuse_delegated,
 )
 from cumulet.identity.delegations import application_credentials
 from cumulet.identity.domain_configuration import page_of_domain
@@ -325,6 +326,7 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
 )
 def revoke_tokens_of_user(call: Call[User | None, None]) -> None:
     """End all tokens of a user at once, one's own or, as an administrator, anybody's."""
+    refuse_delegated(call, "Cannot end the tokens of a user with a token issued via delegation.")
     identity = Identity.of(call)
     identity.end_tokens_of_user(call.tx, known(call.target, "user", call.path["user_id"]).id)
 

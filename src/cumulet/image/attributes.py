@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from cumulet.errors import BadRequest, Forbidden, TooLarge
+from cumulet.errors import BadRequest, Forbidden, NotYet, TooLarge
 from cumulet.image.inspection import (
     BOOTABLE_CONTAINER,
     BOOTABLE_DISK_FORMATS,
@@ -47,7 +47,14 @@ MOST_PROPERTIES = 128
 MOST_TAGS = 128
 MOST_MEMBERS = 128
 LONGEST_PROPERTY_VALUE = 65_535
+PROPERTY_BYTES = 64 << 10
+"""Bytes of the values of all properties of an image."""
 LARGEST_MINIMUM = (1 << 31) - 1
+
+SIGNATURE = frozenset(
+    ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
+)
+"""Properties with which Glance verifies the data of an image, if all are there."""
 
 UUID_PATTERN = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 
@@ -127,9 +134,17 @@ def _is_tag(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 255 and is_one_line(value)
 
 
-def check_counts(properties: Collection[str], tags: Collection[str]) -> None:
+def check_amounts(properties: Mapping[str, str], tags: Collection[str]) -> None:
     """413 where an image would get more than it may have."""
     if len(properties) > MOST_PROPERTIES:
         raise TooLarge(f"The limit of {MOST_PROPERTIES} properties for an image is exceeded.")
+    if sum(len(value.encode()) for value in properties.values()) > PROPERTY_BYTES:
+        raise TooLarge(f"The limit of {PROPERTY_BYTES} bytes for the properties of an image is exceeded.")
     if len(tags) > MOST_TAGS:
         raise TooLarge(f"The limit of {MOST_TAGS} tags for an image is exceeded.")
+
+
+def refuse_signed(properties: Collection[str]) -> None:
+    """501 for data whose signature would have to be verified."""
+    if set(properties) >= SIGNATURE:
+        raise NotYet("Verifying the signature of an image (img_signature) is not implemented.")

@@ -66,7 +66,7 @@ def proposed(call: Call[object, object], body: CreateImage) -> Image:
             raise Forbidden("Attribute 'locations' is reserved.")
         attributes.check_value(name, value)
         properties[name] = value
-    attributes.check_counts(properties, body.tags)
+    attributes.check_amounts(properties, body.tags)
     attributes.check_formats(body.disk_format, body.container_format)
     return Image(
         id=call.cloud.clock.uuid() if body.image_id is UNSET else body.image_id.lower(),

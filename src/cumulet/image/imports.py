@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.conductor import saga
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, Forbidden, OverQuota
-from cumulet.image import internet, tasks
+from cumulet.image import attributes, internet, tasks
 from cumulet.image.data import take_body
 from cumulet.image.importing import IMAGE_IMPORT, Importing
 from cumulet.image.service import ADMIN, IMAGE, MODIFY_IMAGE, facts_of_call, image_facts, image_in_sight
@@ -121,6 +121,7 @@ def _require_fit(image: Image, method: str) -> None:
         raise Conflict(f"Image needs to be in 'queued' state to use '{method}' method")
     if method == "glance-direct" and (image.status != "uploading" or image.upload_id is not None):
         raise Conflict("Image needs to be staged before 'glance-direct' method can be used")
+    attributes.refuse_signed(image.properties)
     for name in ("container_format", "disk_format"):
         if not getattr(image, name):
             raise Conflict(f"'{name}' needs to be set before import")

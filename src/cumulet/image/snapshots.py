@@ -52,7 +52,7 @@ def add(
             raise Forbidden(f"Attribute '{key}' is no property of an image.")
         attributes.check_writable(key)
     call.require(ADD_IMAGE, image_facts(image, call.caller))
-    attributes.check_counts(properties, ())
+    attributes.check_amounts(properties, ())
     if store.stored_bytes(call.tx, image.owner) >= call.cloud.settings.image_project_quota_gib * GIB:
         raise OverQuota("The project's images would exceed its storage quota.")
     add_image(call, image)

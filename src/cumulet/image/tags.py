@@ -26,7 +26,7 @@ def add_tag(call: Call[Image, Empty]) -> None:
     before, tag = call.target, call.path["tag"]
     attributes.check_tags([tag])
     tags = tuple(sorted({*before.tags, tag}))
-    attributes.check_counts(before.properties, tags)
+    attributes.check_amounts(before.properties, tags)
     store.save(call.tx, before, replace(before, tags=tags, updated_at_us=call.now_us))
 
 

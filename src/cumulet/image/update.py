@@ -65,7 +65,7 @@ async def update_image(call: Call[Image, None]) -> dict[str, object]:
         for change in changes:
             _check_rights(call, change, facts)
             _apply(draft, before, change)
-        attributes.check_counts(draft.properties, draft.tags)
+        attributes.check_amounts(draft.properties, draft.tags)
         if not changes:
             return before
         after = replace(
@@ -91,7 +91,7 @@ def set_properties(call: Call[Image, object], properties: Mapping[str, str]) -> 
         attributes.check_writable(name)
     for name, value in properties.items():
         attributes.check_value(name, value)
-    attributes.check_counts(properties, before.tags)
+    attributes.check_amounts(properties, before.tags)
     store.save(call.tx, before, replace(before, properties=dict(properties), updated_at_us=call.now_us))
 
 

@@ -29,7 +29,7 @@ from cumulet.errors import (
     TooLarge,
     Unauthorized,
 )
-from cumulet.image import files, store
+from cumulet.image import attributes, files, store
 from cumulet.image.files import BLOCK_BYTES, Upload, Written
 from cumulet.image.inspection import OpaqueContent, inspection_of
 from cumulet.image.store import Image
@@ -364,6 +364,7 @@ def take(
     image = store.find(tx, image_id)
     if image is None:
         raise NotFound(f"Failed to find image {image_id}")
+    attributes.refuse_signed(image.properties)
     # What is staged for it is reserved already.
     stored = store.stored_bytes(tx, image.owner) - (image.upload_bytes or 0)
     if settings.image_project_quota_gib * GIB - stored < (declared or 1):

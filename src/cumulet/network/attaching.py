@@ -15,7 +15,7 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.errors import ApiError, BadRequest, Conflict, NotFound
-from cumulet.network import for_compute, port_life
+from cumulet.network import bindings, for_compute, port_life
 from cumulet.network.for_compute import PortView, RequestedNetwork
 from cumulet.network.refusals import Refused
 from cumulet.network.store import Port, change, find_by, port_bindings, ports
@@ -63,6 +63,9 @@ def attach(
     made = [port for port in held if port.id not in before]
     if not made:
         raise BadRequest(f"No specific network was requested and none are available for project '{project_id}'.")
+    vnic_type = bindings.of_ports(tx, [made[0].id])[made[0].id][0].vnic_type
+    if vnic_type != bindings.NORMAL:
+        raise BadRequest(f"No host has a NIC of type {vnic_type} for the port {made[0].id}.")
     if not named and wanted.tag is not None:
         change(tx, Port, made[0].id, None, server_tag=wanted.tag)
         return replace(made[0], tag=wanted.tag)

@@ -15,13 +15,17 @@ from cumulet.network.store import Binding, port_bindings, ports
 UNBOUND = ""
 """The host in the binding of a port that is not bound."""
 
+NORMAL = "normal"
+"""The one type of NIC that hosts offer. Network keeps the others as asked, as upstream, and no host plugs them."""
 VIF_TYPE = "tap"
 VIF_DETAILS: Mapping[str, object] = {"port_filter": True, "connectivity": "l2"}
 
 
 def vif(binding: Binding) -> tuple[str, dict[str, object]]:
     """How a host plugs the port: type and details, as Network shows them to administrators."""
-    return ("unbound", {}) if binding.host == UNBOUND else (VIF_TYPE, dict(VIF_DETAILS))
+    if binding.host == UNBOUND:
+        return "unbound", {}
+    return (VIF_TYPE, dict(VIF_DETAILS)) if binding.vnic_type == NORMAL else ("binding_failed", {})
 
 
 def of_ports(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[Binding]]:

@@ -35,6 +35,7 @@ from cumulet.network.store import (
     floating_ips,
     networks,
     port_addresses,
+    port_bindings,
     ports,
     subnets,
 )
@@ -321,6 +322,19 @@ def any_port_of(server_id: sa.ColumnElement[object]) -> sa.Exists:
 
 def has_ports(tx: Tx, server_id: str) -> bool:
     return tx.first(_ANY, {"of_server_id": server_id}) is not None
+
+
+_VNIC_TYPES = (
+    sa.select(port_bindings.c.vnic_type)
+    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .where(ports.c.server_id == sa.bindparam("of_server_id"))
+    .distinct()
+)
+
+
+def vnic_types(tx: Tx, server_id: str) -> frozenset[str]:
+    """Which kinds of NIC the server's ports ask for. Hosts offer `normal` ones. Empty: it has no port."""
+    return frozenset(str(row[0]) for row in tx.all(_VNIC_TYPES, {"of_server_id": server_id}))
 
 
 def ports_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[PortView]]:

@@ -283,6 +283,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     devices.refuse_foreign(tx, call.caller, port.project_id, body.device_id)
     if port.server_id is not None:
         _refuse_what_compute_decides(port, given)
+    _refuse_other_device(tx, port, given)
     values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
     dns.refuse_too_long(text(body.dns_name), must_get(tx, Network, port.network_id))
     for name in ("description", "device_id", "device_owner", "dns_name"):
@@ -302,10 +303,25 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
 
 
-def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> None:
+def _gets_other_device(port: Port, given: Mapping[str, object]) -> bool:
     current = {"device_id": port.device_id, "device_owner": port.device_owner}
-    changed = [name for name, value in current.items() if name in given and text(given[name]) != value]
-    if changed or "binding:host_id" in given:
+    return any(name in given and text(given[name]) != value for name, value in current.items())
+
+
+def _refuse_other_device(tx: Tx, port: Port, given: Mapping[str, object]) -> None:
+    """409 for a port of a router or in a trunk: only as what it is does it end by itself, and is guarded till then."""
+    if not _gets_other_device(port, given):
+        return
+    if port.device_owner in (*OF_ROUTERS, FLOATING_IP):
+        raise Conflict(
+            f"The device of port {port.id} cannot be changed via the port API: has device owner {port.device_owner}.",
+            reason="ServicePortInUse",
+        )
+    trunk_details.refuse_subport(tx, port)
+
+
+def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> None:
+    if _gets_other_device(port, given) or "binding:host_id" in given:
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. It is attached to server "
             f"{port.server_id}; detach it there.",

@@ -117,12 +117,18 @@ class UpdateSecurityGroup(bodies.NamedChange):
 @NETWORK.operation("GET", "/security-groups", rules=())
 async def list_security_groups(call: Call[None, None]) -> View:
     """List the project's security groups, the default one among them; for administrators all."""
-    database, project_id = call.cloud.db, call.caller.project_id
 
     def listed(tx: Tx) -> View:
         call.tx = tx
         return resource.listed(call, GROUPS)
 
+    await ensure_default(call)
+    return await call.cloud.db.read_async(listed)
+
+
+async def ensure_default(call: Call[object, object]) -> None:
+    """Before a list: make the default group of the caller's project, if there is none and the caller may."""
+    database, project_id = call.cloud.db, call.caller.project_id
     if (
         project_id is not None
         and call.authorise(CREATE_DEFAULT, {"project_id": project_id})
@@ -130,7 +136,6 @@ async def list_security_groups(call: Call[None, None]) -> View:
     ):
         # A list request writes only here, once for each project.
         await database.write_async(lambda tx: default_security_group.ensure(tx, call.cloud.clock, project_id))
-    return await database.read_async(listed)
 
 
 @NETWORK.operation(

@@ -34,12 +34,17 @@ def of_trunks(tx: Tx, trunk_ids: Sequence[str]) -> dict[str, list[Subport]]:
     return found
 
 
-def refuse_end(tx: Tx, port: Port) -> None:
-    """409 for the deletion of a port that is in a trunk."""
+def refuse_subport(tx: Tx, port: Port) -> None:
+    """409 for what a port cannot have or lose while it is in a trunk."""
     for subport in find_by(tx, Subport, port_id=port.id):
         raise Conflict(
             f"Port {port.id} is currently a subport for trunk {subport.trunk_id}.", reason="PortInUseAsSubPort"
         )
+
+
+def refuse_end(tx: Tx, port: Port) -> None:
+    """409 for the deletion of a port that is in a trunk."""
+    refuse_subport(tx, port)
     trunk_id = trunk_ports.trunk_of_parent(tx, port.id)
     if trunk_id is not None:
         raise Conflict(

@@ -31,14 +31,13 @@ from cumulet.web.perform import apply_rules, authoriser, facts_of, perform, unbo
 from cumulet.web.router import Place, Router, select
 from cumulet.web.schema import Empty, most_values_of, plan
 from cumulet.web.turns import Turns
+from cumulet.web.unsent import Unsent, send_pieces, send_whole
 
 log = logging.getLogger(__name__)
 
 ANONYMOUS = Caller(user_id="", user_name="", user_domain_id="", roles=frozenset())
 """The caller of public operations."""
 
-AT_ONCE = 65_536
-"""Bytes of an answer that are sent, and encrypted, in one turn."""
 _ONCE = frozenset({b"x-auth-token", b"x-subject-token", b"host", b"authorization", b"content-type", b"content-length"})
 """Headers that say who asks, for what, or how the body is read. A request that has one of them twice is refused."""
 _GLOBAL_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -50,6 +49,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
     cloud: Cloud
     router: Router
     turns: Turns = msgspec.field(default_factory=Turns)
+    unsent: Unsent = msgspec.field(default_factory=Unsent)
 
 
 class Exchange:
@@ -106,8 +106,10 @@ class Exchange:
     async def run(self) -> None:
         """Answer the request, whatever happens."""
         version_headers: tuple[tuple[bytes, bytes], ...] | None = None
+        held = 0
         try:
             answer = await self._answer()
+            held = self.registry.unsent.take(self._lane, answer)
         except UnacceptableVersion as refused:
             version_headers = refused.headers
             answer = self._fault(refused.error)
@@ -115,7 +117,10 @@ class Exchange:
         except Exception as error:
             answer = self._fault(error)
             faults.let_go(error)
-        await self.respond(answer, version_headers)
+        try:
+            await self.respond(answer, version_headers)
+        finally:
+            self.registry.unsent.give(self._lane, held)
 
     async def respond_error(
         self, error: Exception, version_headers: tuple[tuple[bytes, bytes], ...] | None = None
@@ -360,29 +365,15 @@ class Exchange:
         return status, headers, body
 
     async def _send(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes | AsyncIterator[bytes]) -> None:
-        if not isinstance(body, bytes):
-            await self._stream(status, headers, body)
-            return
-        if status != 204 and not any(name == b"content-length" for name, _ in headers):
+        if isinstance(body, bytes) and status != 204 and not any(name == b"content-length" for name, _ in headers):
             headers.append((b"content-length", str(len(body)).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         if self.method == "HEAD":
-            body = b""
-        begin = 0
-        while len(body) - begin > AT_ONCE:
-            piece = body[begin : begin + AT_ONCE]
-            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-            begin += AT_ONCE
-            await self._next_turn()
-        await self.send({"type": "http.response.body", "body": body[begin:] if begin else body})
-
-    async def _stream(self, status: int, headers: list[tuple[bytes, bytes]], pieces: AsyncIterator[bytes]) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        if self.method != "HEAD":
-            async for piece in pieces:
-                await self._next_turn()
-                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await self.send({"type": "http.response.body", "body": b""})
+            await send_whole(self.send, b"", self._next_turn)
+        elif isinstance(body, bytes):
+            await send_whole(self.send, body, self._next_turn)
+        else:
+            await send_pieces(self.send, body, self._next_turn)
 
 
 def _action_of(body: object) -> str:

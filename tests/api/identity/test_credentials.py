@@ -230,3 +230,28 @@ def test_a_user_keeps_so_many_and_sees_only_its_own(holder: Holder, monkeypatch:
     monkeypatch.setattr(credentials, "MOST_OF_USER", 1)
     body = {"type": "cert", "blob": "x", "user_id": holder.user}
     assert holder.session.post("/credentials", {"credential": body}).status_code == 403
+
+
+def test_what_clients_send_unchanged_is_no_change(holder: Holder) -> None:
+    """As `openstack credential set`, which sends user, type and data."""
+    identifier = holder.keep("cert", "one")
+    path = f"/credentials/{identifier}"
+
+    def change(**wanted: object) -> tuple[int, JsonObject]:
+        answer = holder.session.patch(path, {"credential": wanted})
+        return answer.status_code, answer.json().get("credential", {})
+
+    status, changed = change(user_id=holder.user, type="cert", blob="two", project_id=None)
+    assert (status, changed["blob"]) == (200, "two")
+    status, changed = change(type="token", colour="blue")
+    assert (status, changed["blob"], changed["type"], changed["colour"]) == (200, "two", "token", "blue")
+    for refused in ({"user_id": "somebody"}, {"project_id": holder.session.body["project"]["id"]}):
+        assert change(**refused)[0] == 403
+    assert change(type="ec2")[0] == 400
+    assert holder.session.get(path).json()["credential"] == changed
+
+
+def test_an_ec2_key_does_not_become_another_kind(holder: Holder) -> None:
+    identifier = hashlib.sha256(holder.ec2["access"].encode()).hexdigest()
+    for change in ({"type": "cert"}, {"blob": "no JSON"}):
+        assert holder.session.patch(f"/credentials/{identifier}", {"credential": change}).status_code == 400

@@ -64,7 +64,9 @@ def test_a_restricted_program_makes_neither_credentials_nor_trusts_nor_tokens(ma
     assert program.post("/OS-TRUST/trusts", {"trust": maker.new_trust()}).status_code == 403
     assert maker.place.exchange(program).status_code == 403
     assert maker.place.exchange(program, UNSCOPED).status_code == 403
+    assert program.delete(f"/users/{maker.ids['maker']}/tokens").status_code == 403
     free = maker.enter(maker.credential(name="free", unrestricted=True))
+    assert free.delete(f"/users/{maker.ids['maker']}/tokens").status_code == 403
     assert free.post(path, {"application_credential": {"name": "second"}}).status_code == 201
     assert free.post("/OS-TRUST/trusts", {"trust": maker.new_trust()}).status_code == 403
 

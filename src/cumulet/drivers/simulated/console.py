@@ -21,7 +21,7 @@ class SimulatedConsole:
 
     async def console_output(self, server_id: str, *, max_bytes: int) -> bytes:
         """Ticks printed here: `tick N <server id>`, ten a second of running time, counted across moves."""
-        return self._found(server_id).printed(self._clock.now_us(), max_bytes, host=self.name)
+        return self._found(server_id).printed(self._clock.now_us(), max_bytes)
 
     async def diagnostics(self, server_id: str) -> GuestCounters:
         """A modelled guest is always busy, and holds all of its memory."""

@@ -122,12 +122,12 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
             copied=copied,
         )
 
-    def printed(self, now_us: int, max_bytes: int, *, host: str) -> bytes:
+    def printed(self, now_us: int, max_bytes: int) -> bytes:
         """The last `max_bytes` of what it has printed on this host."""
         last = self.ran_until(now_us) * TICKS_PER_SECOND // 1_000_000
         first = max(self.console_from_us * TICKS_PER_SECOND // 1_000_000, last - max_bytes // 20)
         lines = [f"tick {n} {self.guest.server_id}" for n in range(first, last + 1)]
-        head = [] if first else [f"Simulated guest {self.guest.name} on {host}: no real machine runs here."]
+        head = [] if first else [f"Simulated guest {self.guest.name}: no real machine runs here."]
         return ("\n".join(head + lines) + "\n").encode()[-max_bytes:]
 
     def ran_until(self, now_us: int) -> int:
