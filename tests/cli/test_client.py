@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 import cumulet.testing
@@ -23,6 +24,12 @@ def test_a_server_is_found_on_whatever_page_it_is() -> None:
             member.wait_for_status(made[-1], "ACTIVE")
         assert sorted(one["id"] for one in person.every("/compute/v2.1/servers", "servers")) == sorted(made)
         assert all(_address(person, name).startswith("wss://") for name in ("one", "two"))
+        admin, stranger = (
+            Persona(name=name, http=member.http, token=cloud.persona(name).token) for name in ("admin", "other_member")
+        )
+        assert _address(admin, "two").startswith("wss://"), "an administrator sees every project's"
+        with pytest.raises(click.ClickException, match="no server is called two, as other_member sees it"):
+            _address(stranger, "two")
 
 
 @pytest.mark.parametrize("relay", ["10.0.0.1", ":22", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:\u0663"])

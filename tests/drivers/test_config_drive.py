@@ -7,6 +7,7 @@ import json
 import msgspec
 import pytest
 
+from cumulet.drivers.linux_network.metadata import EC2
 from cumulet.drivers.qemu.config_drive import documents, image
 from cumulet.host.driver import DriveFile, DriverError, Guest, Nic
 from cumulet.host.wiring import Network, Port, Subnet, Wiring
@@ -87,6 +88,17 @@ def of_guest(*nics: Nic, devices: list[dict[str, object]] | None) -> list[dict[s
     assert "admin_pass" not in told
     found: list[dict[str, object]] | None = told.get("devices")
     return found
+
+
+def test_what_ec2_calls_meta_data_has_the_address_of_the_nic_that_is_there() -> None:
+    ec2 = {"ami-id": "ami-1", "local-ipv4": "10.0.0.1", "public-ipv4": "172.24.4.9"}
+    files = {"openstack/latest/meta_data.json": {"uuid": "u"}, "ec2/latest/meta-data.json": ec2}
+    drive = tuple(DriveFile(paths=(path,), content=json.dumps(content).encode()) for path, content in files.items())
+    nics = (msgspec.structs.replace(nic(1), addresses=("fd00::5/64", "10.7.0.5/24")),)
+    guest = Guest(
+        server_id="u", name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=nics, config_drive=drive
+    )
+    assert json.loads(documents(guest, None)[EC2]) == {"ami-id": "ami-1", "local-ipv4": "10.7.0.5"}
 
 
 def nic(number: int, tag: str = "") -> Nic:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
 import uuid
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
 
 import pytest
 from pyroute2 import IPRoute
@@ -156,12 +159,49 @@ def test_paths(request_line: str, status: int, body: bytes) -> None:
     assert asked(request_line) == (status, body)
 
 
+EC2 = {
+    "instance-id": "i-0000000a",
+    "security-groups": ["default", "web"],
+    "placement": {"availability-zone": "nova"},
+    "public-keys": {"0": {"_name": "0=mine", "openssh-key": "ssh-ed25519 AAAA"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("", b"instance-id\nplacement/\npublic-keys/\nsecurity-groups"),
+        ("instance-id", b"i-0000000a"),
+        ("security-groups/", b"default\nweb"),
+        ("placement/availability-zone", b"nova"),
+        ("public-keys/", b"0=mine"),
+        ("public-keys/0/", b"openssh-key"),
+        ("public-keys/0/openssh-key", b"ssh-ed25519 AAAA"),
+        ("public-keys/0/_name", None),
+        ("public-keys/1/openssh-key", None),
+        ("instance-id/x", None),
+    ],
+)
+def test_what_ec2_calls_meta_data_is_a_tree(path: str, found: bytes | None) -> None:
+    documents = {"meta_data.json": META, metadata.EC2: json.dumps(EC2).encode()}
+    for version in ("latest", "2009-04-04"):
+        status, body = asked(f"GET /{version}/meta-data/{path} HTTP/1.1", documents=documents)
+        assert (status, body) == ((404, b"") if found is None else (200, found))
+    assert asked("GET /openstack/latest HTTP/1.1", documents=documents) == (200, b"meta_data.json")
+
+
 TOKENS = metadata.Tokens(b"s" * 32)
 
 
-def asked(request_line: str, *headers: str, port: int = 7, now: float = 1000.0) -> tuple[int, bytes]:
+def asked(
+    request_line: str,
+    *headers: str,
+    port: int = 7,
+    now: float = 1000.0,
+    documents: Mapping[str, bytes] = MappingProxyType({"meta_data.json": META}),
+) -> tuple[int, bytes]:
     head = "\r\n".join((request_line, *headers, "", "")).encode("latin-1")
-    reply = metadata.answer(head, {"meta_data.json": META}, TOKENS, port, now)
+    reply = metadata.answer(head, documents, TOKENS, port, now)
     first, _, found = reply.partition(b"\r\n\r\n")
     return int(first.split()[1]), found
 

@@ -24,8 +24,13 @@ clouds_file_option = click.option(
 )
 
 
-def cloud_option(default: str = "cumulet", words: str = "Which entry of it.") -> Callable[[Any], Any]:
-    return click.option("--cloud", default=default, show_default=True, help=words)
+def cloud_option(
+    default: str = "cumulet", words: str = "Which entry of it.", *, variable: str | None = None
+) -> Callable[[Any], Any]:
+    """`variable`: of the environment, which names the entry where the option does not."""
+    return click.option(
+        "--cloud", default=default, show_default=True, help=words, envvar=variable, show_envvar=variable is not None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ def add(
         properties=properties,
     )
     for key in properties:
-        if key in attributes.KINDS or key == "locations":
+        if key in attributes.KINDS or key in ("locations", "tags"):
             raise Forbidden(f"Attribute '{key}' is no property of an image.")
         attributes.check_writable(key)
     call.require(ADD_IMAGE, image_facts(image, call.caller))

@@ -1,7 +1,7 @@
 """The metadata service's answers: one HTTP/1.1 request, one answer, from documents the agent has handed over. Pure.
 
 The guest that asks is known by the port that its connection came from; nothing in a request is trusted. Paths are
-OpenStack's (``/openstack/latest/meta_data.json``), and the few of EC2's that small images ask for.
+OpenStack's (``/openstack/latest/meta_data.json``), and EC2's (``/latest/meta-data/public-keys/0/openssh-key``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token
 _VERSIONS = ("2012-08-10", "2018-08-27", "latest")
 """The oldest version, one that has network data, and the newest. All show the same documents."""
 _EC2_VERSIONS = ("2009-04-04", "latest")
+EC2 = "ec2/meta-data.json"
+"""The document of which EC2's tree of `meta-data` is made; no path of OpenStack's."""
 
 
 def complete(head: bytes) -> bool:
@@ -104,30 +106,44 @@ def _found(path: list[str], documents: Mapping[str, bytes]) -> bytes | None:
         case ["openstack"]:
             return _listing(_VERSIONS)
         case ["openstack", version] if version in _VERSIONS:
-            return _listing(sorted(documents))
+            return _listing(sorted(documents.keys() - {EC2}))
         case ["openstack", version, name] if version in _VERSIONS:
             return documents.get(name)
         case [version] if version in _EC2_VERSIONS:
             return _listing(("meta-data/", *(["user-data"] if "user_data" in documents else [])))
         case [version, "user-data"] if version in _EC2_VERSIONS:
             return documents.get("user_data")
-        case [version, "meta-data", *rest] if version in _EC2_VERSIONS and len(rest) <= 1:
-            values = _ec2(documents)
-            return _listing(sorted(values)) if not rest else _bytes(values.get(rest[0]))
+        case [version, "meta-data", *rest] if version in _EC2_VERSIONS:
+            return _branch(_ec2(documents), rest)
     return None
 
 
-def _ec2(documents: Mapping[str, bytes]) -> dict[str, str]:
+_NAME = "_name"
+"""In a branch: as what it is listed, such as ``0=the key's name``."""
+
+
+def _branch(value: object, path: list[str]) -> bytes | None:
+    """What EC2's tree has at this path: names, those of branches with a slash, or a value."""
+    for name in path:
+        if not isinstance(value, dict) or name == _NAME or name not in value:
+            return None
+        value = value[name]
+    if isinstance(value, dict):
+        return _listing(sorted(_shown(name, below) for name, below in value.items() if name != _NAME))
+    return _listing([str(one) for one in value]) if isinstance(value, list) else str(value).encode()
+
+
+def _shown(name: str, below: object) -> str:
+    return (str(below[_NAME]) if _NAME in below else f"{name}/") if isinstance(below, dict) else name
+
+
+def _ec2(documents: Mapping[str, bytes]) -> object:
+    """Guests of an earlier Cumulet have no such document."""
+    if EC2 in documents:
+        return json.loads(documents[EC2])
     known = json.loads(documents.get("meta_data.json", b"{}"))
-    return {
-        "instance-id": str(known.get("uuid", "")),
-        "hostname": str(known.get("hostname", "")),
-        "local-hostname": str(known.get("hostname", "")),
-    }
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
+    hostname = str(known.get("hostname", ""))
+    return {"instance-id": str(known.get("uuid", "")), "hostname": hostname, "local-hostname": hostname}
 
 
 def _listing(names: object) -> bytes:

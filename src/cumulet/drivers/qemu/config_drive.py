@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cumulet.drivers.linux_network.metadata import EC2
 from cumulet.drivers.qemu import guest_files
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host import network_data, nics, pci
@@ -22,6 +23,7 @@ _WHEN = bytes((125, 1, 1, 0, 0, 0, 0))
 
 
 LATEST = "openstack/latest/"
+_EC2_ON_DRIVE = "ec2/latest/meta-data.json"
 
 
 def documents(guest: Guest, wiring: Wiring | None) -> dict[str, bytes]:
@@ -29,9 +31,12 @@ def documents(guest: Guest, wiring: Wiring | None) -> dict[str, bytes]:
 
     `devices` and `network_data.json` follow the NICs that have come and gone since the drive was made, as in Nova's
     service. `wiring`: what is in force on this host; without one for all of the guest's ports, networks are told as
-    they were.
+    they were. What EC2 calls `meta-data` is one document, `metadata.EC2`.
     """
-    files = {path.removeprefix(LATEST): found for path, found in _files(guest).items() if path.startswith(LATEST)}
+    on_drive = _files(guest)
+    files = {path.removeprefix(LATEST): found for path, found in on_drive.items() if path.startswith(LATEST)}
+    if _EC2_ON_DRIVE in on_drive:
+        files[EC2] = json.dumps(_ec2(json.loads(on_drive[_EC2_ON_DRIVE]), guest), sort_keys=True).encode()
     told = json.loads(files["meta_data.json"])
     told.pop("admin_pass", None)
     if "devices" in told:
@@ -41,6 +46,13 @@ def documents(guest: Guest, wiring: Wiring | None) -> dict[str, bytes]:
     if networks is not None and "network_data.json" in files:
         files["network_data.json"] = json.dumps(networks, sort_keys=True).encode()
     return files
+
+
+def _ec2(on_drive: dict[str, object], guest: Guest) -> dict[str, object]:
+    """As on the drive, but for addresses: a NIC may have come, and floating IPs come and go unheard of by this host."""
+    told = {name: value for name, value in on_drive.items() if name != "public-ipv4"}
+    addresses = [address.partition("/")[0] for nic in nics.placed(guest) for address in nic.addresses]
+    return told | {"local-ipv4": next((address for address in addresses if ":" not in address), "")}
 
 
 def _devices(on_drive: list[dict[str, object]], guest: Guest) -> list[dict[str, object]]:
