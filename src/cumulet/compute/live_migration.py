@@ -55,7 +55,9 @@ class MigrateLive(Body):
     block_migration: Annotated[
         bool | str, Versions(("2.1", LooseBool), ("2.25", LooseBool | Annotated[str, Json({"enum": ["auto"]})]))
     ]
+    """Decides nothing: all disks are local, so they move with the guest. Upstream refuses `false` for local disks."""
     disk_over_commit: Annotated[LooseBool, Until("2.24", required=True)] = False
+    """Decides nothing: a destination needs room for what its guests' disks may become."""
     force: Annotated[LooseBool, Since("2.30"), Until("2.67")] = False
 
 

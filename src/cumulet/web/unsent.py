@@ -46,6 +46,8 @@ class Unsent:
 
     def give(self, lane: str, size: int) -> None:
         """An answer is sent, or its client has gone."""
+        if not size:
+            return
         self._all -= size
         self._of[lane] -= size
         if not self._of[lane]:
