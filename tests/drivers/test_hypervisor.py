@@ -47,3 +47,13 @@ def test_an_event_that_comes_with_the_answer_is_newer_than_the_answer(event: byt
         server.close()
 
     asyncio.run(story())
+
+
+def test_a_capability_that_no_later_use_would_switch_off_is_not_switched_on() -> None:
+    async def story() -> None:
+        itself = identify(os.getpid())
+        assert itself is not None
+        with pytest.raises(ValueError, match="multifd"):
+            await Hypervisor(process=itself, monitor=SOCKET).migrate_set_capabilities(["events", "multifd"])
+
+    asyncio.run(story())

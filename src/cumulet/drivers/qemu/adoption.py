@@ -7,7 +7,7 @@ import contextlib
 
 import msgspec
 
-from cumulet.drivers.qemu import consoles, guest_agent, guest_files, snapshots, tls
+from cumulet.drivers.qemu import consoles, guest_agent, guest_files, snapshots, suspension, tls
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_when_whole
 from cumulet.drivers.qemu.live_migration_source import carry
@@ -45,6 +45,8 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
             hypervisor.migration = "none"  # This was the move by which it came here.
         record = _mended(folder, record, run_state)
+        if run_state in ("paused", "postmigrate") and suspension.should_run(record):
+            host.start_task(folder.server_id, suspension.PUT_RIGHT, suspension.put_right(host, folder.server_id))
     if record.copy is not None and record.copy.outcome is None:
         host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
     if record.role is Role.OWN and record.incoming is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import TypeVar
 
 import msgspec
@@ -32,6 +32,11 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 10.0
 """How long a monitor may take. A blocked main loop (network cut in the switchover) answers nothing but `yank`."""
+
+_MIGRATION_CAPABILITIES = frozenset(
+    ("events", "return-path", "late-block-activate", "pause-before-switchover", "postcopy-ram")
+)
+"""All that any use of QEMU's migration switches on. They stay on until its process ends, so each use sets all."""
 
 
 class Commands(ABC):
@@ -240,9 +245,11 @@ class Commands(ABC):
 
     # -- migration
 
-    async def migrate_set_capabilities(self, wanted: Mapping[str, bool]) -> None:
-        """`migrate-set-capabilities`: by name, e.g. ``events``; those not named stay as they are."""
-        states: list[Json] = [{"capability": name, "state": state} for name, state in wanted.items()]
+    async def migrate_set_capabilities(self, on: Collection[str]) -> None:
+        """`migrate-set-capabilities`: those named are on, and all others that anybody here ever uses are off."""
+        if not _MIGRATION_CAPABILITIES.issuperset(on):
+            raise ValueError(f"nobody would switch {set(on) - _MIGRATION_CAPABILITIES} off again")
+        states: list[Json] = [{"capability": name, "state": name in on} for name in sorted(_MIGRATION_CAPABILITIES)]
         await self.ask("migrate-set-capabilities", {"capabilities": states})
 
     async def migrate_set_parameters(

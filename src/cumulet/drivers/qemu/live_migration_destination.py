@@ -33,10 +33,10 @@ _SPARE = [f"memory-listener-{number}" for number in range(16)]
 nothing while it waits for a page."""
 
 
-def capabilities(parameters: MigrationParameters) -> dict[str, bool]:
-    """The same on both sides: a difference makes the destination fail in the middle of the stream."""
+def capabilities(parameters: MigrationParameters) -> tuple[str, ...]:
+    """Those on, the same at both sides: a difference makes the destination fail in the middle of the stream."""
     always = ("events", "return-path", "late-block-activate", "pause-before-switchover")
-    return dict.fromkeys(always, True) | {"postcopy-ram": parameters.post_copy}
+    return (*always, "postcopy-ram") if parameters.post_copy else always
 
 
 _RECEIVING = ("active", "device", "postcopy-active", "postcopy-paused", "postcopy-recover")

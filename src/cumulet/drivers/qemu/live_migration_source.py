@@ -18,7 +18,7 @@ import msgspec
 from cumulet.drivers.qemu import disk_copies, move_authority, sockets
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.live_migration_destination import capabilities, withdraw
+from cumulet.drivers.qemu.live_migration_destination import capabilities
 from cumulet.drivers.qemu.live_migration_outcome import MEMORY, clean_up, conclude, handed_over, note, settle, settled
 from cumulet.drivers.qemu.live_migration_progress import LOOK_SECONDS, downtime_limit_ms, phase_of, progress_of
 from cumulet.drivers.qemu.movable import make_movable
@@ -64,11 +64,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
         authority = host.offered.get(server_id)
         if authority is None or authority.move != endpoint.peer.move:
             raise DriverError("NOT_PREPARED: this host was not told of this move, or has been restarted since")
-        if record.incoming is not None:  # Of the move by which it came here.
-            if not await withdraw(host, hypervisor, server_id):
-                raise DriverError("MOVING: some of the guest's memory has yet to come")
-            record = host.record(server_id)
-        await make_movable(host, hypervisor, record)
+        record = await make_movable(host, hypervisor, record)
         host.folder(server_id).memory.unlink(missing_ok=True)  # Of an earlier resume that was interrupted late.
         if record.copy is not None:
             await clean_up(host, hypervisor, record.guest)

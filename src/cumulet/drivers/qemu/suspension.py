@@ -7,6 +7,7 @@ does not interrupt it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 import msgspec
@@ -14,15 +15,18 @@ import msgspec
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.movable import make_movable
-from cumulet.drivers.qemu.record import GuestFolder, Intent
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError
 
 _SAVE_SECONDS = 600.0
+_CANCEL_SECONDS = 20.0
 _STATE = "memory-state"
 """The file's descriptor, as QEMU knows it."""
 _UNLIMITED_BYTES_S = 1 << 40
-_OFF = ("return-path", "pause-before-switchover")
-_ON = ("events", "late-block-activate")
+_CAPABILITIES = ("events", "late-block-activate")
+_UNDER_WAY = ("setup", "active", "device", "cancelling")
+"""Statuses in which QEMU writes the file. A guest in no move has nothing else that it could be sending."""
+PUT_RIGHT = "put-right"
 
 
 async def suspend(host: QemuHost, server_id: str) -> None:
@@ -34,34 +38,86 @@ async def suspend(host: QemuHost, server_id: str) -> None:
         folder = host.folder(server_id)
         hypervisor = host.running_hypervisor(server_id)
         run_state = await hypervisor.run_state()
-        if run_state not in ("running", "paused", "postmigrate"):
+        if run_state not in ("running", "paused", "finish-migrate", "postmigrate"):
             raise DriverError(f"NOT_RUNNING: the guest is in state {run_state}")
-        # A suspend that a crash of the agent interrupted leaves `postmigrate` and a whole file behind.
-        if run_state != "postmigrate" or not folder.memory.exists():
-            await make_movable(host, hypervisor, record)
-            await hypervisor.stop()
-            await _save(hypervisor, folder)
-        await hypervisor.drain_console(folder.console)
-        _make_durable(folder)
+        try:
+            if not await _saved_or_being_saved(hypervisor, folder):
+                record = await make_movable(host, hypervisor, record)
+                await hypervisor.stop()
+                await _begin_save(hypervisor, folder)
+            await _wait_for_end(hypervisor)
+            await hypervisor.drain_console(folder.console)
+            _make_durable(folder)
+        except asyncio.CancelledError:  # The agent ends, perhaps. QEMU goes on writing, for whoever asks next.
+            host.start_task(server_id, PUT_RIGHT, put_right(host, server_id))
+            raise
+        except BaseException:
+            with contextlib.suppress(DriverError, TimeoutError):  # It hangs, or has ended.
+                await _run_on(hypervisor, folder, record)
+            raise
         folder.write(msgspec.structs.replace(record, intent=Intent.SUSPENDED, copy=None))
         await hypervisor.quit()
 
 
-async def _save(hypervisor: Hypervisor, folder: GuestFolder) -> None:
+async def _saved_or_being_saved(hypervisor: Hypervisor, folder: GuestFolder) -> bool:
+    """Whether a suspend that a crash of the agent interrupted has left a file that is whole, or will be."""
+    status = (await hypervisor.migration_status()).status
+    if status in _UNDER_WAY:
+        if status != "cancelling" and folder.memory.exists():
+            return True
+        await _cancel(hypervisor)
+    return status == "completed" and await hypervisor.run_state() == "postmigrate" and folder.memory.exists()
+
+
+async def _begin_save(hypervisor: Hypervisor, folder: GuestFolder) -> None:
     await _set_up(hypervisor)
-    await hypervisor.migrate_set_parameters(max_bandwidth=_UNLIMITED_BYTES_S)
     state = os.open(folder.memory, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         await hypervisor.getfd(_STATE, state)
     finally:
         os.close(state)
     await hypervisor.migrate(f"fd:{_STATE}")
-    try:
-        await _wait_for_end(hypervisor)
-    except BaseException:
-        folder.memory.unlink(missing_ok=True)
+
+
+async def _run_on(hypervisor: Hypervisor, folder: GuestFolder, record: GuestRecord) -> None:
+    """Drop what was saved. A guest that nobody has paused runs on."""
+    if (await hypervisor.migration_status()).status in _UNDER_WAY:
+        await _cancel(hypervisor)
+    await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
+    if not record.user_paused and await hypervisor.run_state() in ("paused", "postmigrate"):
         await hypervisor.cont()
-        raise
+
+
+async def _cancel(hypervisor: Hypervisor) -> None:
+    await hypervisor.migrate_cancel()
+    async with asyncio.timeout(_CANCEL_SECONDS):
+        while True:
+            change = hypervisor.change()
+            if (await hypervisor.migration_status()).status not in _UNDER_WAY:
+                return
+            await hypervisor.wait_for_change(change, 1.0)
+
+
+async def put_right(host: QemuHost, server_id: str) -> None:
+    """Of a guest that was found: let it run if it stands still though nobody has paused it.
+
+    An agent has died in a suspend, a resume or a pause, and nobody may ask for that again. Whoever does while QEMU
+    still writes the file comes first.
+    """
+    while (hypervisor := host.hypervisor(server_id)) is not None:
+        change = hypervisor.change()
+        if (await hypervisor.migration_status()).status not in _UNDER_WAY:
+            break
+        await hypervisor.wait_for_change(change, 1.0)
+    async with host.lock(server_id):
+        record, hypervisor = host.folder(server_id).read(), host.hypervisor(server_id)
+        if record is not None and hypervisor is not None and should_run(record):
+            await _run_on(hypervisor, host.folder(server_id), record)
+
+
+def should_run(record: GuestRecord) -> bool:
+    at_home = record.role is Role.OWN and record.copy is None
+    return at_home and record.intent is Intent.RUNNING and not record.user_paused
 
 
 async def resume(host: QemuHost, server_id: str) -> None:
@@ -73,8 +129,8 @@ async def resume(host: QemuHost, server_id: str) -> None:
         if record.intent is not Intent.SUSPENDED:
             if hypervisor is None:
                 raise DriverError("NOT_SUSPENDED: the guest has no saved memory")
-            if await hypervisor.run_state() == "postmigrate":
-                await hypervisor.cont()  # A suspend was interrupted before its record.
+            if should_run(record):  # A suspend was interrupted before its record, or a resume after it.
+                await _run_on(hypervisor, folder, record)
             return
         if hypervisor is not None:
             await hypervisor.kill()  # Left by an interrupted suspend or resume; the file has everything.
@@ -102,7 +158,11 @@ async def _load(hypervisor: Hypervisor, folder: GuestFolder) -> None:
 
 
 async def _set_up(hypervisor: Hypervisor) -> None:
-    await hypervisor.migrate_set_capabilities(dict.fromkeys(_OFF, False) | dict.fromkeys(_ON, True))
+    """All that a move by which the guest came here, or one that has failed, may have set otherwise."""
+    await hypervisor.migrate_set_capabilities(_CAPABILITIES)
+    await hypervisor.migrate_set_parameters(
+        max_bandwidth=_UNLIMITED_BYTES_S, tls_creds="", tls_hostname="", tls_authz=""
+    )
 
 
 async def _wait_for_end(hypervisor: Hypervisor) -> None:
