@@ -121,6 +121,24 @@ def test_a_stopped_server_has_the_port_at_its_next_start_and_a_suspended_one_is_
     assert "vm_state suspended" in refused["conflictingRequest"]["message"]
 
 
+def test_a_paused_server_keeps_its_port(cloud: TestCloud, member: Client, network: str) -> None:
+    server = create(member, networks="none")["id"]
+    port = attach(member, server, net_id=network)["interfaceAttachment"]["port_id"]
+    working(member, server, 1)
+    member.action(server, {"pause": None})
+    member.wait_for_status(server, "PAUSED")
+    assert member.compute("DELETE", f"/servers/{server}/os-interface/{port}").status == 202
+    cloud.idle()
+    path = f"/servers/{server}/os-instance-actions"
+    newest = member.compute("GET", path)["instanceActions"][0]
+    assert (newest["action"], newest["message"]) == ("detach_interface", "Error")
+    assert ports(member, server) == {port: "ACTIVE"}
+    assert member.action(server, {"unpause": None}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    detach(member, server, port)
+    assert plugged(cloud, server) == ()
+
+
 def test_a_server_has_a_bounded_number_of_ports(member: Client, network: str) -> None:
     server = create(member, networks="none")["id"]
     for count in range(1, MOST_NICS + 1):

@@ -53,6 +53,9 @@ class Process:
     def __init__(self) -> None:
         self.present = {"nic0"}
 
+    async def run_state(self) -> str:
+        return "running"
+
     async def devices(self) -> set[str]:
         return set(self.present)
 

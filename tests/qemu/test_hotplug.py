@@ -12,6 +12,7 @@ from pyroute2 import NetNS
 import cumulet.testing
 from cumulet.drivers.linux_network import names
 from cumulet.drivers.qemu.facts import QemuFacts
+from cumulet.drivers.qemu.hotplug import UNPLUG_SECONDS
 from cumulet.host.driver import Image
 from cumulet.testing import Client, TestCloud
 from tests.api.servers import host_of, last_migration, other
@@ -88,6 +89,39 @@ def test_a_port_is_plugged_in_moves_along_and_is_pulled_out(cloud: TestCloud) ->
     admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
     assert host_of(admin, server) == destination
     assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def detached_with(client: Client, server: str, port: str, seconds: float) -> str:
+    """Why the guest keeps this port."""
+    assert client.compute("DELETE", f"/servers/{server}/os-interface/{port}").status == 202
+    path = f"/servers/{server}/os-instance-actions"
+
+    def told() -> str:
+        newest = client.compute("GET", path)["instanceActions"][0]
+        (event,) = client.compute("GET", f"{path}/{newest['request_id']}")["instanceAction"]["events"]
+        assert event["event"] == "compute_detach_interface"
+        return f"{event['result']}: {event.get('details')}" if event["finish_time"] else ""
+
+    client.wait("the end of the action", lambda: told() != "", seconds=seconds)
+    return told()
+
+
+def test_a_paused_guest_keeps_its_port_also_when_it_runs_again(cloud: TestCloud) -> None:
+    admin = cloud.persona("admin")
+    server, address = boot(admin, network_of(admin, "10.9.3.0/24"), "tick_ms=0\n")
+    admin.wait("its address", lambda: said(admin, server, f"eth0 has {re.escape(address)}"), seconds=60)
+    (port,) = ports(admin, server)
+    admin.action(server, {"pause": None})
+    admin.wait_for_status(server, "PAUSED")
+    assert "STANDS_STILL" in detached_with(admin, server, port, seconds=UNPLUG_SECONDS / 2)
+    assert ports(admin, server) == {port: "ACTIVE"}
+    assert admin.action(server, {"unpause": None}).status == 202
+    admin.wait_for_status(server, "ACTIVE")
+    other_port = attach(admin, server, network_of(admin, "10.9.4.0/24"))["port_id"]
+    admin.wait("the second address", lambda: said(admin, server, r"eth1 has 10\.9\.4\."), seconds=60)
+    assert said(admin, server, "is gone") == 0, "nobody has asked it for a NIC"
+    assert ports(admin, server) == {port: "ACTIVE", other_port: "ACTIVE"}
+    assert admin.compute("DELETE", f"/servers/{server}").status == 204
 
 
 def attach_port(client: Client, server: str, port_id: str) -> None:

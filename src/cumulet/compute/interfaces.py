@@ -129,7 +129,11 @@ def _wanted(asked: InterfaceAttachment | Unset) -> RequestedNetwork:
     success=202,
 )
 def detach_interface(call: Call[Server, None]) -> None:
-    """Take a port away from a server: its guest releases the device, then the port is unbound, or deleted."""
+    """Take a port away from a server: its guest releases the device, then the port is unbound, or deleted.
+
+    As in Nova this may be asked of a paused server, whose guest cannot release anything: its host refuses at once, the
+    action tells so, and the server keeps the port.
+    """
     server, port_id = call.target, call.path["port_id"]
     require_state(server, "detach_interface", call.caller)
     held = network.ports_of(call.tx, [server.id]).get(server.id, [])

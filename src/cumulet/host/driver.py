@@ -285,7 +285,7 @@ class Life(Protocol):
     async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
         """Take a NIC away: its link goes down, and a running guest is asked to release it. Absent is success.
 
-        The guest's description has it no more. DriverError, with `insist`, if the guest does not release it.
+        The guest's description has it no more. DriverError, with `insist`, if the guest does not release it, or cannot.
         """
 
 

@@ -7,7 +7,7 @@ import contextlib
 
 import msgspec
 
-from cumulet.drivers.qemu import consoles, guest_agent, guest_files, snapshots, suspension, tls
+from cumulet.drivers.qemu import consoles, guest_agent, guest_files, hotplug, snapshots, suspension, tls
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_when_whole
 from cumulet.drivers.qemu.live_migration_source import carry
@@ -85,6 +85,8 @@ async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
             raise TimeoutError  # Questions must not pile up before the commands that matter.
         async with asyncio.timeout(_REPORT_SECONDS):
             state = await host.observe(folder.server_id)
+        if hypervisor is not None and hypervisor.unsure:
+            hotplug.put_right(host, folder.server_id)
     except (DriverError, TimeoutError):
         state = GuestState.PAUSED if record.user_paused else GuestState.RUNNING
         if record.role is Role.INCOMING:

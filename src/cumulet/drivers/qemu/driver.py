@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,7 @@ class QemuDriver:
             sharing=sharing,
             limits=limits,
         )
+        host.on_let_go = partial(hotplug.put_right, host)
         await asyncio.to_thread(cache.remove_unfinished)
         await asyncio.to_thread(cache.tidy)
         await adoption.adopt_all(host)

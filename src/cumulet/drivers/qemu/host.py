@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -97,6 +98,8 @@ class QemuHost:
     hypervisors: dict[str, Hypervisor] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     """By server id: the one under way, or the last."""
+    on_let_go: Callable[[str], None] | None = None
+    """Called with the id of a server whose guest has let go of a device."""
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """By server id. An entry lasts while somebody holds or awaits it."""
     _tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
@@ -127,9 +130,13 @@ class QemuHost:
         noted = folder.read_process()
         if noted is None or not process.alive(noted):
             return None
-        adopted = Hypervisor(process=noted, monitor=folder.monitors[0])
-        self.hypervisors[server_id] = adopted
-        return adopted
+        return self._know(server_id, Hypervisor(process=noted, monitor=folder.monitors[0]))
+
+    def _know(self, server_id: str, hypervisor: Hypervisor) -> Hypervisor:
+        self.hypervisors[server_id] = hypervisor
+        if self.on_let_go is not None:
+            hypervisor.on_let_go = partial(self.on_let_go, server_id)
+        return hypervisor
 
     def running_hypervisor(self, server_id: str) -> Hypervisor:
         hypervisor = self.hypervisor(server_id)
@@ -150,8 +157,8 @@ class QemuHost:
             taps = [await self._tap(nic, opened) for nic in guest.nics]
             await self.tell_ports(guest)
             started = self._start(folder, record, [sock.fileno() for sock in sockets], taps, incoming=incoming)
-        hypervisor = Hypervisor(process=started.process, monitor=folder.monitors[0], words=started.words)
-        self.hypervisors[folder.server_id] = hypervisor
+        started_here = Hypervisor(process=started.process, monitor=folder.monitors[0], words=started.words)
+        hypervisor = self._know(folder.server_id, started_here)
         try:
             await hypervisor.greet(timeout_s=_START_SECONDS)
             for device in disk_devices(guest):
@@ -228,6 +235,9 @@ class QemuHost:
         task = asyncio.create_task(work, name=f"{kind}:{server_id}")
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._task_ended(key, done))
+
+    def has_task(self, server_id: str, kind: str) -> bool:
+        return (server_id, kind) in self._tasks
 
     def _task_ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         if self._tasks.get(key) is task:

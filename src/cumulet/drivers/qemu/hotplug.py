@@ -1,8 +1,9 @@
 """NICs that are plugged and unplugged while a guest runs: one function makes the process match the record.
 
 The record is written first, so that after a crash the next call can finish the work. A guest may refuse to release a
-device, release it late, or eject one that nobody unplugged. Before it moves all of that is put right (`match`), because
-at the destination it gets what its record says.
+device, release it late, or eject one that nobody unplugged: a request to release one cannot be taken back. So its NICs
+are compared with its record whenever it has let go of one, and when that may have been missed (`put_right`). They are
+before it moves, because at the destination it gets what its record says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from cumulet.drivers.qemu.command_line import net_name, nic_device, nic_name
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
-from cumulet.drivers.qemu.record import GuestRecord, Intent
+from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host import nics
 from cumulet.host.driver import DriverError, Guest, Nic
 from cumulet.host.nics import MOST_NICS
@@ -26,6 +27,9 @@ UNPLUG_SECONDS = 10.0
 """How long a guest may take to release a device."""
 _ASKED_AGAIN_SECONDS = 2.0
 """How soon it is asked again: a guest that is just starting takes no request."""
+_OVER = ("shutdown", "internal-error", "guest-panicked")
+"""Run states of a guest whose process will never run it again. The next one gets what its record says."""
+_TASK = "nics"
 _DEVICE = re.compile(r"nic(\d{1,2})")
 
 
@@ -61,6 +65,8 @@ async def unplug(host: QemuHost, server_id: str, port_id: str, *, insist: bool =
                 raise DriverError(
                     "NOT_WHILE_IT_RUNS: this guest was made before NICs could be pulled out; stop it first"
                 )
+            if insist and hypervisor is not None:
+                await _refuse_standing_still(hypervisor)
             record = msgspec.structs.replace(record, guest=nics.without_nic(record.guest, port_id))
             host.folder(server_id).write(record)
             if host.network is not None:
@@ -76,11 +82,50 @@ def _refuse(record: GuestRecord) -> None:
         raise DriverError("SUSPENDED: what it has is in its saved memory; resume it first")
 
 
+async def _refuse_standing_still(hypervisor: Hypervisor) -> None:
+    """Asked for a NIC, it would let go of it whenever it runs again, though its server has the NIC until then."""
+    run_state = await hypervisor.run_state()
+    if run_state not in ("running", *_OVER):
+        raise DriverError(f"STANDS_STILL: the guest is {run_state}, and lets go of no NIC; let it run first")
+
+
+def put_right(host: QemuHost, server_id: str) -> None:
+    """Begin to make its NICs those of its record, if it may have let go of one."""
+    if not host.has_task(server_id, _TASK):
+        host.start_task(server_id, _TASK, _put_right(host, server_id))
+
+
+async def _put_right(host: QemuHost, server_id: str) -> None:
+    async with host.lock(server_id):
+        while True:
+            record, hypervisor = host.folder(server_id).read(), host.hypervisor(server_id)
+            if record is None or hypervisor is None or not _may_be_changed(record):
+                return
+            if not hypervisor.unsure and not hypervisor.let_go_of:
+                return
+            hypervisor.unsure, gone, hypervisor.let_go_of = False, hypervisor.let_go_of, set()
+            try:
+                for name in gone - await _present(hypervisor):
+                    await _drop_net(hypervisor, name.replace("nic", "net"))
+                await match(host, hypervisor, record, insist=False)
+            except BaseException:
+                hypervisor.unsure = True
+                raise
+
+
+def _may_be_changed(record: GuestRecord) -> bool:
+    """Not a guest that is on its way: its process may hang until more of its memory has come."""
+    moves = record.role is not Role.OWN or record.copy is not None or record.incoming is not None
+    return bool(record.guest.nic_slots) and record.intent is not Intent.SUSPENDED and not moves
+
+
 async def match(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, *, insist: bool = True) -> None:
     """Make the NICs of the guest's process those of its record. DriverError if it does not release one."""
     guest = record.guest
     if not guest.nic_slots:
         return  # All are on the root bus, where nothing can be plugged.
+    if await hypervisor.run_state() in _OVER:
+        return
     wanted = {nic_name(nic): nic for nic in nics.placed(guest)}
     present = await _present(hypervisor)
     for name in sorted(present - wanted.keys()):
@@ -134,5 +179,8 @@ async def _pull_out(hypervisor: Hypervisor, name: str, *, insist: bool) -> None:
                         return
                     await hypervisor.wait_for_change(change, _ASKED_AGAIN_SECONDS)
     if name in await _present(hypervisor):
-        raise DriverError("NOT_LET_GO: the guest does not let go of the NIC; its link is down")
+        raise DriverError(
+            f"NOT_LET_GO: the guest has not let go of the NIC in {UNPLUG_SECONDS:g} s; should it do so later, and the "
+            "NIC is still its server's, it is given it again"
+        )
     await _drop_net(hypervisor, name.replace("nic", "net"))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class Hypervisor(Commands):
     """The newest numbers of an outgoing copy, for moments in which QEMU must not be asked."""
     on_socket: bool = False
     """Its console is a socket: what it prints comes to the log by `consoles`."""
+    let_go_of: set[str] = field(default_factory=set)
+    """Devices that the guest has let go of since its NICs were last compared with its record."""
+    unsure: bool = True
+    """It may have let go of others: nobody heard it, or they were not put right."""
+    on_let_go: Callable[[], None] | None = None
+    """Called when it has let go of a device."""
     _qmp: Qmp | None = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,6 +141,7 @@ class Hypervisor(Commands):
     async def _connection(self, timeout_s: float = ANSWER_SECONDS) -> Qmp:
         async with self._connecting:
             if self._qmp is None or self._qmp.closed.is_set():
+                self.unsure = True
                 self._qmp = await Qmp.connect(self.monitor, on_event=self._note, timeout_s=timeout_s)
             return self._qmp
 
@@ -146,6 +154,10 @@ class Hypervisor(Commands):
                 self.jobs[job] = str(data.get("status"))
         elif name in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED") and "error" in data:
             self.jobs[str(data.get("device"))] = "failed"
+        elif name == "DEVICE_DELETED" and "device" in data:  # Also told of what is inside of one, which has no name.
+            self.let_go_of.add(str(data["device"]))
+            if self.on_let_go is not None:
+                self.on_let_go()
         self.announce()
 
     def announce(self) -> None:

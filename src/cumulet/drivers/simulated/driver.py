@@ -186,6 +186,8 @@ class SimulatedDriver(
     async def unplug(self, server_id: str, port_id: str, *, insist: bool = True) -> None:
         found = self._own(server_id)
         self._refuse_suspended(found)
+        if insist and found.state is GuestState.PAUSED and any(nic.port_id == port_id for nic in found.guest.nics):
+            raise DriverError(f"guest {server_id} is paused on {self.name}, and lets go of no NIC")
         found.guest = without_nic(found.guest, port_id)
         self._save(found)
 
