@@ -18,9 +18,9 @@ from cumulet.db.engine import Tx
 from cumulet.drivers.simulated import font
 from cumulet.drivers.simulated.screen import COLUMNS, HEIGHT, LINES, WIDTH, PixelFormat, Screen
 from cumulet.host.driver import DriverError
-from cumulet.testing import Client, TestCloud
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
-from tests.api.test_consoles import address, on_console, until, why_closed
+from tests.api.test_consoles import SERIAL, address, on_console, until, why_closed
 from tests.rfb import Picture, Viewer
 
 VNC = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
@@ -260,3 +260,27 @@ def test_pixels_are_as_a_client_wants_them() -> None:
 def test_what_a_screen_does_not_speak_is_refused(said: bytes, problem: str) -> None:
     with pytest.raises(DriverError, match=problem):
         Screen("one", list, lambda key: None).said(said)
+
+
+@pytest.mark.parametrize("kind", [SERIAL, VNC])
+def test_what_runs_rescued_or_resized_has_consoles_and_what_does_not_run_has_none(
+    cloud: TestCloud, member: Client, kind: JsonObject
+) -> None:
+    server = create(member)["id"]
+    path = f"/servers/{server}/remote-consoles"
+    assert member.action(server, {"rescue": None}).status == 200
+    member.wait_for_status(server, "RESCUE")
+    if kind is SERIAL:
+        on_console(cloud, address(member, server), lambda line: until(line, b"login: "))
+    assert member.compute("POST", path, kind).status == 200
+    member.action(server, {"unrescue": None})
+    member.wait_for_status(server, "ACTIVE")
+    larger = next(one["id"] for one in member.compute("GET", "/flavors")["flavors"] if one["name"] == "m1.small")
+    assert member.action(server, {"resize": {"flavorRef": larger}}).status == 202
+    member.wait_for_status(server, "VERIFY_RESIZE")
+    assert member.compute("POST", path, kind).status == 200
+    member.action(server, {"revertResize": None})
+    member.wait_for_status(server, "ACTIVE")
+    member.action(server, {"os-stop": None})
+    member.wait_for_status(server, "SHUTOFF")
+    assert member.compute("POST", path, kind).status == 409

@@ -85,3 +85,29 @@ def test_one_logs_in_to_a_real_guest_and_goes_on_after_a_move(cloud: TestCloud) 
     member.wait("two seconds of the guest", lambda: last_tick(member, server) > before + 20, seconds=60)
     on_console(cloud, address(member, server), log_in)
     assert member.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def test_one_logs_in_to_a_rescued_guest_with_the_password_of_its_rescue(cloud: TestCloud) -> None:
+    """It finds its drive behind its own disk, and nobody gets in without the password."""
+    member = cloud.persona("member")
+    wanted = image_and_flavor(member) | {"name": "rescued", "networks": "none"}
+    server = member.compute("POST", "/servers", {"server": wanted})["server"]["id"]
+    member.wait_for_status(server, "ACTIVE")
+    member.wait("its name", lambda: "cumulet-tiny: rescued" in console(member, server), seconds=60)
+    password = member.action(server, {"rescue": None})["adminPass"]
+    member.wait_for_status(server, "RESCUE")
+    member.wait("its name", lambda: console(member, server).count("cumulet-tiny: rescued") == 2, seconds=60)
+
+    async def tried(line: WebSocketClient, word: bytes, wanted: bytes) -> None:
+        line.write(b"\r")
+        await until(line, b"login: ")
+        line.write(b"root\r")
+        await until(line, b"Password: ")
+        line.write(word + b"\r")
+        await until(line, wanted)
+
+    on_console(cloud, address(member, server), lambda line: tried(line, b"guess", b"Login incorrect"))
+    on_console(cloud, address(member, server), lambda line: tried(line, password.encode(), b"tiny# "))
+    assert member.action(server, {"unrescue": None}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    assert member.compute("DELETE", f"/servers/{server}").status == 204

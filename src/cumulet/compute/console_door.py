@@ -15,8 +15,7 @@ from pathlib import Path
 
 from starlette.websockets import WebSocket, WebSocketState
 
-from cumulet.compute.consoles import DOOR, SERIAL, VNC, Ticket, redeem
-from cumulet.compute.model import VmState
+from cumulet.compute.consoles import DOOR, SERIAL, VNC, Ticket, has_console, redeem
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import get_server
 from cumulet.errors import NotFound
@@ -185,7 +184,7 @@ class Relay:
             return "The server has moved to another host: ask for a new address."
         if server.task_state is not None:
             return f"The server is {server.task_state}: ask for a new address when that is over."
-        if server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):
+        if not has_console(server):
             return f"The server is {server.vm_state.value}."
         return "The console has ended: ask for a new address."
 

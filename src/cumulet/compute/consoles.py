@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute.model import Server, VmState
+from cumulet.compute.model import PowerState, Server
 from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
@@ -187,7 +187,7 @@ def _address(call: Call[Server, object], protocol: str, kind: str) -> str:
     server = call.target
     if kind != _TYPES[protocol]:
         raise BadRequest(f"Invalid console type {kind}")
-    if server.host is None or server.vm_state not in (VmState.ACTIVE, VmState.PAUSED):
+    if not has_console(server):
         raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
     if protocol == VNC and not (server.guest or {}).get("screen"):  # Its guest was described before guests had screens.
         raise BadRequest(f"Unavailable console type {kind}.")
@@ -197,6 +197,11 @@ def _address(call: Call[Server, object], protocol: str, kind: str) -> str:
         return call.base_url.replace("http", "ws", 1) + line
     # As upstream's address of noVNC: the page, and in `path` where its WebSocket is.
     return f"{call.base_url}{DOOR}{protocol}?{urlencode({'path': line.lstrip('/')})}"
+
+
+def has_console(server: Server) -> bool:
+    """Whether its guest has a process, as far as is known. Nova asks only for a host: rescued servers have consoles."""
+    return server.host is not None and server.power_state in (PowerState.RUNNING, PowerState.PAUSED)
 
 
 # -- tokens

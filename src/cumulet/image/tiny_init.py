@@ -39,20 +39,24 @@ echo "cumulet-tiny: kernel $(uname -r), server $id"
 
 tick_ms=100 fill_mib=0 dirty_mib_s=0 disk_writer=0 peer=0 serve_tcp=0 talk_to=0 pour_to=0
 poweroff_after_s=0 reboot_after_s=0 panic_after_s=0
-for device in /dev/sr0 /dev/vdb; do
-  [ -b "$device" ] && mount -t iso9660 -o ro "$device" /config 2>/dev/null && break
+# By what is in it: in a rescue, or with further disks, it is not the second. Another server's may be copied on a disk.
+told=/config/openstack/latest/meta_data.json
+for device in /dev/sr0 /dev/vd?; do
+  [ -b "$device" ] && mount -t iso9660 -o ro "$device" /config 2>/dev/null || continue
+  grep -qi "\"uuid\": *\"$id" "$told" 2>/dev/null && break
+  umount /config
 done
-for file in /config/openstack/latest/user_data /config/user_data; do
-  [ -f "$file" ] || continue
+name=$(sed -n 's/.*"hostname": *"\([^"]*\)".*/\1/p' "$told" 2>/dev/null)
+[ -n "$name" ] && hostname "$name" 2>/dev/null && echo "cumulet-tiny: $name"
+if [ -f /config/openstack/latest/user_data ]; then
   while IFS='=' read -r key value; do
     case "$value" in ''|*[!0-9]*) continue ;; esac
     case "$key" in
       tick_ms|fill_mib|dirty_mib_s|disk_writer|peer|serve_tcp|talk_to|pour_to) eval "$key=$value" ;;
       poweroff_after_s|reboot_after_s|panic_after_s) eval "$key=$value" ;;
     esac
-  done < "$file"
-  break
-done
+  done < /config/openstack/latest/user_data
+fi
 
 cat > /tmp/power.sh <<'END'
 #!/bin/sh
@@ -111,7 +115,6 @@ ifconfig lo 127.0.0.1 up
 
 # A server with a key pair is logged in to by SSH, with its key alone, as cumulet or root, who are the same. In /mnt are
 # the files of the disk that it has started from: they outlast it, and snapshots have them.
-told=/config/openstack/latest/meta_data.json
 key=$(sed -n 's/.*"public_keys": *{{"[^"]*": *"\([^"\\]*\).*/\1/p' "$told" 2>/dev/null)
 [ -n "$key" ] && (
   for module in {" ".join(Path(module).name for module in SSH_MODULES)}; do insmod "/modules/$module" 2>/dev/null; done
@@ -123,7 +126,6 @@ key=$(sed -n 's/.*"public_keys": *{{"[^"]*": *"\([^"\\]*\).*/\1/p' "$told" 2>/de
   done
   zcat /mnt/ssh.tgz | tar x -C /
   mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
-  hostname "$(sed -n 's/.*"hostname": *"\([^"]*\)".*/\1/p' "$told")"
   for home in /root /home/cumulet; do
     mkdir -p -m 700 "$home" "$home/.ssh"
     echo "$key" > "$home/.ssh/authorized_keys"
@@ -191,7 +193,8 @@ echo
 known=$(cat /tmp/password 2>/dev/null)
 [ -n "$known" ] ||
   known=$(sed -n 's/.*"admin_pass": *"\([^"]*\)".*/\1/p' /config/openstack/latest/meta_data.json 2>/dev/null)
-if [ "$name" = root ] && {{ [ -z "$known" ] || [ "$word" = "$known" ]; }}; then
+# Nobody whose password is not known gets in: a drive that was not found tells none.
+if [ "$name" = root ] && [ -n "$known" ] && [ "$word" = "$known" ]; then
   HOME=/ PS1='tiny# ' sh -i
   echo "cumulet-tiny: logged out"
 else
