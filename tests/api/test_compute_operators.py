@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from cumulet.testing import Client, JsonObject
+from cumulet.host.diagnostics import GuestCounters
+from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import ask_for, create
 
 LATEST = "2.104"
@@ -122,6 +123,23 @@ def test_a_servers_hypervisor_tells_of_its_cards_and_disks(admin: Client) -> Non
     old = admin.compute("GET", f"/servers/{server['id']}/diagnostics", version="2.47").json
     assert old.keys() >= {"cpu0_time", "memory", "memory-rss"}
     assert old["memory"] == server["flavor"]["ram"] * 1024
+
+
+def test_a_guest_uses_no_more_memory_than_it_has(
+    cloud: TestCloud, admin: Client, member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its process does."""
+    server = create(member)
+    memory_mib = server["flavor"]["ram"]
+    told = GuestCounters(resident_kib=(memory_mib + 36) << 10)
+
+    async def diagnostics(host: str, server_id: str) -> GuestCounters:
+        return told
+
+    monkeypatch.setattr(cloud.embedded.hosts, "diagnostics", diagnostics)
+    path = f"/servers/{server['id']}/diagnostics"
+    assert admin.compute("GET", path)["memory_details"] == {"maximum": memory_mib, "used": memory_mib}
+    assert admin.compute("GET", path, version="2.47")["memory-rss"] == told.resident_kib
 
 
 def test_an_address_is_shown_in_its_one_spelling(member: Client) -> None:

@@ -72,9 +72,16 @@ async def show_diagnostics(call: Call[Server, None]) -> Mapping[str, object]:
         "disk_details": [_disk(disk) for disk in told_disks],
         "memory_details": {
             "maximum": server.flavor.memory_mib,
-            "used": None if found.resident_kib is None else found.resident_kib // 1024,
+            "used": _used_mib(found, server),
         },
     }
+
+
+def _used_mib(found: GuestCounters, server: Server) -> int | None:
+    """Of its memory: the rest is the hypervisor's own. `memory-rss` of old is all of it, as with libvirt."""
+    if found.resident_kib is None:
+        return None
+    return min(found.resident_kib // 1024, server.flavor.memory_mib)
 
 
 def _disk(disk: DiskCounters | None) -> dict[str, int | None]:
