@@ -17,6 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cumulet import ca
 from cumulet.ca import CertificateAuthority
 from cumulet.owned import Exposed
+from cumulet.testing import AdvanceableClock
+
+DAY = 86_400
 
 
 def certificate(path: Path) -> x509.Certificate:
@@ -58,16 +61,28 @@ def test_a_name_that_is_no_host_s_is_refused(tmp_path: Path, name: str) -> None:
         CertificateAuthority.load_or_create(tmp_path).issue_host(name)
 
 
-def test_certificates_are_kept_until_they_near_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority = CertificateAuthority.load_or_create(tmp_path)
+def test_certificates_are_kept_until_they_near_their_end(tmp_path: Path) -> None:
+    clock = AdvanceableClock()
+    authority = CertificateAuthority.load_or_create(tmp_path, clock)
     folder = authority.issue_host("host1")
     first = certificate(folder / "client-cert.pem")
     assert certificate(authority.issue_host("host1") / "client-cert.pem") == first
-    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=397 - 20)
-    monkeypatch.setattr(ca, "_now", lambda: later)
+    clock.advance((397 - 20) * DAY)
     second = certificate(authority.issue_host("host1") / "client-cert.pem")
     assert second.serial_number != first.serial_number
     assert second.not_valid_after_utc > first.not_valid_after_utc
+    assert second.public_key() == first.public_key(), "who reads both files meanwhile finds that they fit"
+    assert second.not_valid_before_utc < datetime.datetime.now(datetime.UTC), "the cloud's clock was ahead"
+
+
+def test_no_certificate_outlasts_the_authority_and_none_is_renewed_in_vain(tmp_path: Path) -> None:
+    clock = AdvanceableClock()
+    authority = CertificateAuthority.load_or_create(tmp_path, clock)
+    clock.advance((3650 - 20) * DAY)
+    folder = authority.issue_host("host1")
+    first = certificate(folder / "client-cert.pem")
+    assert first.not_valid_after_utc == certificate(authority.certificate_file).not_valid_after_utc
+    assert certificate(authority.issue_host("host1") / "client-cert.pem") == first
 
 
 def test_processes_that_start_together_are_issued_one_certificate(

@@ -17,11 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cumulet.clock import Clock, SystemClock
 from cumulet.owned import Exposed, refuse_exposed, refuse_foreign_path, write_whole
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 397
-_RENEW_DAYS = 30
+RENEW_DAYS = 30
+"""How long before its end a certificate is renewed."""
 JOINED_DAYS = 30
 """Of a certificate of a host on another machine, which renews it by itself."""
 _CLOCK_ERROR = datetime.timedelta(hours=1)
@@ -40,22 +42,26 @@ class Issued(msgspec.Struct, frozen=True, kw_only=True):
 class CertificateAuthority:
     """A P-256 root kept in one folder. Only the control plane has it; hosts get what `issue_host` writes."""
 
-    def __init__(self, folder: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    def __init__(
+        self, folder: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, clock: Clock
+    ) -> None:
         self._folder = folder
         self._key = key
         self._certificate = certificate
+        self._clock = clock
 
     @classmethod
-    def load_or_create(cls, folder: Path) -> CertificateAuthority:
+    def load_or_create(cls, folder: Path, clock: Clock | None = None) -> CertificateAuthority:
         """Raises `Exposed` where others could read the key, or put another one in its place."""
+        clock = clock or SystemClock()
         refuse_foreign_path(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _alone(folder):
             if not (folder / "ca-cert.pem").exists():
                 _write_key(folder / "ca-key.pem", key := ec.generate_private_key(ec.SECP256R1()))
-                _write(folder / "ca-cert.pem", _pem(_root(key)), 0o644)
+                _write(folder / "ca-cert.pem", _pem(_root(key, clock)), 0o644)
             certificate = x509.load_pem_x509_certificate((folder / "ca-cert.pem").read_bytes())
-            return cls(folder, _read_key(folder / "ca-key.pem"), certificate)
+            return cls(folder, _read_key(folder / "ca-key.pem"), certificate, clock)
 
     @property
     def certificate_file(self) -> Path:
@@ -75,6 +81,11 @@ class CertificateAuthority:
         """What NATS servers of this cloud show, under `name`; the key is for them alone."""
         usages = (ExtendedKeyUsageOID.SERVER_AUTH,)
         return self._issue(self._folder / "bus", "server", name, [x509.DNSName(name)], usages)
+
+    @property
+    def bus_certificate(self) -> Path:
+        """Where `issue_bus` keeps it."""
+        return self._folder / "bus" / "server-cert.pem"
 
     def issue_door(self, name: str) -> Issued:
         """What machines that join see, under `name`."""
@@ -103,12 +114,16 @@ class CertificateAuthority:
         return _pem(self._sign(read_request(request)[1], name, names, usages, days=JOINED_DAYS))
 
     def issue_host(self, name: str) -> Path:
-        """A folder with the certificate by which a host fetches images. Its subject is ``CN=<name>``. ValueError."""
+        """The folder of `issued_to_host`."""
+        return self.issued_to_host(name).certificate.parent
+
+    def issued_to_host(self, name: str) -> Issued:
+        """The certificate by which a host fetches images, in a folder of its own. Its subject is ``CN=<name>``.
+        ValueError."""
         if not _HOST_NAME.fullmatch(name) or len(name) > 64:
             raise ValueError("a host is named like a DNS name in lower case, at most 64 characters")
         folder = self._folder / "hosts" / name
-        self._issue(folder, "client", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.CLIENT_AUTH,))
-        return folder
+        return self._issue(folder, "client", name, [x509.DNSName(name)], (ExtendedKeyUsageOID.CLIENT_AUTH,))
 
     def _issue(
         self,
@@ -126,7 +141,12 @@ class CertificateAuthority:
             if certificate_file.exists() and key_file.exists():
                 refuse_exposed(key_file)
                 present = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-                if self._still_good(present, alternatives):
+                if self._is_ours(present, alternatives):
+                    if self._nears_its_end(present):
+                        # For the same key: whoever reads the two files meanwhile finds that they fit.
+                        key = _read_key(key_file)
+                        renewed = self._sign(key.public_key(), subject, alternatives, usages)
+                        _write(certificate_file, _pem(renewed), 0o644)
                     return issued
             key = ec.generate_private_key(ec.SECP256R1())
             certificate = self._sign(key.public_key(), subject, alternatives, usages)
@@ -136,9 +156,14 @@ class CertificateAuthority:
             _write(certificate_file, _pem(certificate), 0o644)
         return issued
 
-    def _still_good(self, present: x509.Certificate, alternatives: list[x509.GeneralName]) -> bool:
-        if present.not_valid_after_utc - _now() < datetime.timedelta(days=_RENEW_DAYS):
-            return False
+    def _nears_its_end(self, present: x509.Certificate) -> bool:
+        """And another one would last longer: none outlasts the authority."""
+        end = present.not_valid_after_utc
+        return end - _now(self._clock) < datetime.timedelta(days=RENEW_DAYS) and (
+            end < self._certificate.not_valid_after_utc
+        )
+
+    def _is_ours(self, present: x509.Certificate, alternatives: list[x509.GeneralName]) -> bool:
         with suppress(Exception):
             present.verify_directly_issued_by(self._certificate)
             names = present.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -154,15 +179,17 @@ class CertificateAuthority:
         *,
         days: int = _LEAF_DAYS,
     ) -> x509.Certificate:
-        now = _now()
+        now = _now(self._clock)
         end = min(now + datetime.timedelta(days=days), self._certificate.not_valid_after_utc)
+        # Who checks it goes by another clock, and this cloud's may be ahead of it.
+        begin = min(now, _now(SystemClock())) - _CLOCK_ERROR
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject[:64])]))
             .issuer_name(self._certificate.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _CLOCK_ERROR)
+            .not_valid_before(begin)
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
@@ -193,9 +220,9 @@ def read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, ec.Ellipti
     return request, key
 
 
-def _root(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _root(key: ec.EllipticCurvePrivateKey, clock: Clock) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cumulet authority")])
-    now = _now()
+    now = _now(clock)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -227,8 +254,22 @@ def _key_usage(
     )
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now(clock: Clock) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(clock.now_us() / 1_000_000, datetime.UTC)
+
+
+class Dates(msgspec.Struct, frozen=True):
+    """From when to when a certificate is good, in microseconds since 1970."""
+
+    begins_at_us: int
+    ends_at_us: int
+
+
+def dates_of(pem: bytes) -> Dates:
+    """Of the first certificate there. ValueError."""
+    found = x509.load_pem_x509_certificate(pem)
+    begin, end = found.not_valid_before_utc, found.not_valid_after_utc
+    return Dates(round(begin.timestamp() * 1_000_000), round(end.timestamp() * 1_000_000))
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
@@ -257,7 +298,7 @@ class BadCertificate(Exception):
     """An operator's own certificate that cannot be served with; says what is wrong and what to do."""
 
 
-def check_own_certificate(certificate: Path, key: Path, *, name: str | None) -> None:
+def check_own_certificate(certificate: Path, key: Path, *, name: str | None, clock: Clock | None = None) -> None:
     """Whether HTTPS can be served with it under `name`. Raises BadCertificate."""
     if name is None:
         raise BadCertificate("tls_certificate_file needs public_url too: the name that the certificate vouches for")
@@ -273,7 +314,7 @@ def check_own_certificate(certificate: Path, key: Path, *, name: str | None) -> 
         raise BadCertificate(f"tls_certificate_file and tls_key_file must be PEM without a password: {error}") from None
     if private.public_key() != found.public_key():
         raise BadCertificate(f"{key} is not the key of {certificate}")
-    if not found.not_valid_before_utc <= _now() <= found.not_valid_after_utc:
+    if not found.not_valid_before_utc <= _now(clock or SystemClock()) <= found.not_valid_after_utc:
         raise BadCertificate(
             f"{certificate} is good from {found.not_valid_before_utc:%Y-%m-%d} to "
             f"{found.not_valid_after_utc:%Y-%m-%d}, not now: renew it"

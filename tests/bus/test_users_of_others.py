@@ -17,7 +17,7 @@ from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
 from cumulet.bus.nats import SERVER_NAME, NatsAgent, NatsBus
 from cumulet.ca import CertificateAuthority, Issued
-from cumulet.fleet.nats_server import CONTROL_PLANE, UsersFile
+from cumulet.fleet.nats_server import CONTROL_PLANE, UsersFile, users_file_content
 from cumulet.host import messages as m
 from cumulet.host.driver import HostFacts
 from tests.bus.nats_cloud import needs_nats, tls_of, user
@@ -132,3 +132,23 @@ def test_a_server_that_cannot_be_told_is_a_problem_until_it_can(tmp_path: Path) 
         file.admit([user("host1")])
         assert file.problem is None
         assert one.wait(30) != 0, "SIGHUP has reached it"
+
+
+def test_a_server_of_others_is_told_of_a_new_certificate_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    shown = CertificateAuthority.load_or_create(tmp_path / "ca").issue_bus(SERVER_NAME)
+    file = UsersFile(tmp_path / "users.conf", tmp_path / "pid")
+    with subprocess.Popen(["sleep", "60"]) as one:
+        (tmp_path / "pid").write_text(f"{one.pid}\n")
+        file._told = users_file_content([user("host1")])
+        file.admit([user("host1")])
+        assert one.poll() is None, "nothing is new"
+        (tmp_path / "pid").unlink()
+        file.renewed(shown)
+        assert file.problem is not None
+        (tmp_path / "pid").write_text(f"{one.pid}\n")
+        file.admit([user("host1")])
+        assert file.problem is None
+        assert one.wait(30) != 0, "SIGHUP has reached it"
+    alone = UsersFile(tmp_path / "users.conf", None)
+    alone.renewed(shown)
+    assert alone.problem is None

@@ -13,7 +13,7 @@ from cumulet.agent.fence import MemoryFence
 from cumulet.agent.joining import Joined, Membership
 from cumulet.bus.nats import NatsAgent
 from cumulet.cli.client import Answer, Persona, credentials_of, https, log_in
-from cumulet.clock import SystemClock
+from cumulet.clock import Clock, SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.processes.all import start_cloud
 from cumulet.processes.embedded_cloud import EmbeddedCloud
@@ -68,7 +68,7 @@ class JoinableCloud:
 
 
 @asynccontextmanager
-async def joinable_cloud(folder: Path, **settings: Any) -> AsyncIterator[JoinableCloud]:
+async def joinable_cloud(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[JoinableCloud]:
     chosen = Settings(
         state_dir=folder,
         database_url=f"sqlite:///{folder / 'cumulet.db'}",
@@ -80,7 +80,7 @@ async def joinable_cloud(folder: Path, **settings: Any) -> AsyncIterator[Joinabl
         argon2_memory_kib=64,
         **settings,
     )
-    cloud = await start_cloud(chosen)
+    cloud = await start_cloud(chosen, clock=clock)
     try:
         credentials, authority = credentials_of(folder / "clouds.yaml", "cumulet")
         http = await asyncio.to_thread(https, cloud.url, authority)

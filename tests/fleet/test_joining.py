@@ -17,6 +17,7 @@ from cumulet.agent import joining
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.joining import Unreachable
 from cumulet.bus.nats import SERVER_NAME
+from cumulet.clock import Clock
 from cumulet.compute.joined_hosts import joined_hosts
 from cumulet.conductor import findings
 from cumulet.fleet import image_door
@@ -30,9 +31,11 @@ from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join
 pytestmark = needs_nats
 
 
-def tell(folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], **settings: object) -> None:
+def tell(
+    folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], clock: Clock | None = None, **settings: object
+) -> None:
     async def told() -> None:
-        async with asyncio.timeout(60), joinable_cloud(folder / "cloud", **settings) as cloud:
+        async with asyncio.timeout(60), joinable_cloud(folder / "cloud", clock, **settings) as cloud:
             await story(cloud)
 
     asyncio.run(told())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MIB_PER_GIB = 1024
 FINDINGS_SHOWN = 20
+ENDING_DAYS = 28
+"""The end of the authority is told a year before, and is an error later, as the end of others is."""
 SILENT_SECONDS = 20.0
 """A process of a control plane notes every 5 s that it lives."""
 
@@ -29,11 +31,12 @@ def status(clouds_file: Path | None, cloud: str) -> int:
     """Show a running cloud at a glance: hosts, servers, what is going on, what is stuck and why, what was mended.
 
     The exit status is 1 if a process of the control plane has fallen silent or is cut off from the bus, a host is down,
-    or an operation is stuck.
+    an operation is stuck, or a certificate ends within 28 days.
     """
     with logged_in(entry_of(clouds_file, cloud)) as admin:
         control_plane = admin.get("/compute/v2.1/cumulet/control-plane")
         processes, silent = _processes(control_plane)
+        certificates, ending = _certificates(control_plane["certificates"])
         hosts, down = _hosts(admin, {one["name"]: one for one in control_plane["hosts"]})
         servers = _servers(admin)
         operations, stuck = _operations(admin)
@@ -41,9 +44,9 @@ def status(clouds_file: Path | None, cloud: str) -> int:
         findings = _findings(admin)
         history = _history(admin)
     console = screen()
-    for rows in (processes, hosts, servers, operations, dropped, findings, history):
+    for rows in (processes, certificates, hosts, servers, operations, dropped, findings, history):
         console.print(rows)
-    return 1 if silent or down or stuck else 0
+    return 1 if silent or ending or down or stuck else 0
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -70,6 +73,14 @@ def _processes(found: dict[str, Any]) -> tuple[Table, int]:
         cells = (one["name"], one["role"], one["version"], one["machine"], heard, f"{one['database_ms']} ms")
         _row(rows, *cells, one["bus"], leads)
     return rows, amiss
+
+
+def _certificates(found: Sequence[Mapping[str, Any]]) -> tuple[Table, int]:
+    """The certificates that the API knows of, and how many end within days though they should have been renewed."""
+    rows = _table("Certificates", "of", "ends", "days left", "")
+    for one in found:
+        _row(rows, one["name"], one["ends_at"], one["days_left"], "ends soon" if one["ends_soon"] else "")
+    return rows, sum(one["ends_soon"] and one["days_left"] <= ENDING_DAYS for one in found)
 
 
 def _hosts(admin: Persona, said: dict[str, Any]) -> tuple[Table, int]:

@@ -102,6 +102,10 @@ def show_control_plane(call: Call[None, None]) -> dict[str, object]:
             }
             for name, kind in host_records.kinds(call.tx)
         ],
+        "certificates": [
+            {"name": one.name, "ends_at": iso_z(one.ends_at_us), "days_left": one.days_left, "ends_soon": one.soon}
+            for one in call.cloud.certificates()
+        ],
         "database": {"kind": call.cloud.db.kind, "schema": schema.HEAD},
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cumulet.ca import CertificateAuthority, Issued, check_own_certificate
+from cumulet.clock import Clock
 from cumulet.fleet.addresses import ANY_ADDRESS
 from cumulet.settings import Settings
 
@@ -15,13 +16,15 @@ def issue_server(settings: Settings, authority: CertificateAuthority, own: Path)
     return authority.issue_server(own / "ca" / "api", *_vouched_for(settings))
 
 
-def certificate_of_api(settings: Settings, authority: CertificateAuthority, own: Path) -> Issued:
+def certificate_of_api(
+    settings: Settings, authority: CertificateAuthority, own: Path, clock: Clock | None = None
+) -> Issued:
     """The certificate for HTTPS. Raises BadCertificate for an operator's own that cannot be used."""
     certificate, key = settings.tls_certificate_file, settings.tls_key_file
     if certificate is None or key is None:
         return issue_server(settings, authority, own)
     name = None if settings.public_url is None else urlsplit(settings.public_url).hostname
-    check_own_certificate(certificate, key, name=name)
+    check_own_certificate(certificate, key, name=name, clock=clock)
     return Issued(certificate=certificate, key=key, authority=settings.tls_authority_file)
 
 

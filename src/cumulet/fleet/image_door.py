@@ -43,9 +43,13 @@ class ImageDoor:
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate.authority))
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.verify_mode = ssl.CERT_REQUIRED
-        self._context.load_cert_chain(certificate.certificate, certificate.key)
+        self.show(certificate)
         self._places = asyncio.Semaphore(MOST_TRANSFERS)
         self._server: asyncio.Server | None = None
+
+    def show(self, certificate: Issued) -> None:
+        """To hosts that connect from now on. OSError: it cannot be read."""
+        self._context.load_cert_chain(certificate.certificate, certificate.key)
 
     async def listen(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

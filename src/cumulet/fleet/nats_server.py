@@ -96,6 +96,12 @@ class UsersFile:
         if self.problem is not None:
             log.warning("%s: the users are in the file, but not in force: %s", self._pid_file, self.problem)
 
+    def renewed(self, certificate: Issued) -> None:
+        """The server has to read its certificate, which may be new. If it cannot be told now, `admit` tries again."""
+        if self._pid_file is None:
+            log.info("%s: have your server read it, which nobody tells without --pid-file", certificate.certificate)
+        self.problem = self._tell()
+
     def _tell(self) -> str | None:
         if self._pid_file is None:
             return None
@@ -149,6 +155,10 @@ class NatsServer:
         if file.read_text(encoding="utf-8") == content:
             return
         write_whole(file, content.encode())
+        self.reload()
+
+    def reload(self) -> None:
+        """Have the server read its users and its certificate again. Nothing if it does not run."""
         if self._process is not None and self.runs:
             self._process.send_signal(signal.SIGHUP)
 

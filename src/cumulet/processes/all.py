@@ -46,21 +46,22 @@ async def start_cloud(
 
 
 async def _run(made: Prepared, before_step: BeforeStep | None, stack: AsyncExitStack) -> EmbeddedCloud:
-    parts, ground, authority = made.parts, made.ground, made.authority
+    parts, ground, certificates = made.parts, made.ground, made.certificates
     settings, db, clock = ground.settings, ground.db, ground.clock
     images = images_for_hosts(settings, db, clock, ground.space)
     real = settings.driver == "qemu"
-    agents = await connect_real(ground, authority, images, stack) if real else None
+    agents = await connect_real(ground, certificates, images, stack) if real else None
     world = None if real else connect_simulated(ground, images[1], stack)
     name = f"conductor-{clock.uuid()}"
     conductor = conductor_of(parts, ground, name=name, alone=db.embedded, before_step=before_step)
-    remote = RemoteHosts(ground, authority)
+    remote = RemoteHosts(ground, certificates)
     presence = Presence(db=db, clock=clock, role="up", name=name, bus=remote.bus_state)
     cloud = cloud_of(
         parts,
         ground,
         identity=made.identity,
         policy=Policy.load(settings.policy_file),
+        certificates=certificates,
         wake=conductor.runner,
         presence=presence,
         door=remote.door() if rootless.inside() is None else None,
@@ -72,7 +73,7 @@ async def _run(made: Prepared, before_step: BeforeStep | None, stack: AsyncExitS
     await asyncio.to_thread(seed_once, parts, settings, db, clock, first_projects)
     local, gateways = None if agents is None else agents.networks, await db.read_async(public_gateways)
     reach = await asyncio.to_thread(join_public, settings, local, gateways)
-    served = await serve_api(parts, cloud, authority, stack, own=settings.state_dir)
+    served = await serve_api(parts, cloud, certificates, stack, own=settings.state_dir)
     if not db.embedded:  # On SQLite there are no other processes.
         await say_that_it_lives(presence, db, stack, None)
     running = EmbeddedCloud(
@@ -84,7 +85,7 @@ async def _run(made: Prepared, before_step: BeforeStep | None, stack: AsyncExitS
         hosts=ground.hosts,
         context=cloud,
         server=served.server,
-        authority=authority,
+        authority=certificates.authority,
         passwords=made.passwords,
         world=world,
         reach=reach,

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from cumulet.ca import CertificateAuthority
 from cumulet.compute.images_of_hosts import images_for_hosts
 from cumulet.conductor.presence import Presence
 from cumulet.db.schema import OtherState
@@ -14,6 +13,7 @@ from cumulet.db.shared import NOTHING_PREPARED
 from cumulet.identity.bootstrap import first_projects
 from cumulet.identity.service import Identity
 from cumulet.part import Part
+from cumulet.processes.certificates import certificates_of
 from cumulet.processes.ground import say_that_it_lives, shared_ground
 from cumulet.processes.remote_hosts import RemoteHosts
 from cumulet.processes.serving import Api, cloud_of, serve_api
@@ -36,8 +36,8 @@ async def api_alone(parts: Sequence[Part], settings: Settings, own: Path) -> Asy
             raise OtherState(NOTHING_PREPARED)
         identity = Identity(db=ground.db, clock=ground.clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity.close)
-        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
-        remote = RemoteHosts(ground, authority)
+        certificates = await certificates_of(settings.state_dir, ground.clock, stack)
+        remote = RemoteHosts(ground, certificates)
         name = f"api-{ground.clock.uuid()}"
         presence = Presence(db=ground.db, clock=ground.clock, role="api", name=name, bus=remote.bus_state)
         cloud = cloud_of(
@@ -45,6 +45,7 @@ async def api_alone(parts: Sequence[Part], settings: Settings, own: Path) -> Asy
             ground,
             identity=identity,
             policy=Policy.load(settings.policy_file),
+            certificates=certificates,
             wake=SaidToConductors(),
             presence=presence,
             door=None if settings.bus is None else remote.door(),
@@ -53,6 +54,6 @@ async def api_alone(parts: Sequence[Part], settings: Settings, own: Path) -> Asy
         if settings.bus is not None:
             stack.push_async_callback(remote.stop)
             await remote.start(images_for_hosts(settings, ground.db, ground.clock, ground.space))
-        api = await serve_api(parts, cloud, authority, stack, own=own)
+        api = await serve_api(parts, cloud, certificates, stack, own=own)
         await say_that_it_lives(presence, ground.db, stack, None)
         yield api

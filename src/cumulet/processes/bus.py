@@ -6,36 +6,40 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from cumulet.bus.nats import SERVER_NAME
-from cumulet.ca import CertificateAuthority
-from cumulet.clock import SystemClock
+from cumulet.clock import Clock, SystemClock
 from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
 from cumulet.db.shared import shared_clock, shared_database
 from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
+from cumulet.processes.certificates import certificates_of
 from cumulet.processes.ground import Place, say_that_it_lives
-from cumulet.processes.remote_hosts import LOOK_SECONDS
+from cumulet.processes.remote_hosts import BUS, LOOK_SECONDS
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def bus_alone(settings: Settings, own: Path, *, health: Place | None = None) -> AsyncIterator[NatsServer]:
+async def bus_alone(
+    settings: Settings, own: Path, *, clock: Clock | None = None, health: Place | None = None
+) -> AsyncIterator[NatsServer]:
     """A NATS server that admits the members of the cloud. `own`: a folder of this process alone. Raises OtherState and
     NoNatsServer."""
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
-        authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
-        server = NatsServer(
-            own, authority.issue_bus(SERVER_NAME), address=settings.listen_address, port=settings.bus_port or -1
-        )
+        shared = await shared_clock(db, clock or SystemClock(), stack)
+        certificates = await certificates_of(settings.state_dir, shared, stack)
+        again = partial(certificates.authority.issue_bus, SERVER_NAME)
+        server = NatsServer(own, issued := again(), address=settings.listen_address, port=settings.bus_port or -1)
+        certificates.keep(BUS, issued, again, lambda _: server.reload())
         stack.push_async_callback(server.stop)
         await server.start(await _users(db))
-        await _go_on_admitting(db, server, lambda: "serves" if server.runs else CUT_OFF, stack, health)
+        await _go_on_admitting(db, shared, server, lambda: "serves" if server.runs else CUT_OFF, stack, health)
         yield server
 
 
@@ -48,20 +52,29 @@ async def bus_users_alone(
     users = UsersFile(file, pid_file)
     async with AsyncExitStack() as stack:
         db = await shared_database(settings, stack)
-        shown = CertificateAuthority.load_or_create(settings.state_dir / "ca").issue_bus(SERVER_NAME)
+        shared = await shared_clock(db, SystemClock(), stack)
+        certificates = await certificates_of(settings.state_dir, shared, stack)
+        again = partial(certificates.authority.issue_bus, SERVER_NAME)
+        certificates.keep(BUS, shown := again(), again, users.renewed)
         await asyncio.to_thread(users.admit, await _users(db))
-        await _go_on_admitting(db, users, lambda: "keeps users" if users.problem is None else CUT_OFF, stack, health)
+        await _go_on_admitting(
+            db, shared, users, lambda: "keeps users" if users.problem is None else CUT_OFF, stack, health
+        )
         yield shown.certificate.parent
 
 
 async def _go_on_admitting(
-    db: Database, server: NatsServer | UsersFile, bus: Callable[[], str], stack: AsyncExitStack, health: Place | None
+    db: Database,
+    clock: Clock,
+    server: NatsServer | UsersFile,
+    bus: Callable[[], str],
+    stack: AsyncExitStack,
+    health: Place | None,
 ) -> None:
     """Tell the server of members as they come and go. `bus`: its state, for `Presence`."""
     following = asyncio.create_task(_follow(db, server), name="bus-users")
     stack.callback(following.cancel)
-    shared = await shared_clock(db, SystemClock(), stack)
-    presence = Presence(db=db, clock=shared, role="bus", name=f"bus-{shared.uuid()}", bus=bus)
+    presence = Presence(db=db, clock=clock, role="bus", name=f"bus-{clock.uuid()}", bus=bus)
     await say_that_it_lives(presence, db, stack, health)
 
 

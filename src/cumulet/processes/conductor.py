@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock
 from cumulet.conductor.conductor import Conductor
 from cumulet.conductor.presence import Presence
 from cumulet.conductor.runner import BeforeStep
 from cumulet.part import Part, sagas_of
+from cumulet.processes.certificates import certificates_of
 from cumulet.processes.ground import Ground, Place, say_that_it_lives, shared_ground
 from cumulet.processes.remote_hosts import RemoteHosts
 from cumulet.settings import Settings
@@ -54,7 +54,7 @@ async def conductor_alone(
     where it answers `web.health`. Raises OtherState and SettingRefused."""
     async with AsyncExitStack() as stack:
         ground = await shared_ground(settings, stack, clock)
-        remote = RemoteHosts(ground, CertificateAuthority.load_or_create(settings.state_dir / "ca"))
+        remote = RemoteHosts(ground, await certificates_of(settings.state_dir, ground.clock, stack))
         stack.push_async_callback(remote.stop)
         await remote.start(None)
         name = f"conductor-{ground.clock.uuid()}"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from cumulet.agent.simulated_agent import simulated_agent
 from cumulet.bus.in_process import InProcessLink
-from cumulet.ca import CertificateAuthority
+from cumulet.ca import Issued
 from cumulet.drivers.simulated.driver import World
 from cumulet.errors import ApiError
 from cumulet.fleet.api_certificate import issue_server
 from cumulet.host.driver import DriverError
 from cumulet.host.images import Find, Receive
+from cumulet.processes.certificates import Certificates
 from cumulet.processes.ground import Ground
 
 if TYPE_CHECKING:
@@ -23,21 +24,29 @@ if TYPE_CHECKING:
 
 
 async def connect_real(
-    ground: Ground, authority: CertificateAuthority, images: tuple[Find, Receive], stack: AsyncExitStack
+    ground: Ground, certificates: Certificates, images: tuple[Find, Receive], stack: AsyncExitStack
 ) -> AgentProcesses:
     """Start the agents of real hosts, and link them to the ground's; `stack` ends them."""
     from cumulet.fleet.image_door import ImageDoor
     from cumulet.fleet.local_agents import AgentProcesses
     from cumulet.fleet.local_hosts import image_socket, networks_of, place_of, undo_if_failed
 
-    settings = ground.settings
-    door = ImageDoor(*images, issue_server(settings, authority, settings.state_dir))
+    settings, authority = ground.settings, certificates.authority
+
+    def again() -> Issued:
+        return issue_server(settings, authority, settings.state_dir)
+
+    door = ImageDoor(*images, issued := again())
+    certificates.keep("images for hosts here", issued, again, door.show)
     stack.push_async_callback(door.close)
     await door.listen(image_socket(settings))
     local, networks = await asyncio.to_thread(networks_of, settings)
     if local is not None:
         stack.push(partial(undo_if_failed, local))
     places = [place_of(settings, authority, name, networks) for name in settings.host_names]
+    for name in settings.host_names:
+        of_host = partial(authority.issued_to_host, name)
+        certificates.keep(f"host {name}", of_host(), of_host, lambda _: None)  # Agents read it for each image.
     agents = AgentProcesses(places, networks=local)
     stack.push_async_callback(agents.stop)
     await agents.start(ground.hosts)

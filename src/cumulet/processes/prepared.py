@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.ca import CertificateAuthority
 from cumulet.clock import Clock, SystemClock
 from cumulet.db import schema
 from cumulet.db.engine import Database
@@ -19,6 +18,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
 from cumulet.identity.service import Identity
 from cumulet.part import Part, catalog_of
+from cumulet.processes.certificates import Certificates, certificates_of
 from cumulet.processes.ground import Ground
 from cumulet.settings import Settings
 
@@ -29,7 +29,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     parts: Sequence[Part]
     ground: Ground
     identity: Identity
-    authority: CertificateAuthority
+    certificates: Certificates
     passwords: bootstrap.Passwords
     clouds_file: Path
 
@@ -54,7 +54,7 @@ async def prepare_cloud(
     from cumulet.processes.parts import PARTS  # while the passwords are hashed
 
     parts = (*PARTS, *more_parts)
-    authority = CertificateAuthority.load_or_create(settings.state_dir / "ca")
+    certificates = await certificates_of(settings.state_dir, clock, stack)
     schema.prepare(db)
     passwords = bootstrap.prepare(db, identity, first_passwords, catalog_of(parts))
     for part in parts:
@@ -67,7 +67,7 @@ async def prepare_cloud(
         parts=parts,
         ground=Ground(settings=settings, db=db, clock=clock, hosts=hosts),
         identity=identity,
-        authority=authority,
+        certificates=certificates,
         passwords=passwords,
         clouds_file=clouds_file,
     )

@@ -11,9 +11,10 @@ import logging
 import socket
 import ssl
 from contextlib import AsyncExitStack
+from functools import partial
 
 from cumulet.bus.nats import SERVER_NAME, NatsBus
-from cumulet.ca import CertificateAuthority, Issued, read_request
+from cumulet.ca import Issued, read_request
 from cumulet.compute import joined_hosts as records
 from cumulet.conductor.presence import CUT_OFF
 from cumulet.db.engine import Tx
@@ -34,6 +35,7 @@ from cumulet.host.joining import (
     require_clock,
     require_protocol,
 )
+from cumulet.processes.certificates import Certificates
 from cumulet.processes.ground import Ground
 from cumulet.web.context import Door
 from cumulet.web.strangers import Strangers
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """On a database with several processes: how often this one looks for new and removed members."""
+BUS = "bus"
+"""The name of its certificate in `Certificates`."""
 AGAIN_SECONDS = 2.0
 """Before another attempt to start what could not be started."""
 
@@ -49,12 +53,13 @@ AGAIN_SECONDS = 2.0
 class RemoteHosts:
     """A `fleet.host_door.Membership`. It keeps `hosts` and the bus as the records say."""
 
-    def __init__(self, ground: Ground, authority: CertificateAuthority) -> None:
+    def __init__(self, ground: Ground, certificates: Certificates) -> None:
         self._db = ground.db
         self._clock = ground.clock
         self._settings = ground.settings
         self._hosts = ground.hosts
-        self._authority = authority
+        self._certificates = certificates
+        self._authority = certificates.authority
         self._images: tuple[Find, Receive] | None = None
         self._door: HostDoor | None = None
         self._socket: socket.socket | None = None
@@ -143,7 +148,9 @@ class RemoteHosts:
     async def _open_door(self) -> None:
         if self._door is not None or self._images is None:
             return
-        door = HostDoor(self, *self._images, self._authority.issue_door(DOOR_NAME), Strangers())
+        again = partial(self._authority.issue_door, DOOR_NAME)
+        door = HostDoor(self, *self._images, issued := again(), Strangers())
+        self._certificates.keep("door for hosts", issued, again, door.show)
         await door.listen_on(self._settings.listen_address, self._port, self._socket)
         self._stack.push_async_callback(door.close)
         self._door = door
@@ -151,21 +158,28 @@ class RemoteHosts:
     async def _open_bus(self, known: list[records.Member]) -> None:
         users = [BusUser(identity=one.identity, host=one.name) for one in known]
         if self._settings.bus is None and self._server is None:
+            again = partial(self._authority.issue_bus, SERVER_NAME)
             server = NatsServer(
                 self._settings.state_dir / "bus",
-                self._authority.issue_bus(SERVER_NAME),
+                issued := again(),
                 address=self._settings.listen_address,
                 port=self._settings.bus_port or -1,
             )
+            self._certificates.keep(BUS, issued, again, lambda _: server.reload())
             await server.start(users)
             self._stack.push_async_callback(server.stop)
             self._server = server
         elif self._server is not None:
             self._server.admit(users)
         if self._bus is None:
-            bus = NatsBus(
-                self._servers(ours=True), _tls(self._authority.issue_client(CONTROL_PLANE)), name="control-plane"
+            again = partial(self._authority.issue_client, CONTROL_PLANE)
+            tls = _tls(issued := again())
+            self._certificates.keep(
+                "control plane on the bus", issued, again, lambda new: tls.load_cert_chain(new.certificate, new.key)
             )
+            if self._settings.bus is not None:
+                self._certificates.watch(BUS, self._authority.bus_certificate)
+            bus = NatsBus(self._servers(ours=True), tls, name="control-plane")
             await bus.start()
             self._stack.push_async_callback(bus.close)
             self._bus = bus

@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 
 from cumulet import rootless
-from cumulet.ca import CertificateAuthority, Issued
+from cumulet.ca import Issued
 from cumulet.conductor.presence import Presence
 from cumulet.fleet.api_certificate import certificate_of_api
 from cumulet.part import Part, hosts_offer_of
+from cumulet.processes.certificates import Certificates
 from cumulet.processes.ground import Ground
 from cumulet.wake import Wake
 from cumulet.web.app import App
@@ -38,6 +39,7 @@ def cloud_of(
     identity: Authenticator,
     policy: Policy,
     wake: Wake,
+    certificates: Certificates | None = None,
     presence: Presence | None = None,
     door: Door | None = None,
 ) -> Cloud:
@@ -52,6 +54,7 @@ def cloud_of(
         hosts_offer=hosts_offer_of(parts),
         identity=identity,
         policy=policy,
+        certificates=tuple if certificates is None else certificates.left,
         wake=wake,
         presence=presence,
         door=door,
@@ -59,7 +62,7 @@ def cloud_of(
 
 
 async def serve_api(
-    parts: Sequence[Part], cloud: Cloud, authority: CertificateAuthority, stack: AsyncExitStack, *, own: Path
+    parts: Sequence[Part], cloud: Cloud, certificates: Certificates, stack: AsyncExitStack, *, own: Path
 ) -> Api:
     """Serve the services of `parts` where `cloud.settings` says; `stack` stops it. `own`: as for `start_api`."""
     settings = cloud.settings
@@ -69,7 +72,11 @@ async def serve_api(
     app = App(cloud, [part.service for part in parts], audit=audit, scraper_token=token)
     cloud.db.computed = app.registry.turns.note
     cloud.db.busy = app.registry.turns.busy
-    certificate = certificate_of_api(settings, authority, own)
+
+    def again() -> Issued:
+        return certificate_of_api(settings, certificates.authority, own, cloud.clock)
+
+    certificate = again()
     server = await serve(
         app,
         address=settings.listen_address,
@@ -82,4 +89,5 @@ async def serve_api(
         turns=app.registry.turns,
     )
     stack.push_async_callback(server.stop)
+    certificates.keep("API", certificate, again, lambda new: server.tls.load_cert_chain(new.certificate, new.key))
     return Api(cloud=cloud, server=server, certificate=certificate)

@@ -137,10 +137,14 @@ class App:
         return status, headers, _encode(content)
 
     async def _health(self, *, ready: bool) -> Answer:
-        """Whether the database answers, which most requests need; with `ready`, also whether hosts can be asked."""
+        """Whether the database answers, which most requests need; with `ready`, also whether hosts can be asked and
+        certificates are good."""
         problem = await problem_of(self.cloud.db)
         if problem is None and ready and self.cloud.presence is not None:
             problem = self.cloud.presence.problem()
+        if problem is None and ready:
+            ended = [one.name for one in self.cloud.certificates() if one.days_left < 0]
+            problem = f"the certificate of {ended[0]} has ended" if ended else None
         return 200 if problem is None else 503, [_JSON], _encode({"status": problem or "ok"})
 
     async def _metrics(self, exchange: Exchange) -> None:

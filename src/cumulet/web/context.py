@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -28,6 +28,18 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     changed: Callable[[], None]
     """To be called, on any thread, after a change of who may join or who is a member."""
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """One that the cloud shows, or its authority's."""
+
+    name: str
+    """Of what it is."""
+    ends_at_us: int
+    days_left: int
+    """Whole days; below 0 once it has ended."""
+    soon: bool
+    """Whether it should have been renewed, or its end needs preparing."""
 
 
 class Process(Protocol):
@@ -87,3 +99,5 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a host has reported this feature (`HostFacts.features`); None: no host has reported any."""
     presence: Presence | None = None
     """The state of this process."""
+    certificates: Callable[[], Sequence[Certificate]] = tuple
+    """Those that this process shows or knows of."""

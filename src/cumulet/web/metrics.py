@@ -22,6 +22,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """The metric's name, without ``_total``."""
+    falls: bool = False
+    """Whether it is a gauge: its values fall, too."""
     words: str
     labels: tuple[str, ...]
     values: Mapping[tuple[str, ...], int]
@@ -88,9 +90,10 @@ class _Counted:
         self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        found = CounterMetricFamily(self._counts.name, self._counts.words, labels=self._counts.labels)
+        kind = GaugeMetricFamily if self._counts.falls else CounterMetricFamily
+        found = kind(self._counts.name, self._counts.words, labels=self._counts.labels)
         for values, number in sorted(self._counts.values.items()):
             found.add_metric(values, number)
         yield found

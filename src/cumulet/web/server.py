@@ -64,6 +64,7 @@ class Server:
     def __init__(self, inner: _Uvicorn, task: asyncio.Task[None], listener: socket.socket) -> None:
         self._inner = inner
         self._task = task
+        self.tls = cast("ssl.SSLContext", inner.config.ssl)
         self.address: str = listener.getsockname()[0]
         self.port: int = listener.getsockname()[1]
 
