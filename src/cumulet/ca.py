@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -218,6 +218,18 @@ def read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, ec.Ellipti
     if not request.is_signature_valid:
         raise ValueError("the request is not signed with its own key")
     return request, key
+
+
+def read_signer(pem: bytes, signature: bytes, signed: bytes) -> ec.EllipticCurvePublicKey:
+    """The key, once it is seen that the signature is its own. ValueError."""
+    key = serialization.load_pem_public_key(pem)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("the key must be of an elliptic curve")
+    try:
+        key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise ValueError("it is not signed with the key that is shown") from None
+    return key
 
 
 def _root(key: ec.EllipticCurvePrivateKey, clock: Clock) -> x509.Certificate:

@@ -99,15 +99,18 @@ async def join(of: Membership, made: JsonObject) -> Joined:
     return await of.join(made["join"], made["token"], made["ca_fingerprint"])
 
 
+def driver_of(name: str) -> SimulatedDriver:
+    settings = Settings(state_dir=Path("state"), database_url="sqlite://")
+    return SimulatedDriver(name=name, world=World(), clock=SystemClock(), settings=settings, directory=None)
+
+
 @asynccontextmanager
-async def agent_of(of: Membership, session: str) -> AsyncIterator[NatsAgent]:
-    """A machine's agent, from its start until it is switched off."""
+async def agent_of(of: Membership, session: str, driver: SimulatedDriver | None = None) -> AsyncIterator[NatsAgent]:
+    """A machine's agent, from its start until it is switched off. `driver`: with the guests that it has already."""
     granted = await of.claim(session)
     joined = of.joined()
     assert joined is not None
-    settings = Settings(state_dir=Path("state"), database_url="sqlite://")
-    driver = SimulatedDriver(name=joined.name, world=World(), clock=SystemClock(), settings=settings, directory=None)
-    agent = Agent(name=joined.name, driver=driver, fence=MemoryFence(), session=session)
+    agent = Agent(name=joined.name, driver=driver or driver_of(joined.name), fence=MemoryFence(), session=session)
     bus = NatsAgent(agent, name=joined.name, servers=granted.bus, tls=of.tls, incarnation=session)
     await bus.start()
     await bus.connected()

@@ -376,7 +376,9 @@ def test_names_that_are_taken_or_would_pass_for_the_cloud_are_refused(tmp_path: 
         with pytest.raises(Refused, match="not one of"):
             await join(machine, first)
         await join(machine, second)
-        assert (await cloud.ask("POST", HOSTS, {"host": {"name": "rack1"}})).status == 409
+        async with agent_of(machine, "first"):
+            await until(lambda: cloud.up("rack1"))
+            assert (await cloud.ask("POST", HOSTS, {"host": {"name": "rack1"}})).status == 409
 
     tell(tmp_path, story, public_url="https://localhost")
 

@@ -17,7 +17,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cumulet.clock import Clock
-from cumulet.host.joining import DOOR_NAME, PROTOCOL, Admitted, Claim, Granted, Join, Refusal, Refused, Renew
+from cumulet.host.joining import (
+    DOOR_NAME,
+    PROTOCOL,
+    Admitted,
+    Claim,
+    Granted,
+    Join,
+    KnownKey,
+    Refusal,
+    Refused,
+    Renew,
+    joins_again,
+)
 from cumulet.host.record import NOT_UNDERSTOOD
 from cumulet.owned import write_whole
 
@@ -80,9 +92,12 @@ class Membership:
     async def join(self, url: str, token: str, ca_fingerprint: str) -> Joined:
         """Redeem a token. Raises Refused and Unreachable; what is refused leaves nothing behind.
 
-        If the answer was lost, the key is kept: asked again with the same key, the cloud answers the same.
+        If the answer was lost, the key is kept: asked again with the same key, the cloud answers the same. A host that
+        has joined before joins again: it gets a new key, shows that it has the one before, and its guests stay. What it
+        made for that is kept whatever the answer, for the cloud may know the new key only.
         """
         fresh = not self._state.exists()
+        before = self.joined()
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         waiting = self._state / "joining"
         try:
@@ -95,21 +110,34 @@ class Membership:
                 protocol=PROTOCOL,
                 now_us=self._clock.now_us(),
                 request=request,
+                known=None if before is None else self._known(token, request),
             )
             write_whole(waiting / "ca-cert.pem", authority)
             answer = await _ask(self._client(url, waiting / "ca-cert.pem"), "/join", asked, Admitted)
         except (Refused, Unreachable) as problem:
             definite = isinstance(problem, Refused) and not problem.refusal.again
-            if definite or not (waiting / "client-key.pem").exists():
+            if before is None and (definite or not (waiting / "client-key.pem").exists()):
                 shutil.rmtree(waiting, ignore_errors=True)
                 if fresh:
                     shutil.rmtree(self._state, ignore_errors=True)
             raise
+        if before is not None and answer.name != before.name:
+            raise Refused("OTHER_HOST", f"the cloud takes this machine for {answer.name}, but it is {before.name}")
         self._keep(waiting, authority, answer)
         found = Joined(url=url, ca_fingerprint=ca_fingerprint, name=answer.name, machine=machine_id())
         write_whole(self._state / "joined.json", msgspec.json.encode(found))
         shutil.rmtree(waiting)
         return found
+
+    def _known(self, token: str, request: str) -> KnownKey | None:
+        """That it has the key that it had. None: the key is lost."""
+        try:
+            key = _key_of(self.identity / "client-key.pem")
+        except FileNotFoundError:
+            return None
+        form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        signature = key.sign(joins_again(token, request), ec.ECDSA(hashes.SHA256()))
+        return KnownKey(key=key.public_key().public_bytes(*form).decode(), signature=signature.hex())
 
     def _keep(self, keys: Path, authority: bytes, answer: Admitted) -> None:
         """The certificate beside its key. It is written last, so it never stands beside a key that it does not fit."""
@@ -122,11 +150,12 @@ class Membership:
     async def claim(self, session: str) -> Granted:
         """Become this host's only agent. Raises Refused and Unreachable."""
         joined = self._joined()
-        if self._seconds_left() <= 0:
+        if self.has_ended():
             raise Refused(
                 "CERTIFICATE_ENDED",
                 f"the certificate of {joined.name} has ended (its agent renews it while it runs), or the clock here is "
-                f"wrong: set it, or run `cumulet host remove {joined.name}` and let the machine join anew",
+                f"wrong: set it, or run `cumulet host add {joined.name}` where the cloud runs, and here what that "
+                "prints: then it joins again, with its guests",
             )
         asked = Claim(
             session=session,
@@ -136,6 +165,10 @@ class Membership:
             now_us=self._clock.now_us(),
         )
         return await _ask(self._own_client(joined), "/claim", asked, Granted)
+
+    def has_ended(self) -> bool:
+        """Whether its certificate has: it may join again."""
+        return self._seconds_left() <= 0
 
     def needs_renewal(self) -> bool:
         return self._seconds_left() < RENEW_DAYS * 86_400
@@ -194,11 +227,16 @@ def _request(folder: Path) -> str:
         fresh = ec.generate_private_key(ec.SECP256R1())
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         write_whole(file, fresh.private_bytes(*form))
-    key = serialization.load_pem_private_key(file.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    key = _key_of(file)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_of(file: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
 
 def _client(url: str, context: ssl.SSLContext) -> httpx.AsyncClient:

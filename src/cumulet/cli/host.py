@@ -31,6 +31,9 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
 
     Its token is good once, for 15 minutes. The machine needs Cumulet and QEMU, and a way to this one's ports 8775 and
     4222 (settings `hosts_port` and `bus_port`).
+
+    A host that has joined, and is down because its certificate has ended, joins again with it: run the command on its
+    own machine, with the state folder that it had. Its servers stay.
     """
     with logged_in(entry_of(clouds_file, cloud)) as admin:
         answer = admin.ask("POST", PATH, {"host": {"name": name}})
@@ -38,6 +41,8 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
             raise click.ClickException(answer.message)
         made = answer.json["host"]
     click.echo(f"Run this on {name}, before {made['token_ends_at']}:\n", err=True)
+    if made["joins_again"]:
+        click.echo("It has joined before and joins again, with its servers, from the state folder it had.\n", err=True)
     click.echo(f"cumulet agent --join {made['join']} --token {made['token']} --ca-fingerprint {made['ca_fingerprint']}")
     if made["join"].startswith(("https://127.", "https://localhost", "https://[::1]")):
         click.echo(
@@ -56,7 +61,8 @@ def list_hosts(clouds_file: Path | None, cloud: str) -> None:
     for column in ("host", "joined", "token good until"):
         rows.add_column(column)
     for one in found:
-        rows.add_row(one["name"], one["joined_at"] or "-", "-" if one["joined_at"] else one["token_ends_at"])
+        may_join = one["joined_at"] is None or one["joins_again"]
+        rows.add_row(one["name"], one["joined_at"] or "-", one["token_ends_at"] if may_join else "-")
     screen().print(rows)
 
 

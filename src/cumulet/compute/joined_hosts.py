@@ -19,6 +19,7 @@ from cumulet.host.joining import Refused
 from cumulet.placement.store import inventories, resource_providers
 
 TOKEN_SECONDS = 15 * 60
+_TOKEN_US = TOKEN_SECONDS * 1_000_000
 MOST_JOINED = 10_000
 
 joined_hosts = sa.Table(
@@ -56,24 +57,49 @@ def any_invited(tx: Tx) -> bool:
 
 
 def invite(tx: Tx, name: str, *, now_us: int) -> str:
-    """A new token for a host that has not joined yet, which replaces the one before. The token is kept nowhere."""
+    """A new token for a host, which replaces the one before. The token is kept nowhere.
+
+    If the host has joined, the machine that has its key may join again with it. Until then nothing changes for it.
+    """
     token = secrets.token_urlsafe(32)
-    values = {"token_sha256": _hash(token), "token_ends_at_us": now_us + TOKEN_SECONDS * 1_000_000}
+    values = {"token_sha256": _hash(token), "token_ends_at_us": now_us + _TOKEN_US}
     if not tx.changed(sa.update(joined_hosts).where(joined_hosts.c.name == name).values(**values)):
-        identity = f"cumulet://host/{name}/{secrets.token_hex(8)}"
+        identity = _new_identity(name)
         tx.execute(sa.insert(joined_hosts).values(name=name, identity=identity, added_at_us=now_us, **values))
     return token
 
 
-def redeem(tx: Tx, token: str, *, key_sha256: str, machine: str, now_us: int) -> Member:
+def may_join_again(row: Row) -> bool:
+    """Whether its token was made after it has joined, and is not used yet."""
+    return (
+        row.joined_at_us is not None
+        and row.token_ends_at_us is not None
+        and row.joined_at_us < row.token_ends_at_us - _TOKEN_US
+    )
+
+
+def joins_again(tx: Tx, token: str) -> str | None:
+    """The name of the host that may join again with this token."""
+    row = _with_token(tx, token)
+    return row.name if row is not None and may_join_again(row) else None
+
+
+def redeem(
+    tx: Tx, token: str, *, key_sha256: str, known_sha256: str | None = None, machine: str, now_us: int
+) -> Member:
     """The host a token is for, joined from now on with this key. Once more with the same key is the same: its answer
-    may have been lost. Raises Refused."""
-    row = tx.first(sa.select(joined_hosts).where(joined_hosts.c.token_sha256 == _hash(token)))
+    may have been lost. Raises Refused.
+
+    A host that joins again shows the key that it had, `known_sha256`; it has the new one alone from now on, and an
+    identity that its certificate from before does not name.
+    """
+    row = _with_token(tx, token)
     if row is None:
         raise Refused(
             "WRONG_TOKEN", "this token is not one of the cloud's: run the command that `cumulet host add` printed"
         )
-    if row.key_sha256 is not None and row.key_sha256 != key_sha256:
+    again = may_join_again(row)
+    if not again and row.key_sha256 is not None and row.key_sha256 != key_sha256:
         raise Refused(
             "TOKEN_USED", f"{row.name} has joined with this token already, with another key: a token is good once"
         )
@@ -82,16 +108,34 @@ def redeem(tx: Tx, token: str, *, key_sha256: str, machine: str, now_us: int) ->
             "TOKEN_EXPIRED",
             f"the token for {row.name} is older than 15 minutes: run `cumulet host add {row.name}` again",
         )
-    joined = {"key_sha256": key_sha256, "machine": machine, "joined_at_us": row.joined_at_us or now_us}
+    if again and row.key_sha256 not in (key_sha256, known_sha256):
+        raise Refused(
+            "OTHER_KEY",
+            f"{row.name} has joined with a key that is not here: only its own machine joins again as {row.name}, with "
+            "the state folder that it had (--state)",
+        )
+    if row.joined_at_us is None and known_sha256 is not None:
+        raise Refused(
+            "OTHER_HOST",
+            f"this machine's state folder belongs to another host than {row.name}: run what `cumulet host add` printed "
+            "for that one, or name another folder with --state",
+        )
+    identity = _new_identity(row.name) if again else row.identity
+    at_us = now_us if again or row.joined_at_us is None else row.joined_at_us
+    joined = {"identity": identity, "key_sha256": key_sha256, "machine": machine, "joined_at_us": at_us}
     tx.execute(sa.update(joined_hosts).where(joined_hosts.c.name == row.name).values(**joined))
-    return Member(name=row.name, identity=row.identity, session=row.session)
+    return Member(name=row.name, identity=identity, session=row.session)
 
 
 def member(tx: Tx, identity: str, key_sha256: str) -> Member:
     """Whose certificate this is. Raises Refused where it is no member's, or not any more."""
     row = tx.first(sa.select(joined_hosts).where(joined_hosts.c.identity == identity))
     if row is None or row.joined_at_us is None or row.key_sha256 != key_sha256:
-        raise Refused("NO_MEMBER", "this machine was removed from the cloud: `cumulet host add` lets it join anew")
+        raise Refused(
+            "NO_MEMBER",
+            "this machine was removed from the cloud, or its host has joined again with another key: `cumulet host "
+            "add` lets it join anew",
+        )
     return Member(name=row.name, identity=row.identity, session=row.session)
 
 
@@ -120,7 +164,10 @@ def why_not(tx: Tx, name: str) -> str | None:
     """What keeps a host from being removed."""
     moving = sa.select(migrations.c.id).where(migrations.c.destination_host == name, migrations.c.ended_at_us.is_(None))
     if places.any_on(tx, [name]) or tx.first(moving) is not None:
-        return f"{name} has servers, or some are on their way to it: move them to another host, or delete them, first"
+        return (
+            f"{name} has servers, or some are on their way to it: move them to another host, or delete them, first. "
+            f"If its certificate has ended, `cumulet host add {name}` lets it come back with them"
+        )
     return None
 
 
@@ -131,6 +178,14 @@ def row_of(tx: Tx, name: str) -> Row | None:
 
 def rows(tx: Tx) -> list[Row]:
     return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
+
+
+def _with_token(tx: Tx, token: str) -> Row | None:
+    return tx.first(sa.select(joined_hosts).where(joined_hosts.c.token_sha256 == _hash(token)))
+
+
+def _new_identity(name: str) -> str:
+    return f"cumulet://host/{name}/{secrets.token_hex(8)}"
 
 
 def _hash(token: str) -> str:

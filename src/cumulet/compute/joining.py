@@ -32,6 +32,7 @@ def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
                 "name": row.name,
                 "joined_at": None if row.joined_at_us is None else iso_z(row.joined_at_us),
                 "token_ends_at": None if row.token_ends_at_us is None else iso_z(row.token_ends_at_us),
+                "joins_again": records.may_join_again(row),
             }
             for row in records.rows(call.tx)
         ]
@@ -40,17 +41,18 @@ def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
 
 @COMPUTE.operation("POST", "/cumulet/hosts", rules=(Rule(UPDATE),), body=AddHost, body_key="host", success=201)
 def add_host(call: Call[None, AddHost]) -> dict[str, object]:
-    """Let a machine join as a host of this name: answers a token that is good once, for 15 minutes."""
-    name, settings = call.body.name, call.cloud.settings
+    """Let a machine join as a host of this name: answers a token that is good once, for 15 minutes.
+
+    A host that has joined and is down may join again: its own machine, with its servers, after its certificate ended.
+    """
+    name = call.body.name
     row = records.row_of(call.tx, name)
-    if row is not None and row.joined_at_us is not None:
-        raise Conflict(f"A host called {name} has joined already: remove it first, or choose another name.")
-    taken = name in settings.host_names or host_records.is_known(call.tx, name)
-    reserved = {"localhost", settings.public_url and urlsplit(settings.public_url).hostname}
-    if taken or name in reserved:
-        raise Conflict(f"The name {name} is taken: choose another one.")
-    if len(records.rows(call.tx)) >= records.MOST_JOINED:
-        raise Forbidden(f"Quota exceeded: there are {records.MOST_JOINED} hosts.")
+    joins_again = row is not None and row.joined_at_us is not None
+    if joins_again:
+        if host_records.is_heard(call.tx, name):
+            raise Conflict(f"A host called {name} has joined already, and is up: choose another name.")
+    else:
+        _require_room(call)
     door = call.cloud.door
     if rootless.inside() is not None:
         raise Conflict("This cloud runs without root, in a network of its own: no other machine reaches it.")
@@ -64,10 +66,22 @@ def add_host(call: Call[None, AddHost]) -> dict[str, object]:
             "name": name,
             "token": token,
             "token_ends_at": iso_z(ends_at_us),
+            "joins_again": joins_again,
             "join": door.url,
             "ca_fingerprint": door.fingerprint,
         }
     }
+
+
+def _require_room(call: Call[None, AddHost]) -> None:
+    """For a host of this name, which has not joined yet."""
+    name, settings = call.body.name, call.cloud.settings
+    taken = name in settings.host_names or host_records.is_known(call.tx, name)
+    reserved = {"localhost", settings.public_url and urlsplit(settings.public_url).hostname}
+    if taken or name in reserved:
+        raise Conflict(f"The name {name} is taken: choose another one.")
+    if len(records.rows(call.tx)) >= records.MOST_JOINED:
+        raise Forbidden(f"Quota exceeded: there are {records.MOST_JOINED} hosts.")
 
 
 @COMPUTE.operation("DELETE", "/cumulet/hosts/{name}", rules=(Rule(DELETE),), success=204)

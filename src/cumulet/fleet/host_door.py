@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from cumulet.ca import Issued
 from cumulet.fleet.image_door import CONTENT_LENGTH, HEAD_SECONDS, PIECE_BYTES, ImageDoor, say
@@ -187,7 +188,8 @@ def _shown(writer: asyncio.StreamWriter) -> tuple[str, str] | None:
     return (uris[0], key_sha256(certificate)) if len(uris) == 1 else None
 
 
-def key_sha256(of: x509.Certificate | x509.CertificateSigningRequest) -> str:
+def key_sha256(of: x509.Certificate | x509.CertificateSigningRequest | EllipticCurvePublicKey) -> str:
     """The SHA-256 of the public key."""
-    key = of.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(key).hexdigest()
+    key = of if isinstance(of, EllipticCurvePublicKey) else of.public_key()
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(key.public_bytes(*form)).hexdigest()

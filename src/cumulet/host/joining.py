@@ -22,8 +22,16 @@ class _Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pass
 
 
-class Join(_Said, frozen=True, kw_only=True):
-    """`request` is for a certificate, as PEM (PKCS #10)."""
+class KnownKey(_Said, frozen=True, kw_only=True):
+    """The key by which the cloud knows a machine that joins again, as PEM, and its signature of `joins_again`, in
+    hexadecimal."""
+
+    key: Text
+    signature: Text
+
+
+class Join(_Said, frozen=True, kw_only=True, omit_defaults=True):
+    """`request` is for a certificate, as PEM (PKCS #10). `known`: of a machine that has joined before."""
 
     token: Short
     machine: Short
@@ -32,6 +40,7 @@ class Join(_Said, frozen=True, kw_only=True):
     protocol: int
     now_us: int
     request: Text
+    known: KnownKey | None = None
 
 
 class Renew(_Said, frozen=True, kw_only=True):
@@ -76,6 +85,11 @@ class Refused(Exception):
     def __init__(self, code: str, message: str, *, again: bool = False) -> None:
         super().__init__(message)
         self.refusal = Refusal(code=code, message=message, again=again)
+
+
+def joins_again(token: str, request: str) -> bytes:
+    """What a machine that joins again signs with the key that it had."""
+    return f"cumulet joins again\n{token}\n{request}".encode()
 
 
 def require_clock(theirs_us: int, ours_us: int) -> None:

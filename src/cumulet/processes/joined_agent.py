@@ -79,6 +79,8 @@ async def _join_and_serve(place: JoinedPlace) -> None:
         await require_fit(place.state, emulated=place.emulated)
         joined = await membership.join(place.url, place.token, place.ca_fingerprint)
         print(f"joined as {joined.name}", flush=True)
+    elif place.url is not None and place.token is not None and place.ca_fingerprint is not None:
+        joined = await _join_again(place.state, membership, joined, place.url, place.token, place.ca_fingerprint)
     async with only_one(place.state), AsyncExitStack() as stack:
         session = secrets.token_hex(8)
         granted = await granted_to(membership, session, stop)
@@ -101,6 +103,18 @@ async def _join_and_serve(place: JoinedPlace) -> None:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _join_again(
+    state: Path, membership: Membership, joined: Joined, url: str, token: str, ca_fingerprint: str
+) -> Joined:
+    """Only if its certificate has ended: else a token that was used long ago, in a unit of systemd, does no harm."""
+    async with only_one(state):
+        if not membership.has_ended():
+            return joined
+        joined = await membership.join(url, token, ca_fingerprint)
+        print(f"joined again as {joined.name}", flush=True)
+        return joined
 
 
 def _elsewhere(place: JoinedPlace, joined: Joined) -> bool:

@@ -13,8 +13,10 @@ import ssl
 from contextlib import AsyncExitStack
 from functools import partial
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
 from cumulet.bus.nats import SERVER_NAME, NatsBus
-from cumulet.ca import Issued, read_request
+from cumulet.ca import Issued, read_request, read_signer
 from cumulet.compute import joined_hosts as records
 from cumulet.conductor.presence import CUT_OFF
 from cumulet.db.engine import Tx
@@ -30,8 +32,10 @@ from cumulet.host.joining import (
     Claim,
     Granted,
     Join,
+    KnownKey,
     Refused,
     Renew,
+    joins_again,
     require_clock,
     require_protocol,
 )
@@ -202,18 +206,35 @@ class RemoteHosts:
         self._require_driver(asked.driver)
         try:
             key = key_sha256(read_request(asked.request.encode())[0])
+            known = None if asked.known is None else key_sha256(_signer(asked, asked.known))
         except ValueError as error:
             raise Refused("NOT_UNDERSTOOD", f"a request for a certificate is not what it must be: {error}") from None
+        await self._refuse_running(asked.token)
         now_us = self._clock.now_us()
 
         def redeemed(tx: Tx) -> records.Member:
-            return records.redeem(tx, asked.token, key_sha256=key, machine=asked.machine, now_us=now_us)
+            return records.redeem(
+                tx, asked.token, key_sha256=key, known_sha256=known, machine=asked.machine, now_us=now_us
+            )
 
         host = await self._db.write_async(redeemed)
         self._changed.set()
         await self._look_safely()  # The bus must know the host before it has its certificate.
         log.info("%s has joined", host.name)
         return self._certificate(host.name, host.identity, asked.request)
+
+    async def _refuse_running(self, token: str) -> None:
+        """A host that joins again must not run: who shows its token and its key would be a copy of it."""
+        name = await self._db.read_async(lambda tx: records.joins_again(tx, token))
+        if name is None:
+            return
+        await self._look_safely()
+        if self._bus is None:
+            raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
+        if await self._session_of(name) is not None:
+            now_us = self._clock.now_us()
+            await self._db.write_async(lambda tx: records.note_twice(tx, name, now_us=now_us))
+            raise Refused("RUNS_ALREADY", f"{name} runs, on this or another machine: it need not join again")
 
     async def member(self, identity: str, key_sha256: str) -> str:
         return (await self._db.read_async(lambda tx: records.member(tx, identity, key_sha256))).name
@@ -266,6 +287,12 @@ class RemoteHosts:
     def _require_driver(self, driver: str) -> None:
         if driver != self._settings.driver:
             raise Refused("OTHER_DRIVER", f"this cloud's hosts are {self._settings.driver}, and this one is {driver}")
+
+
+def _signer(asked: Join, known: KnownKey) -> EllipticCurvePublicKey:
+    """The key that a machine has had. ValueError: it does not have it."""
+    signed = joins_again(asked.token, asked.request)
+    return read_signer(known.key.encode(), bytes.fromhex(known.signature), signed)
 
 
 def _tls(issued: Issued) -> ssl.SSLContext:
