@@ -25,7 +25,7 @@ from typing import IO, BinaryIO, Literal
 
 import msgspec
 
-from cumulet.db.schema import HEAD, MIGRATIONS
+from cumulet.db.schema import HEAD, MIGRATIONS, MOVED
 from cumulet.image.files import image_folder
 from cumulet.owned import refuse_exposed
 from cumulet.web.audit import Broken, copy_while_written
@@ -226,6 +226,7 @@ def _copy_database(source: Path, target: Path) -> tuple[str, set[str]]:
             [found] = copy.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise Refused(f"the database {source} is damaged: {found}")
+            _refuse_moved(copy)
             [schema] = copy.execute("SELECT version_num FROM alembic_version").fetchone()
             rows = copy.execute(
                 "SELECT id FROM images WHERE status IN ('active', 'deactivated') AND deleted_at_us IS NULL"
@@ -233,6 +234,13 @@ def _copy_database(source: Path, target: Path) -> tuple[str, set[str]]:
             return str(schema), {row[0] for row in rows}
     except sqlite3.Error as error:
         raise Refused(f"the database {source} cannot be copied: {error}") from None
+
+
+def _refuse_moved(copy: sqlite3.Connection) -> None:
+    """As `db.schema.refuse_moved`, on the copy: it is the same moment for all of it."""
+    if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'moved_to'").fetchone() is not None:
+        [elsewhere] = copy.execute("SELECT place FROM moved_to").fetchone()
+        raise Refused(MOVED.format(place=elsewhere))
 
 
 def _add(tar: tarfile.TarFile, name: str, source: Path) -> Stored:

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import stat
 import tarfile
 import threading
@@ -17,6 +18,8 @@ import pytest
 from cumulet.cli.client import Credentials, Persona, credentials_of, https, log_in
 from cumulet.cli.program import run
 from cumulet.cli.state_folder import held
+from cumulet.db import schema
+from cumulet.db.engine import Database
 
 from .conftest import Up, cumulet, up
 
@@ -216,6 +219,24 @@ def test_where_there_is_no_cloud_or_no_database_nothing_is_saved(
     assert "cannot be copied" in words
     assert not (saved.state / ".backup").exists()
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tar"] == []
+
+
+def test_records_that_went_to_another_database_are_not_saved_as_they_were(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The copy of before would leave out what came since, images among it."""
+    moved, file = tmp_path / "moved.db", tmp_path / "old.tar"
+    shutil.copy(saved.state / "cumulet.db", moved)
+    database = Database(f"sqlite:///{moved}")
+    schema.mark_moved(database, "postgresql://cloud:***@db.example.org/cloud")
+    database.close()
+    arguments = ["--state", str(saved.state), "--database", f"sqlite:///{moved}"]
+    words = refused(capsys, "backup", str(file), *arguments)
+    assert "were copied to postgresql://cloud:***@db.example.org/cloud" in words
+    assert "name that database with --database" in words
+    assert "were copied to" in refused(capsys, "database", "upgrade", "--database", f"sqlite:///{moved}")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tar"] == []
+    assert not (saved.state / ".backup").exists()
 
 
 def test_a_database_of_postgresql_is_left_to_pg_dump(

@@ -54,8 +54,15 @@ def test_a_cloud_goes_on_where_it_was_copied_to(
     assert "were copied to postgresql://" in capsys.readouterr().err
     monkeypatch.delenv("CUMULET_DATABASE")
     assert run(["up", "--state", str(state), "--driver", "simulated", "--listen", "127.0.0.1:0"]) == 1
-    assert "go on there: start with --database" in " ".join(capsys.readouterr().err.split())
+    assert "go on there: name that database with --database" in " ".join(capsys.readouterr().err.split())
+    assert run(["backup", str(tmp_path / "old.tar"), "--state", str(state)]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "were copied to postgresql://" in told
+    assert "name that database with --database" in told
+    assert not (tmp_path / "old.tar").exists()
     assert run(["database", "keep", "--state", str(state)]) == 0
+    assert run(["backup", str(tmp_path / "kept.tar"), "--state", str(state)]) == 0
+    capsys.readouterr()
     assert run(["database", "keep", "--state", str(state)]) == 1
     assert "copied nowhere" in capsys.readouterr().err
     with cumulet.testing.cloud(hosts=2, state=state) as cloud:

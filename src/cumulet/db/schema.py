@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 
 MOVED = (
-    "the records of this cloud were copied to {place}, and go on there: start with --database; to go back to what is "
-    "here, and lose what came since, run `cumulet database keep` first"
+    "the records of this cloud were copied to {place}, and go on there: name that database with --database; to go back "
+    "to what is here, and lose what came since, run `cumulet database keep` first"
 )
 
 

@@ -56,6 +56,7 @@ def upgrade(database: Database) -> tuple[str, str]:
     before = schema.version_of(database)
     if before is None:
         raise OtherState("there is no cloud in this database: `cumulet up --database` makes one")
+    schema.refuse_moved(database)
     try:
         schema.prepare(database)
     except schema.SchemaTooNew as error:
