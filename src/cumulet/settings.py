@@ -15,9 +15,23 @@ BUS_URL = r"\A(nats://[A-Za-z0-9.:\[\]-]{1,260}(,(?=nats))?){1,16}\Z"
 _WEB_HOST = r"(\*|(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)"
 WEB_HOSTS = rf"\A( *{_WEB_HOST} *(, *{_WEB_HOST} *)*)?\Z"
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-NoneOrMore = Annotated[int, msgspec.Meta(ge=0)]
-MoreThanNone = Annotated[float, msgspec.Meta(gt=0)]
+# Every number has an upper bound: beyond it, what is computed from it would fail later, where nobody reads of it.
+MOST_DAYS = 36_500
+MOST_SECONDS = MOST_DAYS * 86_400
+
+Number = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+NumberOrNone = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Rows = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=MOST_DAYS)]
+DaysOrNone = Annotated[int, msgspec.Meta(ge=0, le=MOST_DAYS)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=MOST_SECONDS)]
+SecondsOrNone = Annotated[int, msgspec.Meta(ge=0, le=MOST_SECONDS)]
+Wait = Annotated[float, msgspec.Meta(gt=0, le=7 * 86_400)]
+Gib = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+GibOrNone = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+MibOrNone = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
+MibPerSecond = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Ratio = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
 
 
 class HostNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: Annotated[str, msgspec.Meta(pattern=PUBLIC_URL)] | None = None
     """``https://NAME[:PORT]`` by which clients reach this cloud: the beginning of every link, whatever a client's Host
     header says. Without it links begin with the address a request came to."""
-    connections: AtLeastOne = 1000
+    connections: Number = 1000
     """Connections of all clients. If there are more, one that asks for nothing is dropped."""
-    connections_per_address: AtLeastOne = 200
+    connections_per_address: Number = 200
     """Connections of one IPv4 address or one IPv6 /64."""
     tls_certificate_file: Path | None = None
     """A certificate of your own for HTTPS, with its chain, as PEM; default: one from the cloud's own authority."""
@@ -97,15 +111,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The file of the log, rotated, of 576 MiB at most; default: standard error."""
     log_format: Literal["json", "text"] | None = None
     """One JSON object a line, or a line for people; default: text on a terminal, else json."""
-    token_life_seconds: AtLeastOne = 3600
+    token_life_seconds: Seconds = 3600
     """How long a token is good."""
-    argon2_memory_kib: Annotated[int, msgspec.Meta(ge=8)] = 19_456
+    argon2_memory_kib: Annotated[int, msgspec.Meta(ge=8, le=1 << 20)] = 19_456
     """Memory for hashing a password. More makes passwords of a stolen database harder to guess, and logins slower."""
-    login_failures_per_minute: AtLeastOne = 10
+    login_failures_per_minute: Number = 10
     """Wrong passwords of one user at one address (IPv6: one /64) before further attempts must wait."""
-    login_failures_per_minute_everywhere: AtLeastOne = 100
+    login_failures_per_minute_everywhere: Number = 100
     """The same for all addresses together, except those where the user has logged in."""
-    password_expires_days: NoneOrMore = 0
+    password_expires_days: DaysOrNone = 0
     """How many days a password is good, if it is set from now on; 0: for ever. Then its user has to change it. As
     Keystone's setting of this name."""
     change_password_upon_first_use: bool = False
@@ -114,7 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     password_history: Annotated[int, msgspec.Meta(ge=0, le=24)] = 0
     """A new password must differ from so many last passwords of its user, the present one included; 0: it may be any.
     As Keystone's `unique_last_password_count`."""
-    password_minimum_age_days: NoneOrMore = 0
+    password_minimum_age_days: DaysOrNone = 0
     """For how many days users must keep a password before they change it again; 0: not at all. As Keystone's
     `minimum_password_age`."""
     password_regex: str = ""
@@ -123,17 +137,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     password_regex_description: str = ""
     """What `password_regex` asks for, in words: who sets a password that does not match is told this. Everybody may
     read both. As Keystone's setting of this name."""
-    lockout_failures: NoneOrMore = 0
+    lockout_failures: NumberOrNone = 0
     """After so many wrong passwords, from any address, a user is locked: no password is right for `lockout_seconds`. 0:
     never, because anybody could lock others out. As Keystone's `lockout_failure_attempts`."""
-    lockout_seconds: AtLeastOne = 1800
+    lockout_seconds: Seconds = 1800
     """How long a user stays locked after the last wrong password, unless an administrator sets `enabled`."""
-    disable_user_account_days_inactive: NoneOrMore = 0
+    disable_user_account_days_inactive: DaysOrNone = 0
     """A user whose password was last right so many days ago counts as disabled, until an administrator sets `enabled`;
     0: never. Administrators too: exempt one by `ignore_user_inactivity` first. As Keystone's setting of this name."""
-    host_silent_seconds: MoreThanNone = 10.0
+    host_silent_seconds: Wait = 10.0
     """A host that has not answered for so long is shown as down. Hosts are asked four times in this time."""
-    lease_seconds: MoreThanNone = 10.0
+    lease_seconds: Wait = 10.0
     """How long a lease lasts: of a conductor on its operations, and of a host with a watchdog."""
     fence_silent_hosts: bool = False
     """Whether each host has a watchdog that stops its guests when the control plane has not heard from it for
@@ -145,66 +159,66 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dhcp_domain: str = ""
     """The domain of the host names that guests are told, as Nova's `dhcp_domain`; empty: the names as the API shows
     them."""
-    resize_confirm_seconds: NoneOrMore = 0
+    resize_confirm_seconds: SecondsOrNone = 0
     """After so long, a resize that was neither confirmed nor reverted is confirmed; 0: never, as Nova's default."""
-    shelved_offload_time: Annotated[int, msgspec.Meta(ge=-1)] = 0
+    shelved_offload_time: Annotated[int, msgspec.Meta(ge=-1, le=MOST_SECONDS)] = 0
     """For how many seconds a shelved server stays on its host, stopped, and keeps its share; 0: it leaves at once; -1:
     it stays until `shelveOffload`. As Nova's setting of this name."""
-    migration_bandwidth_mib_s: AtLeastOne = 1024
+    migration_bandwidth_mib_s: MibPerSecond = 1024
     """The network bandwidth that a live migration may take."""
-    migration_downtime_limit_ms: AtLeastOne = 300
+    migration_downtime_limit_ms: Annotated[int, msgspec.Meta(ge=1, le=2_000_000)] = 300
     """How long a guest may stand still at the end of a live migration; QEMU aims at this. With KVM it aims at less
     first."""
-    migration_progress_timeout_seconds: MoreThanNone = 30.0
+    migration_progress_timeout_seconds: Wait = 30.0
     """A live migration without progress for so long is aborted."""
-    migration_timeout_seconds_per_gib: MoreThanNone = 120.0
+    migration_timeout_seconds_per_gib: Wait = 120.0
     """How long a live migration may take, for each GiB of memory and disk."""
     migration_timeout_action: Literal["abort", "force_complete"] = "abort"
     """What happens to a live migration that takes longer. If it is forced, it has the same time again before it is
     aborted. As Nova's `live_migration_timeout_action`."""
     guest_uids: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{4,9}-[0-9]{4,9}\Z")] = "70000-73999"
     """``FIRST-LAST``: user ids of real guests, one for each guest, if the cloud is started as root."""
-    simulated_speed: MoreThanNone = 100.0
+    simulated_speed: Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)] = 100.0
     """Virtual seconds per second for simulated hosts' work."""
-    simulated_vcpus: AtLeastOne = 64
+    simulated_vcpus: Number = 64
     """Processors of each simulated host."""
-    simulated_memory_mib: AtLeastOne = 262_144
+    simulated_memory_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 262_144
     """Memory of each simulated host."""
-    simulated_disk_gib: AtLeastOne = 4096
+    simulated_disk_gib: Gib = 4096
     """Disk of each simulated host."""
-    cpu_allocation_ratio: MoreThanNone = 4.0
+    cpu_allocation_ratio: Ratio = 4.0
     """Virtual processors for each processor of a host, as Nova's setting of this name."""
-    ram_allocation_ratio: MoreThanNone = 1.0
+    ram_allocation_ratio: Ratio = 1.0
     """Guests' memory for a host's memory."""
-    disk_allocation_ratio: MoreThanNone = 1.0
+    disk_allocation_ratio: Ratio = 1.0
     """Guests' disks for a host's disk."""
-    free_space_floor_mib: NoneOrMore = 1024
+    free_space_floor_mib: MibOrNone = 1024
     """The space that images, caches and guests' disks leave free on their file systems for the cloud's own records; at
     most a tenth of the file system. If only a quarter of it is left, members may read and delete only."""
-    image_cache_gib: NoneOrMore = 64
+    image_cache_gib: GibOrNone = 64
     """The space of the images that a host keeps; those not used for longest are removed first. For a machine that
     joined, this and the next three are set by `cumulet agent --set`."""
-    image_cache_days: AtLeastOne = 30
+    image_cache_days: Days = 30
     """An image that no guest of a host was made from for so many days is removed from that host."""
-    disk_mib_per_second: AtLeastOne = 512
+    disk_mib_per_second: MibPerSecond = 512
     """What one real guest may read and write on all its disks. A change counts for guests that start or move later."""
-    disk_requests_per_second: AtLeastOne = 20_000
+    disk_requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 20_000
     """Requests of one real guest to all its disks. Copies of a move are not slowed by either limit."""
-    history_days: AtLeastOne = 90
+    history_days: Days = 90
     """How long records are kept: ended operations, migrations and actions of servers, and what was deleted."""
-    history_rows: AtLeastOne = 100_000
+    history_rows: Rows = 100_000
     """So many records of each of these kinds are kept, the newest."""
-    history_rows_per_server: AtLeastOne = 1000
+    history_rows_per_server: Rows = 1000
     """So many actions of one server are kept, the newest."""
-    largest_page: AtLeastOne = 1000
+    largest_page: Number = 1000
     """The most rows of a list in one answer, of every service at every version. As Nova's `max_limit`."""
-    image_size_limit_gib: AtLeastOne = 64
+    image_size_limit_gib: Gib = 64
     """The largest upload."""
-    image_virtual_size_limit_gib: AtLeastOne = 1024
+    image_virtual_size_limit_gib: Gib = 1024
     """The largest disk that an image may describe."""
-    image_project_quota_gib: AtLeastOne = 512
+    image_project_quota_gib: Gib = 512
     """The space of one project's images in the store, uploads under way included."""
-    images_per_project: AtLeastOne = 200
+    images_per_project: Number = 200
     """Images of one project, with data or without."""
     web_download_hosts: Annotated[str, msgspec.Meta(pattern=WEB_HOSTS)] = ""
     """`HOST`, `*.DOMAIN` or `*`, several with commas between: hosts of the Internet that images may be imported from

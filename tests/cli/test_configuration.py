@@ -10,12 +10,14 @@ import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cumulet import testing
 from cumulet.cli.configuration import checked, described
 from cumulet.cli.program import run
 
@@ -41,7 +43,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2
         ("hosts = -1", 1, "0 to 10000"),
         ("hosts = 10001", 1, "0 to 10000"),
         ("host_silent_seconds = 0", 1, "> 0.0"),
-        ("lease_seconds = inf", 1, "expected a number that ends"),
+        ("lease_seconds = nan", 1, "> 0.0"),
+        ("lease_seconds = inf", 1, "expected a number up to 604800"),
+        ("token_life_seconds = 1000000000000000", 1, "1 to 3153600000"),
         ("a = 1\nlease_seconds = \n", 2, "Invalid value"),
         ("listen_port = 1\nlisten_port = 2", 2, "Cannot overwrite"),
         ('log_level = "loud"', 1, "expected one of debug, info, warning, error"),
@@ -148,6 +152,61 @@ def test_every_setting_is_shown_with_its_meaning_and_the_whole_is_a_configuratio
     assert given["host_networks"] == {"host1": "::1"}
     assert f"# default: 8774; set by {file} line 1" in shown
     assert '# default: "RegionOne"; set by --set' in shown
+
+
+def numbers_of(kind: object) -> list[msgspec.inspect.IntType | msgspec.inspect.FloatType]:
+    found = msgspec.inspect.type_info(kind)
+    choices = found.types if isinstance(found, msgspec.inspect.UnionType) else (found,)
+    return [one for one in choices if isinstance(one, msgspec.inspect.IntType | msgspec.inspect.FloatType)]
+
+
+NUMBERS = {name: one for name, known in described().items() for one in numbers_of(known.type)}
+
+
+def test_every_number_among_the_settings_is_tried() -> None:
+    assert len(NUMBERS) > 40
+    assert {"hosts", "listen_port", "token_life_seconds", "lease_seconds"} <= NUMBERS.keys()
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_has_a_bound_and_what_is_beyond_it_is_one_sentence(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    most = NUMBERS[name].le
+    assert most is not None, "what is computed from a number without a bound fails later"
+    assert checked(name, most, text=False) == most
+    file = tmp_path / "cumulet.toml"
+    for beyond in (int(most) + 1, 10**15, 10**20, 10**400):
+        file.write_text(f"{name} = {beyond}")
+        state = ("--state", str(tmp_path / "state"), "--driver", "simulated", "--listen", "127.0.0.1:0")
+        told = refused(capsys, "up", *state, "--set", f"{name}={beyond}")
+        assert f"'{name}={str(beyond)[:9]}" in told
+        assert refused(capsys, "settings", "--config", str(file)).startswith("cumulet: error: ")
+    assert not (tmp_path / "state").exists()
+
+
+NOT_TRIED = {"hosts", "listen_port", "hosts_port", "bus_port", "argon2_memory_kib"}
+"""Counts of hosts, ports that this machine may have in use, and a GiB of memory for each password."""
+
+
+def test_a_cloud_works_with_every_number_at_its_bound() -> None:
+    most: testing.JsonObject = {name: one.le for name, one in NUMBERS.items() if name not in NOT_TRIED}
+    with testing.cloud(hosts=2, **most) as cloud:
+        member, admin = cloud.persona("member"), cloud.persona("admin")
+        flavor = member.compute("GET", "/flavors")["flavors"][0]["id"]
+        image = member.request("GET", "/image/v2/images")["images"][0]["id"]
+        body = {"server": {"name": "s", "flavorRef": flavor, "imageRef": image, "networks": "none"}}
+        server = member.compute("POST", "/servers", body, version="2.37")["server"]["id"]
+        member.wait_for_status(server, "ACTIVE")
+        moved = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+        assert admin.compute("POST", f"/servers/{server}/action", moved, version="2.25").status == 202
+        member.wait_for_status(server, "ACTIVE")
+        assert member.compute("POST", f"/servers/{server}/action", {"shelve": None}).status == 202
+        user = {"user": {"name": "u", "password": "long-and-good-1"}}
+        assert admin.request("POST", "/identity/v3/users", user).status == 201
+        for path in ("/compute/v2.1/os-hypervisors/detail", "/compute/v2.1/limits", "/image/v2/info/usage"):
+            assert admin.request("GET", path).status == 200, path
+        assert admin.request("GET", "/identity/v3/users").status == 200
 
 
 def test_an_option_goes_before_set_and_that_before_the_file(tmp_path: Path) -> None:

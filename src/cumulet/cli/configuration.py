@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import math
 import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 from urllib.parse import parse_qsl, urlsplit
 
 import click
@@ -37,7 +36,7 @@ class Extra(msgspec.Struct):
     driver: Literal["auto", "simulated", "qemu"] = "auto"
     """What hosts run: real QEMU guests, or simulated ones; auto: what the state was made with, else QEMU where it is
     installed."""
-    hosts: int = 2
+    hosts: Annotated[int, msgspec.Meta(ge=0, le=MOST_HOSTS)] = 2
     """How many hosts there are, called host1, host2, ..."""
     clouds_file: Path | None = None
     """Where clouds.yaml is written, with the passwords (mode 0600); default: in the state folder."""
@@ -101,10 +100,6 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
         raise NotThus(_in_words(known[name], str(error))) from None
     if name == "listen_address":
         _check_address(setting)
-    if isinstance(setting, float) and not math.isfinite(setting):
-        raise NotThus("expected a number that ends")
-    if name == "hosts" and not 0 <= setting <= MOST_HOSTS:
-        raise NotThus(f"expected a number from 0 to {MOST_HOSTS}")
     if name == "database_url":
         _check_database(setting)
     if name == "password_regex":
@@ -122,6 +117,11 @@ def _in_words(setting: Described, said: str) -> str:
     if "enum" in said:
         choices = [choice for kind in (setting.type, *get_args(setting.type)) for choice in get_args(kind)]
         return f"expected one of {', '.join(choice for choice in choices if isinstance(choice, str))}"
+    match msgspec.inspect.type_info(setting.type):
+        case msgspec.inspect.IntType(ge=int(least), le=int(most)) if "=" in said:
+            return f"expected a number from {least} to {most}"
+        case msgspec.inspect.FloatType(le=int(most)) if "<=" in said or "out of range" in said:
+            return f"expected a number up to {most}"
     return said
 
 
