@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # It reads and writes the files of a cloud that need not run.
     "backup": frozenset({"db", "image", "owned", "web"}),
     # A process puts parts together, and only programs import it.
-    "processes.agent": frozenset({"agent", "bus", "confined", "drivers", "fleet"}),
+    "processes.agent": frozenset({"agent", "bus", "confined", "drivers", "fleet", "signals"}),
     "cloud": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
     "processes": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},
     "testing": KERNEL

@@ -11,9 +11,15 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+GivenT = TypeVar("GivenT")
+
+
+class Stopped(Exception):
+    """Told to stop before what was awaited was there."""
 
 
 class _Forking(threading.local):
@@ -30,6 +36,21 @@ def when_told_to_stop(stop: Callable[[], object]) -> None:
     for number in STOPPING:
         loop.add_signal_handler(number, stop)
     _keep_from_children()
+
+
+async def unless(stop: asyncio.Event, awaited: Awaitable[GivenT]) -> GivenT:
+    """What is awaited. If `stop` is set before, it is cancelled. Raises Stopped then."""
+    work = asyncio.ensure_future(awaited)
+    told = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise Stopped
+        return work.result()
+    finally:
+        for one in (work, told):
+            one.cancel()
+        await asyncio.gather(work, told, return_exceptions=True)
 
 
 @functools.cache

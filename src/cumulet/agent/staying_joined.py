@@ -16,10 +16,10 @@ CUT_OFF_SECONDS = 5.0
 RENEWAL_LOOK_SECONDS = 3600.0
 
 
-async def granted_to(membership: Membership, session: str, stop: asyncio.Event) -> Granted | None:
-    """Ask until the cloud answers. None: told to stop meanwhile. Raises Refused if asking again cannot help."""
+async def granted_to(membership: Membership, session: str) -> Granted:
+    """Ask until the cloud answers. Raises Refused if asking again cannot help."""
     told = ""
-    while not stop.is_set():
+    while True:
         try:
             return await membership.claim(session)
         except Unreachable as problem:
@@ -32,7 +32,6 @@ async def granted_to(membership: Membership, session: str, stop: asyncio.Event) 
             log.warning("%s; trying again", words)
         told = words
         await asyncio.sleep(AGAIN_SECONDS)
-    return None
 
 
 async def keep_admitted(membership: Membership, is_connected: Callable[[], bool], session: str) -> None:

@@ -68,6 +68,11 @@ def note_agent(state: Path) -> None:
     _note(state / AGENT_LOCK)
 
 
+def noted_agent(state: Path) -> ProcessId | None:
+    """The agent that has, or had last, this host's lock."""
+    return _noted(state / AGENT_LOCK)
+
+
 def _note(lock: Path) -> None:
     lock.write_bytes(msgspec.json.encode(process.identify(os.getpid())))
 
@@ -81,7 +86,7 @@ def _noted(lock: Path) -> ProcessId | None:
 
 def kill_agent(state: Path) -> bool:
     """SIGKILL to this host's agent, also a stopped or hung one; whether it lived. A supervisor starts the next."""
-    noted = _noted(state / AGENT_LOCK)
+    noted = noted_agent(state)
     return noted is not None and _kill(noted)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import msgspec
 from cumulet.cli import service_manager, state_folder
 from cumulet.cli.configuration import DEFAULT_FILE, SettingType, from_file, merged
 from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_told, without_password
-from cumulet.signals import when_told_to_stop
+from cumulet.signals import Stopped, unless, when_told_to_stop
 
 if TYPE_CHECKING:
     from cumulet.settings import Settings
@@ -215,7 +215,11 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
     async def serve() -> None:
         stop = asyncio.Event()
         when_told_to_stop(stop.set)
-        async with role as one:
+        async with AsyncExitStack() as stack:
+            try:
+                one = await unless(stop, stack.enter_async_context(role))
+            except Stopped:
+                return
             print(f"ready {named(one)}", flush=True)
             service_manager.tell("READY=1")
             await stop.wait()

@@ -29,7 +29,7 @@ from cumulet.cli.configuration import (
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
 from cumulet.cli.namespaces import image_trouble_told, in_namespaces, why_no_image
-from cumulet.signals import when_told_to_stop
+from cumulet.signals import Stopped, unless, when_told_to_stop
 
 if TYPE_CHECKING:
     from cumulet.processes.embedded_cloud import EmbeddedCloud
@@ -341,8 +341,10 @@ async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> 
     no_image = why_no_image(settings)
     gc.disable()  # A start makes many objects and no garbage: the collector would take a tenth of its time.
     try:
-        cloud = await _start(settings)
+        cloud = await unless(stop, _start(settings))
         gc.freeze()
+    except Stopped:
+        return
     finally:
         gc.enable()
     # A list of 1,000 servers makes 10,000 objects and no garbage; by default the collector would run ten times.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,19 +45,35 @@ class SchemaTooNew(Exception):
     """The database was made by a newer Cumulet."""
 
 
+class Cancelled(Exception):
+    """Nobody waits any more for the schema."""
+
+
 class OtherState(Exception):
     """What is there is not this process's to use, such as the state of another kind of cloud, whose servers would be
     lost. The message says what to do."""
 
 
-def prepare(database: Database) -> None:
+async def prepare_unless_cancelled(database: Database) -> None:
+    """As `prepare`; if this is cancelled, the wait for others who make or change the schema ends. Raises Cancelled."""
+    if database.embedded:
+        prepare(database)
+        return
+    cancelled = threading.Event()
+    try:
+        await asyncio.to_thread(prepare, database, cancelled)
+    finally:
+        cancelled.set()
+
+
+def prepare(database: Database, cancelled: threading.Event | None = None) -> None:
     """Make sure the schema is the one this program knows. Importing the services has filled `metadata`."""
     if database.is_sqlite and database.read(_is_empty):
         database.write(_make_recorded)
         return
     if version_of(database) == HEAD:
         return
-    with _alone(database) as connection:
+    with _alone(database, cancelled or threading.Event()) as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             metadata.create_all(connection, checkfirst=False)  # Asking for each table first costs as much as making it.
             connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
@@ -69,12 +87,16 @@ def prepare(database: Database) -> None:
 
 
 @contextmanager
-def _alone(database: Database) -> Iterator[sa.Connection]:
+def _alone(database: Database, cancelled: threading.Event) -> Iterator[sa.Connection]:
     """A connection whose holder alone makes or brings forward the schema: others who want to wait for it."""
     with database.engine.connect() as connection:
         if not database.is_sqlite:
             connection.detach()  # Its session ends with it, and so do the lock and the setting.
-            connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), {"number": CHANGES_OF_THE_SCHEMA})
+            taken = sa.text("SELECT pg_try_advisory_lock(:number)")
+            while not connection.scalar(taken, {"number": CHANGES_OF_THE_SCHEMA}):
+                connection.commit()
+                if cancelled.wait(PAUSE_SECONDS):
+                    raise Cancelled("others are at the schema")
             connection.execute(sa.text("SELECT set_config('lock_timeout', :most, false)"), {"most": f"{LOCK_SECONDS}s"})
             connection.commit()
         yield connection

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import sys
+import threading
+from contextlib import AsyncExitStack
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import FileFence
@@ -17,11 +20,19 @@ from cumulet.confined import user_ids
 from cumulet.drivers.linux_network.opening import network_of
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.fleet.local_agents import AgentPlace
+from cumulet.signals import Stopped, unless
 
 
 async def run_agent(place: AgentPlace) -> None:
     """Be the agent of one host until standard input closes."""
-    async with only_one(place.state):
+    ended = _parent_ended()
+    with contextlib.suppress(Stopped):
+        await _serve(place, ended)
+
+
+async def _serve(place: AgentPlace, ended: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        await unless(ended, stack.enter_async_context(only_one(place.state)))
         lease = await lease_of(place.state, place.lease_seconds)
         wired = place.network_namespace is not None
         images = ImagesOfControlPlane(place.images, place.tls)
@@ -40,12 +51,21 @@ async def run_agent(place: AgentPlace) -> None:
         agent = Agent(name=place.name, driver=driver, fence=fence, lease=lease, session=session)
         server = await serve_agent(agent, place.socket)
         try:
-            await asyncio.to_thread(_until_parent_ends)
+            await ended.wait()
         finally:
             server.close()
             await driver.close()
 
 
-def _until_parent_ends() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
+def _parent_ended() -> asyncio.Event:
+    """Is set when standard input closes. Its thread does not keep an agent that fails from ending."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def read() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # The loop has ended meanwhile.
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=read, name="parent", daemon=True).start()
+    return ended

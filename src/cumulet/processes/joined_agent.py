@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from contextlib import AsyncExitStack
@@ -27,7 +28,7 @@ from cumulet.fleet.addresses import address_towards
 from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
-from cumulet.signals import when_told_to_stop
+from cumulet.signals import Stopped, unless, when_told_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +57,17 @@ class NoHost(Exception):
 
 async def run_joined_agent(place: JoinedPlace) -> None:
     """Join unless this machine has joined already, then be the agent until SIGINT or SIGTERM. Raises NoHost."""
+    stop = asyncio.Event()
+    when_told_to_stop(stop.set)
     try:
-        await _join_and_serve(place)
+        with contextlib.suppress(Stopped):
+            await _join_and_serve(place, stop)
     except (Refused, Unreachable, DriverError) as problem:
         raise NoHost(str(problem)) from problem
 
 
-async def _join_and_serve(place: JoinedPlace) -> None:
-    stop = asyncio.Event()
-    when_told_to_stop(stop.set)
+async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
+    """Every wait that may be long ends when told to stop. Raises Stopped."""
     clock = SystemClock()
     membership = Membership(place.state, clock, driver="qemu")
     joined = membership.joined()
@@ -77,21 +80,21 @@ async def _join_and_serve(place: JoinedPlace) -> None:
                 f"{place.state} belongs to {joined.name} of the cloud at {joined.url}: name another with --state",
             )
         await require_fit(place.state, emulated=place.emulated)
-        joined = await membership.join(place.url, place.token, place.ca_fingerprint)
+        joined = await unless(stop, membership.join(place.url, place.token, place.ca_fingerprint))
         print(f"joined as {joined.name}", flush=True)
     elif place.url is not None and place.token is not None and place.ca_fingerprint is not None:
-        joined = await _join_again(place.state, membership, joined, place.url, place.token, place.ca_fingerprint)
-    async with only_one(place.state), AsyncExitStack() as stack:
+        again = _join_again(place.state, membership, joined, place.url, place.token, place.ca_fingerprint)
+        joined = await unless(stop, again)
+    async with AsyncExitStack() as stack:
+        await unless(stop, stack.enter_async_context(only_one(place.state, level=logging.WARNING)))
         session = secrets.token_hex(8)
-        granted = await granted_to(membership, session, stop)
-        if granted is None:
-            return
+        granted = await unless(stop, granted_to(membership, session))
         bus = await _serve(place, membership, joined, granted, session, stack)
-        print(f"ready {joined.name}", flush=True)
         tasks = [
             asyncio.create_task(one, name=name)
             for one, name in (
                 (stop.wait(), "stop"),
+                (_say_when_ready(joined, bus, stop), "ready"),
                 (keep_admitted(membership, lambda: bus.is_connected, session), "admitted"),
                 (keep_renewed(membership), "renewal"),
             )
@@ -109,12 +112,19 @@ async def _join_again(
     state: Path, membership: Membership, joined: Joined, url: str, token: str, ca_fingerprint: str
 ) -> Joined:
     """Only if its certificate has ended: else a token that was used long ago, in a unit of systemd, does no harm."""
-    async with only_one(state):
+    async with only_one(state, level=logging.WARNING):
         if not membership.has_ended():
             return joined
         joined = await membership.join(url, token, ca_fingerprint)
         print(f"joined again as {joined.name}", flush=True)
         return joined
+
+
+async def _say_when_ready(joined: Joined, bus: NatsAgent, stop: asyncio.Event) -> None:
+    """The bus may be away for long. The agent serves from then on until it is told to stop."""
+    await bus.connected()
+    print(f"ready {joined.name}", flush=True)
+    await stop.wait()
 
 
 def _elsewhere(place: JoinedPlace, joined: Joined) -> bool:
@@ -133,7 +143,6 @@ async def _serve(
     bus = NatsAgent(agent, name=joined.name, servers=granted.bus, tls=membership.tls, incarnation=session)
     stack.push_async_callback(bus.close)
     await bus.start()
-    await bus.connected()
     return bus
 
 

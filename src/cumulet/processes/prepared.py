@@ -55,7 +55,7 @@ async def prepare_cloud(
 
     parts = (*PARTS, *more_parts)
     certificates = await certificates_of(settings.state_dir, clock, stack)
-    schema.prepare(db)
+    await schema.prepare_unless_cancelled(db)
     passwords = bootstrap.prepare(db, identity, first_passwords, catalog_of(parts))
     for part in parts:
         if part.mend is not None:
