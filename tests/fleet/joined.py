@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,12 @@ async def joinable_cloud(folder: Path, clock: Clock | None = None, **settings: A
     chosen = Settings(
         state_dir=folder,
         database_url=f"sqlite:///{folder / 'cumulet.db'}",
-        host_names=("host1",),
         listen_port=0,
         hosts_port=0,
         bus_port=0,
         host_silent_seconds=1.0,
         argon2_memory_kib=64,
-        **settings,
+        **{"host_names": ("host1",)} | settings,
     )
     cloud = await start_cloud(chosen, clock=clock)
     try:
@@ -118,3 +117,18 @@ async def agent_of(of: Membership, session: str, driver: SimulatedDriver | None 
         yield bus
     finally:
         await bus.close()
+
+
+def tell(
+    folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], clock: Clock | None = None, **settings: object
+) -> None:
+    async def told() -> None:
+        async with asyncio.timeout(60), joinable_cloud(folder / "cloud", clock, **settings) as cloud:
+            await story(cloud)
+
+    asyncio.run(told())
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while not await condition():
+        pass

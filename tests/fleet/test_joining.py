@@ -17,7 +17,6 @@ from cumulet.agent import joining
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.joining import Unreachable
 from cumulet.bus.nats import SERVER_NAME
-from cumulet.clock import Clock
 from cumulet.compute.joined_hosts import joined_hosts
 from cumulet.conductor import findings
 from cumulet.fleet import image_door
@@ -26,19 +25,9 @@ from cumulet.host.driver import DriverError, Image
 from cumulet.host.joining import Admitted, Refused, Renew
 from cumulet.web import strangers
 from tests.bus.nats_cloud import needs_nats
-from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join, joinable_cloud, membership
+from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join, membership, tell, until
 
 pytestmark = needs_nats
-
-
-def tell(
-    folder: Path, story: Callable[[JoinableCloud], Awaitable[None]], clock: Clock | None = None, **settings: object
-) -> None:
-    async def told() -> None:
-        async with asyncio.timeout(60), joinable_cloud(folder / "cloud", clock, **settings) as cloud:
-            await story(cloud)
-
-    asyncio.run(told())
 
 
 def without_certificate() -> ssl.SSLContext:
@@ -46,11 +35,6 @@ def without_certificate() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    while not await condition():
-        pass
 
 
 def test_a_machine_joins_and_is_a_host_that_servers_run_on(tmp_path: Path) -> None:
@@ -362,25 +346,6 @@ def test_who_shows_no_certificate_and_says_nothing_keeps_no_machine_out(
             writer.close()
 
     tell(tmp_path, story)
-
-
-def test_names_that_are_taken_or_would_pass_for_the_cloud_are_refused(tmp_path: Path) -> None:
-    async def story(cloud: JoinableCloud) -> None:
-        for name in ("host1", "localhost"):
-            assert (await cloud.ask("POST", HOSTS, {"host": {"name": name}})).status == 409
-        for name in ("Rack", "a.b", "-a", "", "a" * 64, "rack\n"):
-            assert (await cloud.ask("POST", HOSTS, {"host": {"name": name}})).status == 400
-        assert (await cloud.ask("DELETE", f"{HOSTS}/nobody")).status == 404
-        machine = membership(tmp_path / "rack1")
-        first, second = await cloud.invite("rack1"), await cloud.invite("rack1")
-        with pytest.raises(Refused, match="not one of"):
-            await join(machine, first)
-        await join(machine, second)
-        async with agent_of(machine, "first"):
-            await until(lambda: cloud.up("rack1"))
-            assert (await cloud.ask("POST", HOSTS, {"host": {"name": "rack1"}})).status == 409
-
-    tell(tmp_path, story, public_url="https://localhost")
 
 
 def test_a_cloud_without_machines_that_join_listens_for_none(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from cumulet.host.joining import Admitted, KnownKey, Refused, Renew
 from cumulet.processes.joined_agent import _join_again
 from cumulet.testing import AdvanceableClock, JsonObject
 from tests.bus.nats_cloud import needs_nats
-from tests.fleet.joined import HOSTS, JoinableCloud, agent_of, driver_of, join, membership
-from tests.fleet.test_joining import tell, until
+from tests.fleet.joined import HOSTS, JoinableCloud, agent_of, driver_of, join, membership, tell, until
 
 pytestmark = needs_nats
 DAY = 86_400

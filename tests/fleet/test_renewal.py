@@ -20,8 +20,7 @@ from cumulet.processes.remote_hosts import RemoteHosts
 from cumulet.settings import Settings
 from cumulet.testing import AdvanceableClock
 from tests.bus.nats_cloud import needs_nats
-from tests.fleet.joined import JoinableCloud, agent_of, join, membership
-from tests.fleet.test_joining import tell, until
+from tests.fleet.joined import JoinableCloud, agent_of, join, membership, tell, until
 from tests.identity.test_postgresql import database_url
 
 __all__ = ["database_url"]

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute.joined_hosts import joined_hosts, row_of
+from cumulet.compute.joined_hosts import members, row_of
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Row, Tx
@@ -34,7 +34,13 @@ def require_same(tx: Tx, settings: Settings) -> None:
             f"the state was made with --driver {driver}, and {settings.driver} hosts would find none of its servers: "
             f"go on with --driver {driver}, or name another folder with --state"
         )
-    joined = {row.name for row in tx.all(sa.select(joined_hosts.c.name))}
+    joined = {one.name for one in members(tx)}
+    for number, name in enumerate(settings.host_names):
+        if name in joined:
+            raise OtherState(
+                f"{name} has joined from another machine, and no host of this machine may have its name: start with "
+                f"--hosts {number} at most, or remove it first (`cumulet host remove {name}`)"
+            )
     count = sa.func.count().label("count")
     held = sa.select(servers.c.host, count).where(servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None))
     for row in tx.all(held.group_by(servers.c.host).order_by(servers.c.host)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 
 import msgspec
 import sqlalchemy as sa
@@ -85,10 +86,17 @@ def joins_again(tx: Tx, token: str) -> str | None:
 
 
 def redeem(
-    tx: Tx, token: str, *, key_sha256: str, known_sha256: str | None = None, machine: str, now_us: int
+    tx: Tx,
+    token: str,
+    *,
+    key_sha256: str,
+    known_sha256: str | None = None,
+    machine: str,
+    now_us: int,
+    not_these: Collection[str] = (),
 ) -> Member:
     """The host a token is for, joined from now on with this key. Once more with the same key is the same: its answer
-    may have been lost. Raises Refused.
+    may have been lost. Raises Refused; also if the cloud has a host of this name since, or it is one of `not_these`.
 
     A host that joins again shows the key that it had, `known_sha256`; it has the new one alone from now on, and an
     identity that its certificate from before does not name.
@@ -119,6 +127,14 @@ def redeem(
             "OTHER_HOST",
             f"this machine's state folder belongs to another host than {row.name}: run what `cumulet host add` printed "
             "for that one, or name another folder with --state",
+        )
+    if row.joined_at_us is None and (
+        row.name in not_these or tx.first(sa.select(hosts.c.name).where(hosts.c.name == row.name)) is not None
+    ):
+        raise Refused(
+            "NAME_TAKEN",
+            f"the cloud has a host {row.name} of its own since this token was made: run `cumulet host add` with "
+            "another name",
         )
     identity = _new_identity(row.name) if again else row.identity
     at_us = now_us if again or row.joined_at_us is None else row.joined_at_us
@@ -151,9 +167,13 @@ def note_twice(tx: Tx, name: str, *, now_us: int) -> None:
 
 
 def remove(tx: Tx, name: str) -> None:
-    """It is no member any more, and no host. `why_not` was asked before."""
-    tx.touch(name)
+    """It is no member any more, and no host. `why_not` was asked before. One that has not joined is only uninvited: a
+    host of its name is another one."""
+    has_joined = (row := row_of(tx, name)) is not None and row.joined_at_us is not None
     tx.execute(sa.delete(joined_hosts).where(joined_hosts.c.name == name))
+    if not has_joined:
+        return
+    tx.touch(name)
     provider = sa.select(resource_providers.c.id).where(resource_providers.c.name == name).scalar_subquery()
     tx.execute(sa.delete(inventories).where(inventories.c.provider_id == provider))
     tx.execute(sa.delete(resource_providers).where(resource_providers.c.name == name))

@@ -88,9 +88,9 @@ def _require_room(call: Call[None, AddHost]) -> None:
 def remove_host(call: Call[None, None]) -> None:
     """Remove a host that has no servers: its certificates are worthless from then on."""
     name = call.path["name"]
-    if records.row_of(call.tx, name) is None:
+    if (row := records.row_of(call.tx, name)) is None:
         raise NotFound(f"Host {name} could not be found.")
-    if (reason := records.why_not(call.tx, name)) is not None:
+    if row.joined_at_us is not None and (reason := records.why_not(call.tx, name)) is not None:
         raise Conflict(f"{reason}.")
     records.remove(call.tx, name)
     if call.cloud.door is not None:

@@ -142,7 +142,8 @@ class RemoteHosts:
             await self._open_door()
             await self._open_bus(known)
             assert self._bus is not None
-            names = {one.name for one in known}
+            # A host of this machine has its link already, which no other machine's takes over.
+            names = {one.name for one in known}.difference(self._settings.host_names)
             for name in sorted(names - self._names):
                 self._hosts.add(name, self._bus.link(name))
             for name in sorted(self._names - names):
@@ -214,7 +215,13 @@ class RemoteHosts:
 
         def redeemed(tx: Tx) -> records.Member:
             return records.redeem(
-                tx, asked.token, key_sha256=key, known_sha256=known, machine=asked.machine, now_us=now_us
+                tx,
+                asked.token,
+                key_sha256=key,
+                known_sha256=known,
+                machine=asked.machine,
+                now_us=now_us,
+                not_these=self._settings.host_names,
             )
 
         host = await self._db.write_async(redeemed)
