@@ -6,6 +6,8 @@ import asyncio
 import datetime
 import logging
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,9 +16,17 @@ import pytest
 from cryptography import x509
 
 import cumulet.testing
+from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.ca import CertificateAuthority, Issued
+from cumulet.db.engine import opened
+from cumulet.fleet import local_hosts
 from cumulet.fleet.api_certificate import certificate_of_api
-from cumulet.processes.certificates import Certificates
+from cumulet.fleet.hosts import Hosts
+from cumulet.fleet.local_agents import AgentProcesses
+from cumulet.host.driver import DriverError, Image
+from cumulet.processes.certificates import Certificates, certificates_of
+from cumulet.processes.ground import Ground
+from cumulet.processes.local_hosts import connect_real
 from cumulet.settings import Settings
 from cumulet.testing import AdvanceableClock, Client, JsonObject, TestCloud
 from tests.cli.conftest import cumulet as cli
@@ -148,3 +158,61 @@ def test_an_operators_own_certificate_is_shown_once_its_files_are_others_that_fi
     caplog.clear()
     assert asyncio.run(look()) == 2
     assert "certificate of API: 28 days are left" in caplog.text
+
+
+def test_hosts_of_this_machine_get_new_ones_and_so_does_their_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> None:
+        pass
+
+    async def find(host: str, sha512: str) -> Path | None:
+        return None
+
+    async def receive(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        raise AssertionError("no image was sent")
+
+    async def story() -> None:
+        monkeypatch.setattr(AgentProcesses, "start", nothing)
+        monkeypatch.setattr(local_hosts, "networks_of", lambda _: (None, {}))
+        settings = Settings(state_dir=tmp_path, database_url="sqlite://", host_names=("host1",), driver="qemu")
+        clock = AdvanceableClock()
+        image = Image(id="i", disk_format="raw", size_bytes=1, virtual_size_bytes=1, sha512="0" * 128)
+        async with AsyncExitStack() as stack:
+            ground = Ground(settings=settings, db=stack.enter_context(opened("sqlite://")), clock=clock, hosts=Hosts())
+            certificates = await certificates_of(tmp_path, clock, stack)
+            await connect_real(ground, certificates, (find, receive), stack)
+            folder = tmp_path / "ca" / "hosts" / "host1"
+            first = (folder / "client-cert.pem").read_bytes()
+            clock.advance(368 * DAY)
+            await certificates.round()
+            assert (folder / "client-cert.pem").read_bytes() != first
+            assert [(one.name, one.days_left) for one in certificates.left()][1:] == [
+                ("host host1", 396),
+                ("images for hosts here", 396),
+            ]
+            with pytest.raises(DriverError, match="not to be had: 404"):
+                async for _ in ImagesOfControlPlane(local_hosts.image_socket(settings), folder).stream(image):
+                    pass
+
+    asyncio.run(story())
+
+
+def test_what_others_show_is_told_once_it_is_there_and_renewed_by_them(tmp_path: Path) -> None:
+    clock = AdvanceableClock()
+    authority = CertificateAuthority.load_or_create(tmp_path, clock)
+    kept = Certificates(authority, clock)
+
+    def days() -> list[int]:
+        kept.watch("bus", authority.bus_certificate)
+        return [one.days_left for one in kept.left() if one.name == "bus"]
+
+    assert days() == []
+    authority.issue_bus("bus.cumulet")
+    assert days() == [396]
+    clock.advance(368 * DAY)
+    asyncio.run(kept.round())
+    assert days() == [28], "it is not renewed here"
+    authority.issue_bus("bus.cumulet")
+    asyncio.run(kept.round())
+    assert days() == [396]

@@ -59,9 +59,9 @@ class Certificates(Periodic):
         self._kept[name] = _Kept(shown, again, show)
 
     def watch(self, name: str, file: Path) -> None:
-        """Tell of one that others renew and show, if there is one."""
+        """Tell of one that others renew and show, if there is one yet."""
         one = Issued(certificate=file, key=file, authority=None)
-        if file.exists():
+        if name not in self._kept and file.exists():
             self.keep(name, one, lambda: one, lambda _: None)
 
     def left(self) -> list[Certificate]:

@@ -176,14 +176,14 @@ class RemoteHosts:
             self._server = server
         elif self._server is not None:
             self._server.admit(users)
+        if self._settings.bus is not None:
+            self._certificates.watch(BUS, self._authority.bus_certificate)
         if self._bus is None:
             again = partial(self._authority.issue_client, CONTROL_PLANE)
             tls = _tls(issued := again())
             self._certificates.keep(
                 "control plane on the bus", issued, again, lambda new: tls.load_cert_chain(new.certificate, new.key)
             )
-            if self._settings.bus is not None:
-                self._certificates.watch(BUS, self._authority.bus_certificate)
             bus = NatsBus(self._servers(ours=True), tls, name="control-plane")
             await bus.start()
             self._stack.push_async_callback(bus.close)
