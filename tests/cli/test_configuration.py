@@ -154,6 +154,23 @@ def test_every_setting_is_shown_with_its_meaning_and_the_whole_is_a_configuratio
     assert '# default: "RegionOne"; set by --set' in shown
 
 
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (("listen_port=8775",), "listen_port (--listen) and hosts_port are both 8775"),
+        (("hosts_port=9000", "bus_port=9000"), "hosts_port and bus_port are both 9000"),
+        (("listen_port=4222",), "listen_port (--listen) and bus_port are both 4222"),
+    ],
+)
+def test_two_doors_of_a_process_at_one_port_are_refused(
+    sets: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = [part for one in sets for part in ("--set", one)]
+    told = refused(capsys, "up", "--state", str(tmp_path / "state"), "--driver", "simulated", *options)
+    assert words in told
+    assert not (tmp_path / "state").exists()
+
+
 def numbers_of(kind: object) -> list[msgspec.inspect.IntType | msgspec.inspect.FloatType]:
     found = msgspec.inspect.type_info(kind)
     choices = found.types if isinstance(found, msgspec.inspect.UnionType) else (found,)

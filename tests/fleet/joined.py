@@ -69,17 +69,17 @@ class JoinableCloud:
 
 @asynccontextmanager
 async def joinable_cloud(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[JoinableCloud]:
-    chosen = Settings(
+    chosen: JsonObject = {"host_names": ("host1",), "hosts_port": 0} | settings
+    all_of_them = Settings(
         state_dir=folder,
         database_url=f"sqlite:///{folder / 'cumulet.db'}",
         listen_port=0,
-        hosts_port=0,
         bus_port=0,
         host_silent_seconds=1.0,
         argon2_memory_kib=64,
-        **{"host_names": ("host1",)} | settings,
+        **chosen,
     )
-    cloud = await start_cloud(chosen, clock=clock)
+    cloud = await start_cloud(all_of_them, clock=clock)
     try:
         credentials, authority = credentials_of(folder / "clouds.yaml", "cumulet")
         http = await asyncio.to_thread(https, cloud.url, authority)

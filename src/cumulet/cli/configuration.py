@@ -235,6 +235,18 @@ def _line_of(name: str, text: str) -> int:
     return next((number for number, line in enumerate(text.splitlines(), 1) if key.match(line)), 1)
 
 
+def require_ports_apart(settings: Settings) -> None:
+    """A process cannot listen twice where it listens. Port 0 is another one each time."""
+    ports = {"listen_port (--listen)": settings.listen_port, "hosts_port": settings.hosts_port}
+    if settings.bus is None:
+        ports["bus_port"] = settings.bus_port
+    named: dict[int, str] = {}
+    for name, port in ports.items():
+        if port and port in named:
+            raise click.UsageError(f"{named[port]} and {name} are both {port}: each needs a port of its own")
+        named[port] = name
+
+
 class SettingType(click.ParamType[tuple[str, Any]]):
     """``NAME=VALUE``, any setting."""
 

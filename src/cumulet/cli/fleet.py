@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from cumulet.cli import service_manager, state_folder
-from cumulet.cli.configuration import DEFAULT_FILE, SettingType, from_file, merged
+from cumulet.cli.configuration import DEFAULT_FILE, SettingType, from_file, merged, require_ports_apart
 from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_told, without_password
 from cumulet.signals import Stopped, unless, when_told_to_stop
 
@@ -87,6 +87,7 @@ def api(
 
     settings = _settings(state, database, config, sets, bus=bus, listen=listen)
     _require_bus(settings)
+    require_ports_apart(settings)
     _run(
         api_alone(PARTS, settings, own.absolute()), settings, lambda one: f"https://{listen.address}:{one.server.port}/"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,12 @@ from cumulet.cli.entry import cloud_option, clouds_file_option, entry_of, logged
 from cumulet.cli.host_network import clean
 from cumulet.cli.screen import screen, table
 
+if TYPE_CHECKING:
+    from cumulet.cli.client import Persona
+
+DOOR_SECONDS = 20.0
+"""Longer than a NATS server of the cloud takes to start, or to fail."""
+LOOK_SECONDS = 0.1
 PATH = "/compute/v2.1/cumulet/hosts"
 _cloud_option = cloud_option(words="Which entry of it: an administrator.")
 
@@ -40,6 +48,7 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
         if answer.status != 201:
             raise click.ClickException(answer.message)
         made = answer.json["host"]
+        _require_open(admin, name)
     click.echo(f"Run this on {name}, before {made['token_ends_at']}:\n", err=True)
     if made["joins_again"]:
         click.echo("It has joined before and joins again, with its servers, from the state folder it had.\n", err=True)
@@ -48,6 +57,20 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
         click.echo(
             "\nThis cloud listens to this machine only: for others start it with `--listen 0.0.0.0:8774`.", err=True
         )
+
+
+def _require_open(admin: Persona, name: str) -> None:
+    """The door opens after the answer, at the first invitation. Say what keeps it from that."""
+    for _ in range(round(DOOR_SECONDS / LOOK_SECONDS)):
+        door = admin.get(PATH)["door"]
+        if door is None or (door["open"] and door["problem"] is None):
+            return
+        if door["problem"] is not None:
+            raise click.ClickException(
+                f"no machine can join this cloud: {door['problem']}. Mend that, and run `cumulet host add {name}` again"
+            )
+        time.sleep(LOOK_SECONDS)
+    raise click.ClickException(f"machines cannot join this cloud yet: run `cumulet host add {name}` again")
 
 
 @host.command(name="list")

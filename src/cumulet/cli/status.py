@@ -30,13 +30,18 @@ SILENT_SECONDS = 20.0
 def status(clouds_file: Path | None, cloud: str) -> int:
     """Show a running cloud at a glance: hosts, servers, what is going on, what is stuck and why, what was mended.
 
-    The exit status is 1 if a process of the control plane has fallen silent or is cut off from the bus, a host is down,
-    an operation is stuck, or a certificate ends within 28 days.
+    The exit status is 1 if a process of the control plane has fallen silent, is cut off from the bus or cannot let
+    hosts join, a host is down, an operation is stuck, or a certificate ends within 28 days.
     """
     with logged_in(entry_of(clouds_file, cloud)) as admin:
         control_plane = admin.get("/compute/v2.1/cumulet/control-plane")
         processes, silent = _processes(control_plane)
         certificates, ending = _certificates(control_plane["certificates"])
+        troubles = [
+            f"hosts on other machines cannot be reached, or cannot join: {one['problem']}"
+            for one in control_plane["processes"]
+            if one["problem"] is not None
+        ]
         hosts, down = _hosts(admin, {one["name"]: one for one in control_plane["hosts"]})
         servers = _servers(admin)
         operations, stuck = _operations(admin)
@@ -44,6 +49,8 @@ def status(clouds_file: Path | None, cloud: str) -> int:
         findings = _findings(admin)
         history = _history(admin)
     console = screen()
+    for words in troubles:
+        console.print(words, style="bold", markup=False)
     for rows in (processes, certificates, hosts, servers, operations, dropped, findings, history):
         console.print(rows)
     return 1 if silent or ending or down or stuck else 0
@@ -67,7 +74,7 @@ def _processes(found: dict[str, Any]) -> tuple[Table, int]:
     amiss = 0
     for one in found["processes"]:
         silent = one["heard_seconds_ago"] > SILENT_SECONDS
-        amiss += silent or one["bus"] == "cut off"
+        amiss += silent or one["bus"] in ("cut off", "no door")
         heard = f"{one['heard_seconds_ago']:.0f} s ago" + (" (silent)" if silent else "")
         leads = "hosts and records" if held.get(one["name"]) == "reconcilers" else ""
         cells = (one["name"], one["role"], one["version"], one["machine"], heard, f"{one['database_ms']} ms")

@@ -25,6 +25,7 @@ from cumulet.cli.configuration import (
     from_file,
     has_password,
     merged,
+    require_ports_apart,
 )
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
@@ -294,6 +295,7 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
     settings = Settings(state_dir=folder, driver=choice.driver, host_names=host_names, **given)
     if (settings.tls_certificate_file is None) != (settings.tls_key_file is None):
         raise click.BadParameter("tls_certificate_file and tls_key_file need each other", param_hint="settings")
+    require_ports_apart(settings)
     return settings, Outputs(clouds_file=clouds_file.absolute(), ready_file=ready_file, why_driver=choice.why)
 
 

@@ -25,8 +25,11 @@ class AddHost(Body):
 
 @COMPUTE.operation("GET", "/cumulet/hosts", rules=(Rule(LIST),))
 def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
-    """List hosts on other machines: those that have joined, and those that may."""
+    """List hosts on other machines: those that have joined, and those that may. `door`: where they join; null: not at
+    this process."""
+    door = call.cloud.door
     return {
+        "door": None if door is None else {"url": door.url, "open": door.is_open(), "problem": door.trouble()},
         "hosts": [
             {
                 "name": row.name,
@@ -35,7 +38,7 @@ def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
                 "joins_again": records.may_join_again(row),
             }
             for row in records.rows(call.tx)
-        ]
+        ],
     }
 
 
@@ -69,6 +72,7 @@ def add_host(call: Call[None, AddHost]) -> dict[str, object]:
             "joins_again": joins_again,
             "join": door.url,
             "ca_fingerprint": door.fingerprint,
+            "problem": door.trouble(),
         }
     }
 

@@ -73,9 +73,11 @@ def show_history(call: Call[None, None]) -> dict[str, object]:
 def show_control_plane(call: Call[None, None]) -> dict[str, object]:
     """Show the processes of this cloud, which of them holds which lease, and what hosts say of theirs."""
     found: dict[str, Process] = {one.name: one for one in presence.heard(call.tx)}
+    troubles: dict[str, str | None] = {}
     if call.cloud.presence is not None:
         here = call.cloud.presence.now()
         found[here.name] = here
+        troubles[here.name] = call.cloud.presence.trouble()
     now_us = call.cloud.clock.now_us()
     return {
         "processes": [
@@ -85,6 +87,7 @@ def show_control_plane(call: Call[None, None]) -> dict[str, object]:
                 "version": one.version,
                 "machine": one.machine,
                 "bus": one.bus,
+                "problem": troubles.get(one.name),
                 "database_ms": one.lag_ms,
                 "started_at": iso_z(one.started_at_us),
                 "heard_seconds_ago": max(0.0, (now_us - one.heard_at_us) / 1_000_000),

@@ -24,6 +24,9 @@ FORGOTTEN_SECONDS = 3600
 MOST_SHOWN = 200
 CUT_OFF = "cut off"
 """The state of the bus for a process that has lost its connection."""
+NO_DOOR = "no door"
+"""The same for one that is connected, but where no machine can join or fetch images."""
+_PROBLEMS = {CUT_OFF: "the bus is not connected", NO_DOOR: "the door for hosts on other machines is closed"}
 
 processes = sa.Table(
     "processes",
@@ -58,20 +61,36 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     heard_at_us: int
 
 
+def no_trouble() -> str | None:
+    """Of a process without anything that may be in trouble."""
+    return None
+
+
 def no_bus() -> str:
     """The state of the bus for a process without one."""
     return "none"
 
 
 class Presence(Periodic):
-    """Notes that this process lives. `bus` gives the state of its bus: none, connected, cut off."""
+    """Notes that this process lives. `bus` gives the state of its bus: none, connected, cut off, no door; `trouble`:
+    why hosts on other machines cannot be reached, for administrators."""
 
-    def __init__(self, *, db: Database, clock: Clock, role: str, name: str, bus: Callable[[], str] = no_bus) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        role: str,
+        name: str,
+        bus: Callable[[], str] = no_bus,
+        trouble: Callable[[], str | None] = no_trouble,
+    ) -> None:
         super().__init__(name="presence", clock=clock, seconds=BEAT_SECONDS)
         self._db = db
         self._role = role
         self._process = name
         self._bus = bus
+        self.trouble = trouble
         self._started_at_us = clock.now_us()
         self._lag_ms = 0
 
@@ -93,7 +112,7 @@ class Presence(Periodic):
 
     def problem(self) -> str | None:
         """What keeps this process from its work, apart from the database."""
-        return "the bus is not connected" if self._bus() == CUT_OFF else None
+        return _PROBLEMS.get(self._bus())
 
     def now(self) -> Process:
         """The note of this moment."""

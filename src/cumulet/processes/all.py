@@ -55,7 +55,7 @@ async def _run(made: Prepared, before_step: BeforeStep | None, stack: AsyncExitS
     name = f"conductor-{clock.uuid()}"
     conductor = conductor_of(parts, ground, name=name, alone=db.embedded, before_step=before_step)
     remote = RemoteHosts(ground, certificates)
-    presence = Presence(db=db, clock=clock, role="up", name=name, bus=remote.bus_state)
+    presence = Presence(db=db, clock=clock, role="up", name=name, bus=remote.bus_state, trouble=remote.trouble)
     cloud = cloud_of(
         parts,
         ground,

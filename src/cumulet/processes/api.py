@@ -39,7 +39,9 @@ async def api_alone(parts: Sequence[Part], settings: Settings, own: Path) -> Asy
         certificates = await certificates_of(settings.state_dir, ground.clock, stack)
         remote = RemoteHosts(ground, certificates)
         name = f"api-{ground.clock.uuid()}"
-        presence = Presence(db=ground.db, clock=ground.clock, role="api", name=name, bus=remote.bus_state)
+        presence = Presence(
+            db=ground.db, clock=ground.clock, role="api", name=name, bus=remote.bus_state, trouble=remote.trouble
+        )
         cloud = cloud_of(
             parts,
             ground,

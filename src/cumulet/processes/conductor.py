@@ -61,6 +61,8 @@ async def conductor_alone(
         conductor = conductor_of(parts, ground, name=name, alone=False)
         stack.push_async_callback(conductor.stop)
         await conductor.start()
-        presence = Presence(db=ground.db, clock=ground.clock, role="conductor", name=name, bus=remote.bus_state)
+        presence = Presence(
+            db=ground.db, clock=ground.clock, role="conductor", name=name, bus=remote.bus_state, trouble=remote.trouble
+        )
         await say_that_it_lives(presence, ground.db, stack, health)
         yield conductor

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cumulet.bus.nats import SERVER_NAME, NatsBus
 from cumulet.ca import Issued, read_request, read_signer
 from cumulet.compute import joined_hosts as records
-from cumulet.conductor.presence import CUT_OFF
+from cumulet.conductor.presence import CUT_OFF, NO_DOOR
 from cumulet.db.engine import Tx
 from cumulet.fleet.addresses import ANY_ADDRESS, THIS_MACHINE, in_url, reached_at
 from cumulet.fleet.host_door import HostDoor, key_sha256
@@ -70,6 +70,7 @@ class RemoteHosts:
         self._server: NatsServer | None = None
         self._bus: NatsBus | None = None
         self._names: set[str] = set()
+        self._trouble: str | None = None
         self._changed = asyncio.Event()
         self._looking = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
@@ -87,7 +88,13 @@ class RemoteHosts:
         self._port = port
         address = reached_at(self._settings)
         url = f"https://{in_url(address)}:{port}"
-        return Door(url=url, fingerprint=self._authority.fingerprint, changed=self._wake)
+        return Door(
+            url=url,
+            fingerprint=self._authority.fingerprint,
+            changed=self._wake,
+            is_open=lambda: self._door is not None and self._bus is not None,
+            trouble=self.trouble,
+        )
 
     def _wake(self) -> None:
         """From any thread."""
@@ -103,8 +110,14 @@ class RemoteHosts:
     def bus_state(self) -> str:
         """The state of the bus, for `conductor.presence`."""
         if self._bus is None:
-            return "none"
-        return "connected" if self._bus.is_connected else CUT_OFF
+            return "none" if self._trouble is None else CUT_OFF
+        if not self._bus.is_connected:
+            return CUT_OFF
+        return "connected" if self._trouble is None else NO_DOOR
+
+    def trouble(self) -> str | None:
+        """Why hosts on other machines cannot join, or be reached; it is tried again."""
+        return self._trouble
 
     async def stop(self) -> None:
         if self._following is not None:
@@ -127,19 +140,25 @@ class RemoteHosts:
         try:
             await self._look()
         except (NoNatsServer, OSError) as problem:
-            log.error("hosts on other machines cannot be reached: %s", problem)
+            words = str(getattr(problem, "strerror", None) or problem)
+            if words != self._trouble:
+                log.error("hosts on other machines cannot be reached, will retry: %s", words)
+            self._trouble = words
             return False
         except Exception:
             log.exception("hosts on other machines could not be looked for, will retry")
             return False
+        self._trouble = None
         return True
 
     async def _look(self) -> None:
+        """Do as the records say. Raises NoNatsServer and OSError: hosts that have joined need no door for what they are
+        asked, so the door does not keep the bus from being opened."""
         async with self._looking:
             known = await self._db.read_async(records.members)
             if not known and not self._names and not await self._db.read_async(records.any_invited):
                 return
-            await self._open_door()
+            no_door = await self._open_door()
             await self._open_bus(known)
             assert self._bus is not None
             # A host of this machine has its link already, which no other machine's takes over.
@@ -149,16 +168,23 @@ class RemoteHosts:
             for name in sorted(self._names - names):
                 self._hosts.remove(name)
             self._names = names
+            if no_door is not None:
+                raise no_door
 
-    async def _open_door(self) -> None:
+    async def _open_door(self) -> OSError | None:
+        """What keeps it from being opened."""
         if self._door is not None or self._images is None:
-            return
+            return None
         again = partial(self._authority.issue_door, DOOR_NAME)
         door = HostDoor(self, *self._images, issued := again(), Strangers())
+        try:
+            await door.listen_on(self._settings.listen_address, self._port, self._socket)
+        except OSError as problem:
+            return problem
         self._certificates.keep("door for hosts", issued, again, door.show)
-        await door.listen_on(self._settings.listen_address, self._port, self._socket)
         self._stack.push_async_callback(door.close)
         self._door = door
+        return None
 
     async def _open_bus(self, known: list[records.Member]) -> None:
         users = [BusUser(identity=one.identity, host=one.name) for one in known]

@@ -28,6 +28,10 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     changed: Callable[[], None]
     """To be called, on any thread, after a change of who may join or who is a member."""
+    is_open: Callable[[], bool]
+    """It opens only after the first `cumulet host add`."""
+    trouble: Callable[[], str | None]
+    """Why hosts on other machines cannot join, or be reached."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +73,11 @@ class Presence(Protocol):
     def now(self) -> Process: ...
     def problem(self) -> str | None:
         """What keeps this process from its work, apart from the database."""
+        ...
+
+    @property
+    def trouble(self) -> Callable[[], str | None]:
+        """Why hosts on other machines cannot be reached, in words for administrators."""
         ...
 
 
