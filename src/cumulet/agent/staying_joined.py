@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from cumulet.agent.joining import Membership, Unreachable
 from cumulet.host.joining import Granted, Refused
@@ -13,6 +15,8 @@ log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
 CUT_OFF_SECONDS = 5.0
+QUIET_SECONDS = 60.0
+"""An agent that is connected, but was not asked anything for so long, may be where its cloud no longer is."""
 RENEWAL_LOOK_SECONDS = 3600.0
 
 
@@ -34,14 +38,27 @@ async def granted_to(membership: Membership, session: str) -> Granted:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def keep_admitted(membership: Membership, is_connected: Callable[[], bool], session: str) -> None:
-    """While cut off from the bus, ask why. Raises Refused: this host was removed, or another machine has its place."""
+class OnBus(Protocol):
+    """The agent's connection to the bus, as `keep_admitted` sees it."""
+
+    @property
+    def is_connected(self) -> bool: ...
+    @property
+    def quiet_seconds(self) -> float: ...
+    async def move_to(self, servers: Sequence[str]) -> None: ...
+
+
+async def keep_admitted(membership: Membership, bus: OnBus, session: str) -> None:
+    """While cut off from the bus, or not asked anything for long, ask why, and where the bus is now. Raises Refused:
+    this host was removed, or another machine has its place."""
+    asked_at = time.monotonic()
     while True:
         await asyncio.sleep(CUT_OFF_SECONDS)
-        if is_connected():
+        if bus.is_connected and min(bus.quiet_seconds, time.monotonic() - asked_at) < QUIET_SECONDS:
             continue
+        asked_at = time.monotonic()
         try:
-            await membership.claim(session)
+            await bus.move_to((await membership.claim(session)).bus)
         except Unreachable as problem:
             log.info("%s", problem)
         except Refused as refused:

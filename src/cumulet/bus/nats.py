@@ -13,6 +13,7 @@ import contextlib
 import logging
 import secrets
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -204,6 +205,7 @@ class NatsAgent:
         self._subject = subject_of(name)
         self._incarnation = incarnation
         self._connections = 0
+        self._asked_at = time.monotonic()
         self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=lambda: None)
         self._work: set[asyncio.Task[None]] = set()
         self._under_way: dict[str, int] = {}
@@ -221,11 +223,21 @@ class NatsAgent:
     def is_connected(self) -> bool:
         return self._connection.client is not None
 
+    @property
+    def quiet_seconds(self) -> float:
+        """How long nobody has asked it anything: hosts are asked all the time, as long as their cloud knows them."""
+        return time.monotonic() - self._asked_at
+
+    async def move_to(self, servers: Sequence[str]) -> None:
+        """From now on the bus is at these servers. Those where it is already change nothing."""
+        await self._connection.move_to(servers)
+
     async def _subscribe(self, client: Client) -> None:
         self._connections += 1
         await client.subscribe(self._subject, cb=self._asked)
 
     async def _asked(self, message: Msg) -> None:
+        self._asked_at = time.monotonic()
         if not message.reply:
             return
         if not message.data:
@@ -300,6 +312,16 @@ class _Connection:
         """None while there is no connection."""
         client = self._client
         return client if client is not None and client.is_connected else None
+
+    async def move_to(self, servers: Sequence[str]) -> None:
+        """Connect to these servers instead. A connection to one of those before, and an attempt at one, is ended: the
+        library goes on trying for two minutes."""
+        if list(servers) == self._servers:
+            return
+        log.warning("the bus is at %s now, no longer at %s", ", ".join(servers), ", ".join(self._servers))
+        self._servers = list(servers)
+        await self.close()
+        self.start()
 
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep(), name="bus-connection")

@@ -95,7 +95,7 @@ async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
             for one, name in (
                 (stop.wait(), "stop"),
                 (_say_when_ready(joined, bus, stop), "ready"),
-                (keep_admitted(membership, lambda: bus.is_connected, session), "admitted"),
+                (keep_admitted(membership, bus, session), "admitted"),
                 (keep_renewed(membership), "renewal"),
             )
         ]
