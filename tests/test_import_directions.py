@@ -140,6 +140,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.doctor", "drivers.linux_network.skeleton"): LOOKS,
     ("cli.host_network", "drivers.linux_network.network"): CLEANS,
     ("cli.host_network", "host.driver"): CLEANS,
+    ("cli.host_network", "agent.ending"): CLEANS,
     ("cli.doctor", "drivers.qemu.facts"): LOOKS,
     ("cli.doctor", "drivers.qemu.sandbox"): LOOKS,
     ("cli.doctor", "image.tiny"): LOOKS,

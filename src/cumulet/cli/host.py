@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cumulet.cli.agent import DEFAULT_STATE
 from cumulet.cli.entry import cloud_option, clouds_file_option, entry_of, logged_in
 from cumulet.cli.host_network import clean
 from cumulet.cli.screen import screen, table
@@ -96,7 +97,14 @@ def list_hosts(clouds_file: Path | None, cloud: str) -> None:
 def remove(name: str, clouds_file: Path | None, cloud: str) -> None:
     """Remove the host NAME, which has no servers any more: its certificates are worthless from then on."""
     with logged_in(entry_of(clouds_file, cloud)) as admin:
+        services = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        down = any(one["host"] == name and one["state"] != "up" for one in services)
         answer = admin.ask("DELETE", f"{PATH}/{name}")
         if answer.status != 204:
             raise click.ClickException(answer.message)
-    click.echo(f"{name} is removed: stop `cumulet agent` there, and remove its state folder", err=True)
+    may_run = "; it was down, so guests that were deleted meanwhile may still run there" if down else ""
+    click.echo(
+        f"{name} is removed{may_run}. On that machine, stop `cumulet agent`, end what still runs with "
+        f"`cumulet host clean --state {DEFAULT_STATE}`, and only then remove that folder",
+        err=True,
+    )

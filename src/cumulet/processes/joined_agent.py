@@ -32,6 +32,11 @@ from cumulet.signals import Stopped, unless, when_told_to_stop
 
 log = logging.getLogger(__name__)
 
+REMOVED = (
+    "this machine was removed from the cloud: end what it left here with `cumulet host clean --state {state}`, and "
+    "remove {state}; then what `cumulet host add` prints lets it join anew"
+)
+
 
 class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent of a joined machine is started with."""
@@ -62,7 +67,10 @@ async def run_joined_agent(place: JoinedPlace) -> None:
     try:
         with contextlib.suppress(Stopped):
             await _join_and_serve(place, stop)
-    except (Refused, Unreachable, DriverError) as problem:
+    except Refused as refused:
+        words = REMOVED.format(state=place.state) if refused.refusal.code == "NO_MEMBER" else str(refused)
+        raise NoHost(words) from refused
+    except (Unreachable, DriverError) as problem:
         raise NoHost(str(problem)) from problem
 
 

@@ -1,0 +1,61 @@
+"""A machine that is taken away: what is said there and at the cloud names its folder, and what may still run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cumulet.cli.program import run
+from cumulet.processes.joined_agent import JoinedPlace, NoHost, run_joined_agent
+from tests.bus.nats_cloud import needs_nats
+from tests.fleet.joined import HOSTS, JoinableCloud, agent_of, join, membership, tell
+
+pytestmark = needs_nats
+
+
+async def removed(cloud: JoinableCloud, name: str) -> int:
+    file = str(cloud.cloud.settings.state_dir / "clouds.yaml")
+    return await asyncio.to_thread(run, ["host", "remove", name, "--clouds-file", file])
+
+
+def test_a_removed_machine_is_told_which_folder_is_in_the_way(tmp_path: Path) -> None:
+    async def story(cloud: JoinableCloud) -> None:
+        state = tmp_path / "rack1"
+        await join(membership(state), await cloud.invite("rack1"))
+        assert (await cloud.ask("DELETE", f"{HOSTS}/rack1")).status == 204
+        made = await cloud.invite("rack1")
+        again = JoinedPlace(state=state, url=made["join"], token=made["token"], ca_fingerprint=made["ca_fingerprint"])
+        for place in (JoinedPlace(state=state), again):
+            with pytest.raises(NoHost, match="was removed from the cloud") as told:
+                await run_joined_agent(place)
+            assert f"cumulet host clean --state {state}`, and remove {state}; then" in str(told.value)
+
+    tell(tmp_path, story)
+
+
+def test_whoever_removes_a_host_that_is_down_is_told_that_guests_may_run_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story(cloud: JoinableCloud) -> None:
+        for name in ("rack1", "rack2"):
+            await join(membership(tmp_path / name), await cloud.invite(name))
+        async with agent_of(membership(tmp_path / "rack2"), "second"):
+            async with agent_of(membership(tmp_path / "rack1"), "first"):
+                for name in ("rack1", "rack2"):
+                    while not await cloud.up(name):
+                        pass
+            while await cloud.up("rack1"):
+                pass
+            said = []
+            for name in ("rack1", "rack2"):
+                capsys.readouterr()
+                assert await removed(cloud, name) == 0
+                said.append(" ".join(capsys.readouterr().err.split()))
+        assert "it was down, so guests that were deleted meanwhile may still run there" in said[0]
+        assert "was down" not in said[1]
+        for words in said:
+            assert "`cumulet host clean --state /var/lib/cumulet-host`" in words
+
+    tell(tmp_path, story)
