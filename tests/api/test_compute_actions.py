@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cumulet.testing import Client
+from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for, create
 
 
@@ -87,6 +87,17 @@ def test_the_console_shows_its_newest_lines(member: Client, server_id: str) -> N
     few = member.action(server_id, {"os-getConsoleOutput": {"length": 2}})
     assert len(few["output"].split("\n")) <= 2
     assert member.action(server_id, {"os-getConsoleOutput": {"length": "x"}}).status == 400
+
+
+def test_there_is_no_console_of_a_guest_that_its_host_has_not(
+    cloud: TestCloud, admin: Client, member: Client, server_id: str
+) -> None:
+    host = admin.server(server_id)["OS-EXT-SRV-ATTR:host"]
+    world = cloud.embedded.world
+    assert world is not None
+    del world.drivers[host]._guests[server_id]
+    answer = member.action(server_id, {"os-getConsoleOutput": {}})
+    assert (answer.status, "does not have a console available" in answer.text) == (404, True)
 
 
 def test_only_an_administrator_sets_a_state(member: Client, admin: Client, server_id: str) -> None:

@@ -18,7 +18,7 @@ from cumulet.compute.states import require_state
 from cumulet.compute.store import instance_actions, new_action, update_server
 from cumulet.conductor.saga import running_operation
 from cumulet.errors import Conflict, NotFound
-from cumulet.host.messages import HostUnreachable
+from cumulet.host.messages import HostError
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Anything, Body, Convert, Json
@@ -282,9 +282,9 @@ async def console_output(call: Call[Server, ConsoleOutput]) -> dict[str, str]:
         return {"output": ""}
     try:
         raw = await call.cloud.hosts.console_output(server.host, server.id, max_bytes=LONGEST_CONSOLE)
-    except HostUnreachable as error:
+    except HostError as error:  # It does not answer, or has no such guest.
         raise NotFound(
-            f"Guest does not have a console available: {server.id}", private=str(error), reason="HOST_UNREACHABLE"
+            f"Guest does not have a console available: {server.id}", private=str(error), reason=error.reason
         ) from None
     text = raw.decode("utf-8", "replace")
     if lines is not None and lines > 0:
