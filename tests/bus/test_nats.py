@@ -366,3 +366,30 @@ def test_where_there_is_no_nats_server_the_error_names_the_package(
     with pytest.raises(nats_server.NoNatsServer, match="package nats-server"):
         asyncio.run(server.start([]))
     assert not (tmp_path / "bus").exists()
+
+
+def test_a_connection_ends_though_the_library_forgets_that_it_was_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `Client.close` does while it waits for a task of its own."""
+    closing = asyncio.Event()
+
+    async def refuse(_client: Client, *_: object, **__: object) -> None:
+        raise OSError("refused")
+
+    async def forget(_client: Client) -> None:
+        closing.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def story(cloud: NatsCloud, _bus: NatsBus) -> None:
+        monkeypatch.setattr(Client, "connect", refuse)
+        monkeypatch.setattr(nats, "_let_go", forget)
+        agent = cloud.agent("host1", Agent(name="host1", driver=gate(), fence=MemoryFence()))
+        await agent.start()
+        await closing.wait()
+        async with asyncio.timeout(20):
+            await agent.close()
+        monkeypatch.undo()
+
+    tell(tmp_path, story)

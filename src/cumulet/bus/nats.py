@@ -367,9 +367,10 @@ class _Connection:
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        keeping = self._keeping
+        while keeping is not None and not keeping.done():
+            keeping.cancel()  # The library may take it for a cancellation of its own, and forget it.
+            await asyncio.wait((keeping,), timeout=LOOK_SECONDS)
 
 
 async def _closed(client: Client, told: asyncio.Event) -> None:
