@@ -1,4 +1,4 @@
-"""Real guests whose keepers are killed in the middle of an image, a rebuild, a rescue or shelving.
+"""Real guests whose keepers are killed in the middle of an image, a rebuild, a rescue, shelving or a suspend.
 
 The blow: `kill -9` of the control plane and both agents at once, when the operation is at a step; with
 CUMULET_LIFE_CRASH=all at every step. In the end every part of the cloud tells the same of the server, which runs again;
@@ -33,11 +33,13 @@ ACTIONS: dict[str, dict[str, object]] = {
     "rebuild": {"rebuild": {"imageRef": ""}},
     "rescue": {"rescue": None},
     "shelve": {"shelve": None},
+    "power": {"suspend": None},
 }
 BACK: dict[str, dict[str, object]] = {
     "RESCUE": {"unrescue": None},
     "SHELVED_OFFLOADED": {"unshelve": None},
     "SHUTOFF": {"os-start": None},
+    "SUSPENDED": {"resume": None},
 }
 """What has a server run again that has ended in this status."""
 EVERY = os.environ.get("CUMULET_LIFE_CRASH") == "all"
