@@ -187,7 +187,7 @@ class SimulatedDriver(
         found = self._own(server_id)
         self._refuse_suspended(found)
         if insist and found.state is GuestState.PAUSED and any(nic.port_id == port_id for nic in found.guest.nics):
-            raise DriverError(f"guest {server_id} is paused on {self.name}, and lets go of no NIC")
+            raise DriverError(f"guest {server_id} on {self.name} is paused, and lets go of no NIC")
         found.guest = without_nic(found.guest, port_id)
         self._save(found)
 

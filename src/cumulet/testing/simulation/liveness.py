@@ -85,6 +85,8 @@ def _is_excused(row: Row, settings: Settings) -> bool:
         return not _has_time(row, settings)
     if reason in ("REFUSED", "NOTHING_STAGED") and row.saga == "image-import":
         return True  # The image was deleted meanwhile; of others the workload knows that they have to be active.
+    if reason == "HOST_FAILED" and row.saga == "interface-detachment":
+        return bool(private.endswith("is paused, and lets go of no NIC"))
     return bool(reason in ("DISK_SHRINKS", "IMAGE_DELETED", "IMAGE_REFUSED"))
 
 
