@@ -122,6 +122,27 @@ def test_what_was_shared_or_external_before_policies_has_one() -> None:
     assert all(str(uuid.UUID(row[5])) == row[5] for row in rows)
 
 
+def test_what_users_of_deleted_servers_wrote_goes_and_of_the_others_stays() -> None:
+    (path,) = (schema.MIGRATIONS / "versions").glob("0040_*.py")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    wrote = ('{"hw_x": "y"}', "ssh-ed25519 A", "c2VjcmV0", '{"a": "b"}', '{"group": "g"}')
+    with sa.create_engine("sqlite://").begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE servers (id, image_properties, public_key, user_data, metadata, scheduler_hints,"
+            " deleted_at_us)"
+        )
+        for row in ((1, *wrote, None), (2, *wrote, 5)):
+            connection.exec_driver_sql("INSERT INTO servers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        with Operations.context(MigrationContext.configure(connection)):
+            module.upgrade()
+        rows = connection.exec_driver_sql("SELECT * FROM servers ORDER BY id").all()
+    assert [tuple(row) for row in rows] == [(1, *wrote, None), (2, "{}", None, None, "{}", "{}", 5)]
+
+
 LATER = sorted(path for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py") if path.stem >= "0010")
 """Earlier migrations have run on existing clouds."""
 WHILE_OLD_PROCESSES_RUN = "0017"

@@ -49,15 +49,17 @@ MIGRATE_LIVE_HOST = rule("os_compute_api:os-migrate-server:migrate_live:host", A
 
 
 class MigrateLive(Body):
-    """Compute API, "Live-Migrate Server (os-migrateLive Action)"."""
+    """Compute API, "Live-Migrate Server (os-migrateLive Action)".
+
+    `block_migration` and `disk_over_commit` decide nothing: all disks are local, so they move with the guest, to a host
+    that has room for what they may become. Upstream refuses `block_migration` false for local disks.
+    """
 
     host: HostName | None
     block_migration: Annotated[
         bool | str, Versions(("2.1", LooseBool), ("2.25", LooseBool | Annotated[str, Json({"enum": ["auto"]})]))
     ]
-    """Decides nothing: all disks are local, so they move with the guest. Upstream refuses `false` for local disks."""
     disk_over_commit: Annotated[LooseBool, Until("2.24", required=True)] = False
-    """Decides nothing: a destination needs room for what its guests' disks may become."""
     force: Annotated[LooseBool, Since("2.30"), Until("2.67")] = False
 
 
