@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from cumulet.agent import watchdog
+from cumulet.agent.only_one import holder, taken
 from cumulet.drivers.qemu import process
 from cumulet.drivers.qemu.record import folders
 
@@ -21,12 +21,8 @@ async def end_guests(state: Path) -> int:
         raise NotEnded(f"there is no folder {state}")
     lock = os.open(state / watchdog.AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            noted = watchdog.noted_agent(state)
-            named = "" if noted is None else f" (process {noted.pid})"
-            raise NotEnded(f"the agent of {state} runs{named}: stop it first") from None
+        if not taken(lock):
+            raise NotEnded(f"the agent of {state} runs (process {holder(state)}): stop it first")
         count = 0
         for folder in folders(state / "qemu" / "guests"):
             guest = folder.read_process()

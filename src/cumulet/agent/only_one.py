@@ -27,9 +27,9 @@ async def only_one(state: Path, *, level: int = logging.INFO) -> AsyncIterator[N
     lock = os.open(state / watchdog.AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         told = False
-        while not _taken(lock):  # No thread waits for it: nothing could end that wait.
+        while not taken(lock):  # No thread waits for it: nothing could end that wait.
             if not told:
-                log.log(level, "%s has an agent already, process %s: waiting for its end", state, _holder(state))
+                log.log(level, "%s has an agent already, process %s: waiting for its end", state, holder(state))
             told = True
             await asyncio.sleep(AGAIN_SECONDS)
         watchdog.note_agent(state)
@@ -38,7 +38,8 @@ async def only_one(state: Path, *, level: int = logging.INFO) -> AsyncIterator[N
         os.close(lock)
 
 
-def _taken(lock: int) -> bool:
+def taken(lock: int) -> bool:
+    """Whether the lock is this process's now: no other agent has it. It is let go with the descriptor."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -46,6 +47,7 @@ def _taken(lock: int) -> bool:
     return True
 
 
-def _holder(state: Path) -> str:
+def holder(state: Path) -> str:
+    """The number of the process that has the lock, or had it last."""
     noted = watchdog.noted_agent(state)
     return "unknown" if noted is None else str(noted.pid)
