@@ -7,6 +7,7 @@ import io
 import re
 import uuid
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import sqlalchemy as sa
@@ -31,6 +32,15 @@ def described(database: Database) -> str:
         ]
     )
     return f"-- {schema.HEAD}\n" + "".join(re.sub(r"\s+", " ", text).strip() + ";\n" for text in rows)
+
+
+def migration(path: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def test_tables_change_only_with_a_migration() -> None:
@@ -95,11 +105,7 @@ def test_an_older_database_is_brought_forward(tmp_path: Path, monkeypatch: pytes
 
 def test_what_was_shared_or_external_before_policies_has_one() -> None:
     path = schema.MIGRATIONS / "versions" / "0022_rbac_policies.py"
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = migration(path)
     columns = "id, project_id, created_at_us, updated_at_us, shared"
     both, pool, neither = (str(uuid.UUID(int=n, version=4)) for n in (1 << 127, 2 << 100, 3))
     with sa.create_engine("sqlite://").begin() as connection:
@@ -124,11 +130,7 @@ def test_what_was_shared_or_external_before_policies_has_one() -> None:
 
 def test_what_users_of_deleted_servers_wrote_goes_and_of_the_others_stays() -> None:
     (path,) = (schema.MIGRATIONS / "versions").glob("0040_*.py")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = migration(path)
     wrote = ('{"hw_x": "y"}', "ssh-ed25519 A", "c2VjcmV0", '{"a": "b"}', '{"group": "g"}')
     with sa.create_engine("sqlite://").begin() as connection:
         connection.exec_driver_sql(
@@ -154,11 +156,7 @@ def test_each_migration_can_be_said_to_postgresql(path: Path) -> None:
     """SQLite allows a column without a type; this test finds one."""
     said = io.StringIO()
     context = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": said})
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = migration(path)
     with Operations.context(context):
         module.upgrade()
     assert said.getvalue()
