@@ -61,8 +61,12 @@ async def booted(driver: QemuDriver, image: Image) -> Guest:
     return guest
 
 
-async def asked_in_vain(driver: QemuDriver, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> Hypervisor:
-    """Its NIC was asked for. It stands still, as one does to which nobody listens while it is busy."""
+async def asked_in_vain(
+    rig: Rig, image: Image, network: LinuxNetwork, monkeypatch: pytest.MonkeyPatch
+) -> tuple[QemuDriver, Guest, Hypervisor]:
+    """A guest whose NIC was asked for. It stands still, as one does to which nobody listens while it is busy."""
+    driver = await opened(rig, network)
+    guest = await booted(driver, image)
     hypervisor = driver._host.running_hypervisor(guest.server_id)
     await hypervisor.stop()
     with monkeypatch.context() as patched:
@@ -70,7 +74,7 @@ async def asked_in_vain(driver: QemuDriver, guest: Guest, monkeypatch: pytest.Mo
         patched.setattr(hotplug, "_refuse_standing_still", _nothing)
         with pytest.raises(DriverError, match="NOT_LET_GO"):
             await driver.unplug(guest.server_id, NIC.port_id)
-    return hypervisor
+    return driver, guest, hypervisor
 
 
 async def _nothing(hypervisor: Hypervisor) -> None: ...
@@ -87,9 +91,7 @@ def test_a_guest_that_lets_go_of_a_nic_that_is_its_servers_again_is_given_it_aga
     rig: Rig, image: Image, network: LinuxNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        driver = await opened(rig, network)
-        guest = await booted(driver, image)
-        hypervisor = await asked_in_vain(driver, guest, monkeypatch)
+        driver, guest, hypervisor = await asked_in_vain(rig, image, network, monkeypatch)
         await driver.plug(guest.server_id, NIC)
         put_right, let_go = hypervisor.on_let_go, asyncio.Event()
         assert put_right is not None
@@ -112,9 +114,7 @@ def test_so_it_is_when_it_lets_go_of_it_while_there_is_no_agent(
     rig: Rig, image: Image, network: LinuxNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        driver = await opened(rig, network)
-        guest = await booted(driver, image)
-        hypervisor = await asked_in_vain(driver, guest, monkeypatch)
+        driver, guest, hypervisor = await asked_in_vain(rig, image, network, monkeypatch)
         await driver.plug(guest.server_id, NIC)
         driver._host.on_let_go = hypervisor.on_let_go = None  # As dead as need be: it still reads the console.
         await hypervisor.cont()
@@ -133,9 +133,7 @@ def test_a_nic_that_is_no_longer_its_servers_is_gone_with_its_tap_when_the_guest
     rig: Rig, image: Image, network: LinuxNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        driver = await opened(rig, network)
-        guest = await booted(driver, image)
-        hypervisor = await asked_in_vain(driver, guest, monkeypatch)
+        driver, _guest, hypervisor = await asked_in_vain(rig, image, network, monkeypatch)
         await hypervisor.cont()
 
         async def without_it() -> bool:
