@@ -117,7 +117,7 @@ def test_one_that_fails_is_in_error_and_can_be_rebuilt_again(
         planted.setattr(m.Create, "do", fails)
         assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
         member.wait_for_status(server, "ERROR")
-    assert member.server(server)["fault"]["message"] == "The server could not be rebuilt."
+    assert member.server(server)["fault"]["message"] == "The server could not be rebuilt, and its old disk is gone."
     cloud.reconcile()
     assert member.server(server)["status"] == "ERROR"
     assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
@@ -183,6 +183,37 @@ def test_one_whose_host_goes_down_says_what_its_guest_there_can_only_be_made_fro
     cloud.reconcile()
     assert member.server(server)["status"] == ("ACTIVE" if kept else "ERROR")
     assert image_of(member, server) == (old if kept else new)
+
+
+class Unheard(Way):
+    """The new guest is made, and nobody hears of it, or of anything after it."""
+
+    made: bool = False
+
+    async def send(self, message: m.Message[object]) -> object:
+        answer = None if self.made else await super().send(message)
+        if not self.made and not isinstance(message, m.Create):
+            return answer
+        self.made = True
+        raise m.HostUnreachable("planted")
+
+
+def test_a_new_guest_that_nobody_has_heard_of_is_removed(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    """The record cannot say what it is: its description, which moves would take along, is the old guest's."""
+    host, image = host_of(admin, server), image_of(member, server)
+    with instead(cloud, host, Unheard):
+        force_down(admin, host)
+        assert member.action(server, {"rebuild": {"imageRef": image, "name": "new"}}).status == 202
+        member.wait_for_status(server, "ERROR")
+    assert leftovers(cloud, admin, server)["guests"] == {host: GuestState.RUNNING}
+    force_down(admin, host, down=False)
+    cloud.reconcile()
+    assert leftovers(cloud, admin, server)["guests"] == {}
+    assert member.server(server)["status"] == "ERROR"
+    assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
+    member.wait_for_status(server, "ACTIVE")
 
 
 class Late(Way):

@@ -32,6 +32,7 @@ class Finding(StrEnum):
     HANDED_OVER_GUEST_STILL_OURS = "handed-over-guest-still-ours"
     ARRIVED_GUEST_NOT_LET_RUN = "arrived-guest-not-let-run"
     GUEST_OF_A_FAILED_BOOT = "guest-of-a-failed-boot"
+    REBUILT_BY_HALF = "rebuilt-by-half"
     UNSHELVED_BY_HALF = "unshelved-by-half"
     GUEST_MISSING = "guest-missing"
     STATE_DIFFERS = "state-differs"
@@ -67,6 +68,8 @@ LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
 NOT_REBUILT = "The server could not be rebuilt."
 """Its guest is gone, or its host is down. In the second case a guest that is found later may be the old one."""
+REBUILT_BY_HALF = "The server could not be rebuilt, and its old disk is gone."
+"""A guest that is found later is the new one, of which nobody knows how its host has frozen it: it is removed."""
 NOT_UNSHELVED = "The server could not be unshelved."
 """Its host went down with its guest. When the host is back its guest is removed and the server is shelved again."""
 _UNSURE = (LOST, NOT_REBUILT)
@@ -323,7 +326,10 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
     state = report.state if report is not None else GuestState.ABSENT
     if record.vm_state == VmState.ERROR and record.launched_at_us is None and report is not None:
         return _destroy(Finding.GUEST_OF_A_FAILED_BOOT, report, record.generation)
-    if record.vm_state == VmState.ERROR and record.fault_message == NOT_UNSHELVED:
+    fault = record.fault_message if record.vm_state == VmState.ERROR else None
+    if fault == REBUILT_BY_HALF and report is not None and state is not GuestState.ABSENT:
+        return _destroy(Finding.REBUILT_BY_HALF, report, record.generation)
+    if fault == NOT_UNSHELVED:
         return Correction(
             finding=Finding.UNSHELVED_BY_HALF,
             server_id=record.id,
@@ -332,9 +338,7 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
             destroy=True,
             shelve=True,
         )
-    found_again = (
-        record.vm_state == VmState.ERROR and record.fault_message in _UNSURE and state is not GuestState.ABSENT
-    )
+    found_again = fault in _UNSURE and state is not GuestState.ABSENT
     if record.vm_state in UNDECIDED and state in OBSERVED:
         if record.vm_state == VmState.RESCUED and report is not None and _not_rescued(report):
             return _taken_back(tx, record, state, now_us)
@@ -366,7 +370,7 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
     vm_state, power_state = OBSERVED[state]
     if (vm_state, power_state) == (record.vm_state, record.power_state):
         return None
-    if found_again and record.fault_message == NOT_REBUILT:
+    if found_again and fault == NOT_REBUILT:
         return Correction(
             finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state, look=True
         )

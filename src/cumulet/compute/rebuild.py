@@ -1,9 +1,10 @@
 """Rebuild: a server keeps its id, host, ports and size, and gets a new disk, made from the same image or another.
 
 Theory of operation. Its guest is destroyed on its host and made again there from the new image. What its disk held is
-gone with the first of these, so a failure after it leaves a server in ERROR that can be rebuilt again; before it, one
-that is as it was. Which of the two it is says the hypervisor; of a host that is down nothing is known, and what is
-found there when it is back decides (`compute.drift`).
+gone with the first of these, so a failure after it leaves a server in ERROR, without a guest, that can be rebuilt
+again; before it, one that is as it was. Which of the two it is says the hypervisor; of a host that is down nothing is
+known, and what is found there when it is back decides (`compute.drift`). A new guest that nobody has heard of is
+removed then: nobody knows how its host has frozen it.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class Rebuilding(OnHost, frozen=True, kw_only=True):
     run: bool
     before: Mapping[str, object]
     destroyed: bool = False
-    """Its old guest is certainly gone: a guest that is found on its host from then on is the new one."""
+    """Its old guest is certainly gone: a guest that is found on its host from then on is the new one, made by half."""
     guest: Guest | None = None
     """The new description, as its host has frozen it."""
     observed: GuestState | None = None
@@ -187,8 +188,12 @@ async def destroy_guest(context: Context, state: Rebuilding) -> Rebuilding:
 
 
 async def look(context: Context, state: Rebuilding) -> Rebuilding:
-    """The undo: what was destroyed is lost, so look what is there."""
-    observed = await operations.look(context, state)
+    """The undo: what was destroyed is lost, so look what is there. That is no new guest, unless the host is down."""
+    observed = None
+    if state.destroyed:
+        await destroy_half(context, state)
+    else:
+        observed = await operations.look(context, state)
     await learn_links(context, state.host, state.server_id)
     return msgspec.structs.replace(state, observed=observed)
 
@@ -236,12 +241,13 @@ def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> No
     Of a host that is down nothing is known: unless the old guest was seen to go, it may be found there later.
     """
     now = context.clock.now_us()
-    before = {} if state.destroyed else state.before
-    if state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
-        changes = {**operations.as_observed(state.observed), **before}
+    if state.destroyed:
+        changes = operations.in_error(drift.REBUILT_BY_HALF, now_us=now, failure=failure)
+    elif state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
+        changes = {**operations.as_observed(state.observed), **state.before}
     else:
         changes = operations.in_error(drift.NOT_REBUILT, now_us=now, failure=failure)
-        changes |= dict(before) if state.observed is None else {}
+        changes |= dict(state.before) if state.observed is None else {}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -80,9 +80,9 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
     if wrong_images:
         return wrong_images
     # The devices of a suspended guest cannot change. It gets the ports on record once it runs again.
-    plugged = {
+    made = {
         name: {
-            key: _tags(guest)
+            key: guest
             for key, guest in machine.driver.described().items()
             if guests[name].get(key) is not GuestState.SUSPENDED
         }
@@ -96,7 +96,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
         return [
             *in_records,
             *_lost(tx, workload),
-            *_differently_plugged(tx, plugged),
+            *_otherwise_described(tx, made),
             *_with_other_disks(tx, further),
             *not_as_recorded(tx, cloud),
             *network_details.not_as_recorded(cloud),
@@ -128,23 +128,23 @@ def outcomes(cloud: SimulatedCloud) -> Counter[str]:
     return counts
 
 
-def _tags(guest: Guest) -> dict[str, str]:
-    """By id of each port that the guest has: the tag that its metadata service tells in addition to the drive's."""
-    return {nic.port_id: nic.tag for nic in guest.nics}
-
-
-def _differently_plugged(tx: Tx, plugged: Mapping[str, Mapping[str, dict[str, str]]]) -> Iterator[str]:
-    """Guests whose ports differ from the records of their servers, or the tags from their descriptions."""
+def _otherwise_described(tx: Tx, made: Mapping[str, Mapping[str, Guest]]) -> Iterator[str]:
+    """Guests whose ports differ from the records of their servers, or that were made otherwise than these say."""
     for row in tx.all(_PLACES, {}):
-        ports = set(bindings.hosts_of(tx, row.id))
-        seen = plugged.get(row.host, {}).get(row.id)
-        if seen is None:
+        guest = made.get(row.host, {}).get(row.id)
+        if guest is None:
             continue
-        if seen.keys() != ports:
+        ports, seen = set(bindings.hosts_of(tx, row.id)), {nic.port_id for nic in guest.nics}
+        if seen != ports:
             yield f"server {row.id[:8]} has ports {sorted(ports)}, but its guest on {row.host} has {sorted(seen)}"
-        described = get_server(tx, row.id).guest  # None: it was never made as a whole.
-        if described is not None and seen != (told := _tags(msgspec.convert(described, Guest))):
-            yield f"server {row.id[:8]} has ports with the tags {told}, but its guest on {row.host} has {seen}"
+        stored = get_server(tx, row.id).guest
+        if stored is None:  # It was never made as a whole.
+            continue
+        described = msgspec.convert(stored, Guest)
+        for name in Guest.__struct_fields__:
+            told, found = getattr(described, name), getattr(guest, name)
+            if told != found:
+                yield f"server {row.id[:8]} is described with {name} {told}, but its guest on {row.host} has {found}"
 
 
 def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]]) -> Iterator[str]:

@@ -82,6 +82,17 @@ def calling_a_failed_rebuild_active() -> AbstractContextManager[object]:
     return with_saga(REBUILDING, unwound=unwound)
 
 
+def recording_the_old_guest_of_a_rebuild() -> AbstractContextManager[object]:
+    """A rebuilt server is described as its old guest was."""
+
+    def record(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
+        return rebuild.record_rebuilt(
+            tx, context, msgspec.structs.replace(state, guest=get_server(tx, state.server_id).guest)
+        )
+
+    return with_saga(REBUILDING, finals=(Final(record),))
+
+
 @contextmanager
 def overlooking_a_rescue_image() -> Iterator[None]:
     """Neither the saga nor the reconciler checks that the host has taken the rescue disk away."""
@@ -118,6 +129,7 @@ PLANTS = (
     keeping_an_image_that_was_not_made,
     keeping_the_share_of_a_shelved_server,
     overlooking_a_rescue_image,
+    recording_the_old_guest_of_a_rebuild,
     resizing_with_the_old_flavor_s_disks,
     unshelving_to_the_host_it_was_on,
 )

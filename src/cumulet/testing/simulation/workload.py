@@ -351,8 +351,8 @@ class Workload:
         server = self._server(random)
         if server is None:
             return self._create(random)
-        request = self._act(server.project_id, server, {"rebuild": {"imageRef": IMAGE_ID}})
-        return f"{server.project_id} rebuilds {server.id[:8]}", request
+        anew, caller = {"imageRef": IMAGE_ID, "name": f"rebuilt-{self._cloud.clock.now_us()}"}, server.project_id
+        return f"{caller} rebuilds {server.id[:8]}", self._act(caller, server, {"rebuild": anew})
 
     def _shelve(self, random: Random) -> Asked:
         """Shelve a server, unshelve a shelved one, or offload a shelved one that is still on its host."""
