@@ -23,7 +23,7 @@ from cumulet.agent.joining import Joined, Membership
 from cumulet.clock import SystemClock
 from cumulet.compute.joined_hosts import joined_hosts
 from cumulet.db import schema
-from cumulet.db.engine import Database
+from cumulet.db.engine import CLOSING_SECONDS, Database
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.processes import joined_agent
 from cumulet.processes.joined_agent import JoinedPlace, run_joined_agent
@@ -52,8 +52,8 @@ class Started:
         while not condition():
             assert self.process.poll() is None, self.said
 
-    def ends(self) -> int:
-        return self.process.wait(SECONDS)
+    def ends(self, seconds: float = SECONDS) -> int:
+        return self.process.wait(seconds)
 
 
 @contextlib.contextmanager
@@ -192,5 +192,24 @@ def test_a_cloud_that_waits_for_whoever_changes_the_schema_ends_when_told(databa
                 cloud.until((state / "ca" / "ca-cert.pem").exists)
                 cloud.process.terminate()
                 assert cloud.ends() == 0, cloud.said
+    finally:
+        database.close()
+
+
+@pytest.mark.postgres
+def test_a_cloud_whose_database_does_not_answer_ends_when_told(database_url: str, tmp_path: Path) -> None:
+    """Somebody holds a lock on what the cloud asks for again and again."""
+    database = Database(database_url)
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'hosts'::regclass")
+    try:
+        with database.engine.connect() as locks:
+            options = ("--state", str(tmp_path / "state"), "--driver", "simulated", "--listen", "127.0.0.1:0")
+            with started("up", *options, url=database_url) as cloud:
+                cloud.until(lambda: "ready https" in cloud.said)
+                locks.execute(sa.text("LOCK TABLE hosts IN ACCESS EXCLUSIVE MODE"))
+                cloud.until(lambda: bool(database.read(lambda tx: tx.scalar(waits))))
+                cloud.process.terminate()
+                assert cloud.ends(CLOSING_SECONDS + SECONDS) == 0, cloud.said
+                assert "the database has not answered" in cloud.said
     finally:
         database.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import threading
 import time
@@ -35,6 +36,7 @@ from cumulet.db.transaction import Tx as Tx
 from cumulet.db.turns import Turns
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 metadata = MetaData(
     naming_convention={
@@ -59,13 +61,16 @@ SERIALIZATION_RETRIES = 20
 CALLERS_SECONDS = 30.0
 """How long a request waits for a database in another process, the wait for its turn included. The cloud's own work
 waits until the database is back."""
+CLOSING_SECONDS = 5.0
+"""How long `close` waits for a database in another process."""
 ALONE_AFTER_TRIES = 4
 """After so many tries that PostgreSQL could not serialize, a transaction is tried with no other of this process beside
 it: a long transaction among many short ones would never succeed."""
 
 
 class Database:
-    """A connection to SQLite or PostgreSQL. Thread-safe; `close` waits for what was queued."""
+    """A connection to SQLite or PostgreSQL. Thread-safe; `close` waits for what was queued, for a PostgreSQL not longer
+    than `CLOSING_SECONDS`."""
 
     def __init__(self, url: str, *, inline: bool = False) -> None:
         """`url`: ``sqlite:///FILE``, ``sqlite://`` or ``postgresql://...``. `inline`: all on the caller's thread."""
@@ -353,8 +358,14 @@ class Database:
         self._closed = True
         self._writes.close()
         self._reads.close()
+        # A PostgreSQL may never answer. What it was asked last is done or not, as after a kill: the connections are
+        # left to the end of the process, and so are the threads that wait.
+        until = None if self.embedded else time.monotonic() + CLOSING_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            log.warning("the database has not answered for %g s: what it was asked last may be done", CLOSING_SECONDS)
+            return
         for connection in self._reader_connections:
             connection.close()
         if self._inline_writer is not None:
