@@ -16,7 +16,7 @@ from cumulet.agent.simulated_fence import SimulatedFence
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import messages as m
-from cumulet.host.driver import Driver
+from cumulet.host.driver import Driver, Guest
 from cumulet.host.wiring import Group, Wiring
 from cumulet.settings import Settings
 
@@ -40,7 +40,6 @@ def test_the_last_mark_of_each_guest_is_found_again_and_again(place: Path, opene
     fence.set_mark("a", Mark(3, 12))
     for again in (fence, opened(place), opened(place)):
         assert (again.mark("a"), again.mark("b")) == (Mark(3, 12), Mark(7, 0))
-        assert again.known() == {"a": Mark(3, 12), "b": Mark(7, 0)}
 
 
 @pytest.mark.parametrize("mark", [NEVER_SEEN, *MARKS])
@@ -66,7 +65,8 @@ def test_a_line_that_was_cut_short_was_never_accepted(place: Path) -> None:
 def test_a_file_that_was_cut_short_was_never_accepted(place: Path) -> None:
     FileFence(place).set_mark("a", Mark(1, 4))
     (place / ".a.new").write_text("1")  # of 12: it is not yet where it counts
-    assert FileFence(place).known() == {"a": Mark(1, 4)}
+    again = FileFence(place)
+    assert (again.mark("a"), again.mark(".a.new")) == (Mark(1, 4), NEVER_SEEN)
 
 
 def test_what_was_overtaken_is_dropped_at_the_next_start(place: Path) -> None:
@@ -122,6 +122,34 @@ def test_what_is_older_than_what_was_accepted_is_refused_also_by_the_next_agents
             asyncio.run(following.handle(say(now)))
         assert guests.done == ([] if older else [say.__name__])
         assert opened(place).mark("a") == (before if older else now)
+
+
+@pytest.mark.parametrize("opened", [FileFence, lambda _: MemoryFence()])
+@pytest.mark.parametrize("marks", [20, 21, 40])
+def test_of_too_many_marks_the_oldest_half_goes_but_those_of_its_guests_stay(
+    place: Path, opened: Open, marks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cumulet.agent.fence.MOST_MARKS", 20)
+    driver = SimulatedDriver(
+        name="host1",
+        world=World(),
+        clock=SystemClock(),
+        settings=Settings(state_dir=place, database_url="sqlite://"),
+        directory=None,
+    )
+    fence = opened(place)
+    agent = Agent(name="host1", driver=driver, fence=fence)
+    description = Guest(server_id="0", name="s", vcpus=1, memory_mib=64, disk_gib=1, image=None)
+    asyncio.run(agent.handle(m.Create(server_id="0", operation_id="o", generation=9, step=1, guest=description)))
+    for number in range(1, marks):
+        fence.set_mark(str(number), Mark(1, 1))
+    fence.set_mark("1", Mark(2, 1))
+    assert [report.generation for report in asyncio.run(agent.guests())] == [9]
+    left = {number for number in range(marks) if fence.mark(str(number)) != NEVER_SEEN}
+    assert left == (set(range(20)) if marks == 20 else {0, 1, *range(marks - 8, marks)})
+    if opened is FileFence:
+        assert {int(path.name) for path in place.iterdir()} == left
+        assert FileFence(place).mark("0") == Mark(9, 1)
 
 
 class CountingFence(MemoryFence):

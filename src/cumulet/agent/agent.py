@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from cumulet.agent.fence import NEVER_SEEN, Fence, Mark
+from cumulet.agent.fence import Fence, Mark
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError, GuestReport, HostFacts
 from cumulet.host.joining import PROTOCOL
@@ -144,8 +144,9 @@ class Agent:
         )
 
     async def guests(self) -> list[GuestReport]:
-        known = self._fence.known()
-        return [_with_mark(report, known.get(report.server_id, NEVER_SEEN)) for report in await self.driver.guests()]
+        reports = await self.driver.guests()
+        self._fence.forget({report.server_id for report in reports})
+        return [_with_mark(report, self._fence.mark(report.server_id)) for report in reports]
 
     async def wire(self, wiring: Wiring) -> InForce:
         """Without a valid lease no routers are made: another host may have them by now.
