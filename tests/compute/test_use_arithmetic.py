@@ -146,10 +146,13 @@ class Books:
             assert {name: found[name]["in_use"] for name in expected} == expected, user
 
     def check_limits(self) -> None:
-        """Room for just what is asked is enough, and one less of any resource is too little, whoever's limit it is."""
+        """Room for just what is asked is enough, and one less of any resource is too little, whoever's limit it is.
+
+        The project has no limits when this begins, and upstream's defaults afterwards.
+        """
         user, flavor = self.random.choice(list(self.users)), self.random.choice(["thin", "wide", "tall"])
         more = Owned(user=user, flavor=flavor).amounts
-        for whose in (None, user):
+        for whose in (user, None):
             used = self.expected(whose)
             for short in (*more, None):
                 limits = {name: used[name] + amount - (name == short) for name, amount in more.items()}
@@ -163,6 +166,17 @@ class Books:
                     self.cloud.idle()
                     assert self.users[user].compute("DELETE", f"/servers/{answer['server']['id']}").status == 204
                     self.cloud.idle()
+
+    def check_limits_of_both(self) -> None:
+        """A limit of a user's own never widens the project's: what the project has too little of, it does not get."""
+        user, flavor = self.random.choice(list(self.users)), self.random.choice(["thin", "wide", "tall"])
+        more, used = Owned(user=user, flavor=flavor).amounts, self.expected()
+        for short in more:
+            limits = {name: used[name] + amount - (name == short) for name, amount in more.items()}
+            with self.limited(user, {name: limit + 1 for name, limit in limits.items()}), self.limited(None, limits):
+                answer = self.ask_for(user, flavor)
+                assert answer.status == 403, (short, answer.text)
+                assert f"Quota exceeded for {short}" in answer.text
 
     @contextlib.contextmanager
     def limited(self, user: str | None, limits: Amounts) -> Iterator[None]:
@@ -236,6 +250,6 @@ def test_use_limits_and_hours_are_what_the_books_say(cloud: TestCloud, seed: int
         books.step()
         books.check_use()
     books.check_hours()
-    assert books.admin.compute("DELETE", path).status == 202
     books.check_limits()
+    books.check_limits_of_both()
     books.check_use()

@@ -141,22 +141,31 @@ def require_group_member_room(tx: Tx, project_id: str, user_id: str, group_id: s
 
 
 def how_many_servers(tx: Tx, project_id: str, user_id: str, flavor: Flavor, least: int, most: int) -> int:
-    """How many of `least` to `most` servers of a flavor the quotas allow: as many as there is room for, or 403."""
+    """How many of `least` to `most` servers of a flavor the quotas allow: as many as there is room for, or 403.
+
+    A user with limits of their own has to keep them and the project's.
+    """
     own = {row.resource for row in tx.all(_OF_USER, {"of_project": project_id, "of_user": user_id})}
-    counted_user = user_id if own & set(PER_USER_COUNTED) else None
-    limits = limits_of(tx, project_id, counted_user or "")
-    used = dict(zip(PER_USER_COUNTED, _servers_used(tx, project_id, counted_user), strict=True))
     each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mib}
     allowed = most
-    for resource, size in each.items():
-        if size and limits[resource] >= 0:
-            allowed = min(allowed, max(0, limits[resource] - used[resource]) // size)
-    if allowed >= least:
-        return allowed
+    for counted_user in (user_id, None) if own & set(PER_USER_COUNTED) else (None,):
+        limits = limits_of(tx, project_id, counted_user or "")
+        used = dict(zip(PER_USER_COUNTED, _servers_used(tx, project_id, counted_user), strict=True))
+        for resource, size in each.items():
+            if size and limits[resource] >= 0:
+                allowed = min(allowed, max(0, limits[resource] - used[resource]) // size)
+        if allowed < least:
+            raise _too_many(limits, used, each, least, most)
+    return allowed
+
+
+def _too_many(
+    limits: Mapping[str, int], used: Mapping[str, int], each: Mapping[str, int], least: int, most: int
+) -> OverQuota:
     overs = [r for r, size in each.items() if 0 <= limits[r] < used[r] + size * most]
     asked = {r: str(size * most) for r, size in each.items()}
     asked["instances"] = str(least) if least == most else f"{least}-{most}"
-    raise OverQuota(
+    return OverQuota(
         f"Quota exceeded for {', '.join(overs)}: Requested {', '.join(asked[r] for r in overs)},"
         f" but already used {', '.join(str(used[r]) for r in overs)}"
         f" of {', '.join(str(limits[r]) for r in overs)} {', '.join(overs)}"
