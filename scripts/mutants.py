@@ -47,9 +47,14 @@ class Part(NamedTuple):
 
 
 _MOVES = (
-    "tests/compute", "tests/every_saga/test_late_commands.py", "tests/refusals/test_operations.py",
-    "tests/api/test_live_migration.py", "tests/api/test_resize.py", "tests/api/test_evacuation.py",
-    "tests/api/test_preconditions.py", "tests/api/test_failed_post_copy.py",
+    # Those of no cloud come first, then those that notice most.
+    "tests/compute/test_post_copy.py", "tests/compute/test_resize_arithmetic.py",
+    "tests/compute/test_copy_arithmetic.py", "tests/api/test_live_migration.py",
+    "tests/api/test_resize.py", "tests/api/test_evacuation.py",
+    "tests/api/test_preconditions.py", "tests/api/test_fit_for_moves.py", "tests/api/test_ends_of_moves.py",
+    "tests/api/test_resize_records.py", "tests/refusals/test_operations.py", "tests/api/test_failed_post_copy.py",
+    "tests/api/test_places.py", "tests/api/test_resize_room.py", "tests/api/test_left_waiting.py",
+    "tests/api/test_further_disks.py", "tests/every_saga/test_late_commands.py",
 )  # fmt: skip
 PARTS: dict[str, Part] = {
     "scheduler": Part(("compute/scheduler.py",), ("tests/compute/test_scheduler.py",)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from cumulet.errors import BadRequest
 from cumulet.web import bodies
+from cumulet.web.json_reader import MOST_VALUES
 from tests.web.conftest import ACTION, Client, W, send
 
 
@@ -68,6 +70,15 @@ def test_a_body_that_is_not_json_is_415(client: Client) -> None:
     assert (xml.status, xml.json["badMediaType"]["message"]) == (415, "Unsupported Content-Type")
     plain = send(client, "POST", W, raw=b'{"widget": {"name": "x"}}', headers={"Content-Type": "text/plain"})
     assert plain.status == 202
+
+
+def test_a_body_with_many_values_is_read_only_of_who_may_send_it(client: Client) -> None:
+    many = {"names": ["a"] * (MOST_VALUES + 1)}
+    answer = send(client, "POST", f"{W}/many", many)
+    assert (answer.status, answer.json) == (202, {"made": MOST_VALUES + 1})
+    for raw in (b"{not read", json.dumps(many).encode()):
+        refused = send(client, "POST", f"{W}/many", raw=raw, token="nobody")
+        assert (refused.status, refused.message) == (403, "Policy doesn't allow widgets:create to be performed.")
 
 
 def test_too_large_a_body_is_413_by_its_length_and_by_its_bytes(client: Client) -> None:

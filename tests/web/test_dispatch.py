@@ -137,6 +137,13 @@ def test_the_microversion_asked_for_is_served(client: Client, header: str, value
     assert answer.json["widget"]["shape"] == shape
 
 
+@pytest.mark.parametrize("versions", [("compute 2.51", "placement 1.2"), ("placement 1.2", "compute 2.51")])
+def test_each_service_may_have_a_version_header_of_its_own(client: Client, versions: tuple[str, str]) -> None:
+    named = [("openstack-api-version", version) for version in versions]
+    answer = asyncio.run(client.send("GET", f"{W}/w1", repeated=named))
+    assert (answer.status, answer.header("openstack-api-version")) == (200, "compute 2.51")
+
+
 @pytest.mark.parametrize("version", ["2.105", "2.999", "1.5", "3.0"])
 def test_a_version_we_have_not_is_406_and_named(client: Client, version: str) -> None:
     client.version = version

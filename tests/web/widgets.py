@@ -65,6 +65,10 @@ class NewWidget(Body):
     size: int = 1
 
 
+class ManyWidgets(Body, most_values=1_000_000):
+    names: list[str]
+
+
 class Move(Body):
     host: Annotated[str | None, Json({"minLength": 1})]
     block: LooseBool | Annotated[Literal["auto"], Since("2.25")]
@@ -88,6 +92,12 @@ def create_widget(call: Call[None, NewWidget]) -> Reply:
     if call.body.name == "one too many":
         raise OverQuota("Quota exceeded for widgets.")
     return Reply(body={"widget": {"name": call.body.name}}, headers={"Location": f"{call.service_url}/widgets/w1"})
+
+
+@WIDGETS.operation("POST", "/widgets/many", rules=(Rule(CREATE),), body=ManyWidgets, success=202)
+def create_widgets(call: Call[None, ManyWidgets]) -> JsonObject:
+    """Create as many widgets as have room in a body."""
+    return {"made": len(call.body.names)}
 
 
 @WIDGETS.operation("GET", "/widgets/detail", rules=(Rule(SHOW),))
