@@ -132,6 +132,7 @@ def test_the_older_form_asks_for_them_too(cloud: TestCloud, member: Client, both
         ([{"source_type": "blank", "destination_type": "volume", "volume_size": 1}], 501, "Volumes"),
         ([{"source_type": "volume", "uuid": "x", "destination_type": "volume"}], 501, "Volumes"),
         ([{**BLANK, "disk_bus": "ide"}], 501, "disk_bus"),
+        ([{**BLANK, "device_type": "cdrom"}], 501, "device_type"),
     ],
 )
 def test_what_is_no_such_disk_is_refused(

@@ -37,6 +37,15 @@ REFUSED = {
     "vm_mode": "xen",
     "hw_sound_model": "usb",
     "hw_rng_model": "egd",
+    "hw_disk_bus": "fdc",
+    "hw_cdrom_bus": "ide",
+    "hw_floppy_bus": "fdc",
+    "hw_input_bus": "ps2",
+    "hw_pointer_model": "mouse",
+    "hw_scsi_model": "lsilogic",
+    "hw_video_model": "qxl",
+    "hw_video_ram": "1",
+    "hw_vif_model": "ne2k_pci",
 }
 KEPT = {
     "hw_cpu_policy": "shared",
@@ -56,9 +65,8 @@ KEPT = {
     "colour": "blue",
 }
 NO_PROMISE = (
-    # Which device of its kind a guest has: always the same.
-    *("hw_cdrom_bus", "hw_disk_bus", "hw_floppy_bus", "hw_input_bus", "hw_pointer_model", "hw_rescue_bus"),
-    *("hw_rescue_device", "hw_scsi_model", "hw_video_model", "hw_video_ram", "hw_vif_model"),
+    # Of rescues from the image: refused there, if need be.
+    *("hw_rescue_bus", "hw_rescue_device"),
     # Heeded elsewhere: the guest agent, the config drive, passwords, snapshots at rest.
     *("hw_qemu_guest_agent", "img_config_drive", "os_admin_user", "os_require_quiesce", "os_type"),
     # Of volumes, which are not here, of other hypervisors, or without hw_ephemeral_encryption or a kernel of its own.
@@ -79,6 +87,8 @@ NAMES = (
     *("hw_time_hpet", "hw_serial_port_count", "hw_viommu_model", "hw_vm_mode", "hw_watchdog_action"),
     *("hw_vif_multiqueue_enabled", "hw_tpm_model", "hw_tpm_version", "hw_ephemeral_encryption"),
     *("hw_virtio_packed_ring", "hw_maxphysaddr_mode", "hw_maxphysaddr_bits", "hw_sound_model", "hw_usb_model"),
+    *("hw_cdrom_bus", "hw_disk_bus", "hw_floppy_bus", "hw_input_bus", "hw_pointer_model", "hw_scsi_model"),
+    *("hw_video_model", "hw_video_ram", "hw_vif_model"),
     *("hw_redirected_usb_ports", "img_hv_requested_version", "img_hv_type", "img_hide_hypervisor_id"),
     "os_secure_boot",
 )

@@ -14,7 +14,7 @@ import pytest
 
 import cumulet.testing
 from cumulet.cli.websocket import WebSocketClient
-from cumulet.drivers.qemu.command_line import SCREEN_MIB
+from cumulet.drivers.qemu.chosen_devices import SCREEN_MIB
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.record import GuestFolder

@@ -110,8 +110,8 @@ def _device(device: BlockDeviceV2, image_ref: str | None) -> Asked:
         raise BadRequest(f"{_INVALID}source_type and destination_type are needed.")
     if device.volume_type:
         raise BadRequest(f"{_INVALID}Specifying a volume_type with destination_type=local is not supported.")
-    if device.disk_bus not in (UNSET, "virtio") or device.device_type not in (UNSET, "disk"):
-        raise NotYet("Disks of another disk_bus than virtio, or device_type than disk, are not implemented.")
+    if device.device_type not in (UNSET, "disk"):
+        raise NotYet("Disks of another device_type than disk are not implemented.")
     size = None if isinstance(device.volume_size, Unset) else int(device.volume_size)
     if source == "image":
         if not image_ref or _boot_index(device) != 0:
@@ -125,6 +125,13 @@ def _device(device: BlockDeviceV2, image_ref: str | None) -> Asked:
     if file_system not in FILE_SYSTEMS:
         raise BadRequest(f"{_INVALID}guest_format {file_system} is not one of {', '.join(FILE_SYSTEMS)}, swap.")
     return Asked(kind="ephemeral", size=size, file_system=file_system, tag=device.tag)
+
+
+def require_bus(new: Sequence[BlockDeviceV2] | None, bus: str) -> None:
+    """NotYet for a disk that is to be on another bus than `bus`, which is that of all disks of a server."""
+    for device in new or ():
+        if not device.no_device and device.disk_bus not in (UNSET, bus):
+            raise NotYet(f"Disks of another disk_bus than {bus}, which the image says, are not implemented.")
 
 
 def _boot_index(device: BlockDeviceV2) -> int:

@@ -13,6 +13,7 @@ from cumulet.compute import (
     guest_agent,
     guest_metadata,
     hosts_in_memory,
+    image_devices,
     image_promises,
     operations,
     promises,
@@ -86,11 +87,15 @@ def resources(server: Server) -> dict[str, int]:
     return dict(promises.of(server.flavor).resources)
 
 
-def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
-    """What the scheduler must find for a server. `narrower`: further fields of `Need`, as for a move."""
+def need(tx: Tx, server: Server, *, moved: Guest | None = None, **narrower: Any) -> scheduler.Need:
+    """What the scheduler must find for a server. `moved`: its guest, which moves as it is; without one, it will be made
+    as its image says. `narrower`: further fields of `Need`."""
     promised = promises.of(server.flavor)
+    devices = image_devices.of(server.image_properties) if moved is None else moved.devices
     promised = msgspec.structs.replace(
-        promised, required=promised.required | image_promises.traits(server.image_properties)
+        promised,
+        required=promised.required | image_promises.traits(server.image_properties),
+        devices=image_devices.needed(devices),
     )
     wanted = promised.resources
     beside = affinity.wanted(tx, server)
@@ -108,6 +113,9 @@ def need(tx: Tx, server: Server, **narrower: Any) -> scheduler.Need:
         networks=bool(vnic_types),
         qos=qos.features_needed(tx, server.id),
         trunks=trunk_ports.has_subports(tx, server.id),
+        cpu_model=moved.cpu_model if moved is not None else None,
+        machine_type=moved.machine_type if moved is not None else None,
+        guest_agent=moved is not None and moved.agent,
         **narrower,
     )
 
@@ -256,6 +264,7 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
     """
     image_id = image_id or server.image_id
     nics = tuple(nic_of(port, slot) for slot, port in enumerate(network.ports_of(tx, [server.id]).get(server.id, [])))
+    devices = image_devices.of(server.image_properties)
     return Guest(
         server_id=server.id,
         name=server.name,
@@ -265,12 +274,13 @@ def describe(tx: Tx, context: Context, server: Server, host: str | None, *, imag
         image=None if image_id is None else image_of(tx, image_id),
         nics=nics,
         config_drive=(
-            guest_metadata.drive(guest_metadata.facts_of(tx, context.settings, server, nics, host=host))
+            guest_metadata.drive(guest_metadata.facts_of(tx, context.settings, server, nics, devices, host=host))
             if server.config_drive
             else ()
         ),
         extra_specs=server.flavor.extra_specs,
         disks=block_devices.of(server),
+        devices=devices,
         agent=guest_agent.is_in(server.image_properties)
         and (host is None or host_records.offers(tx, host, guest_agent.FEATURE)),
     )

@@ -18,10 +18,10 @@ import sqlalchemy as sa
 
 from cumulet.compute import block_devices
 from cumulet.compute.model import Server
-from cumulet.compute.server_views import ROOT_DEVICE
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Tx
 from cumulet.host import pci
+from cumulet.host.devices import Devices
 from cumulet.host.driver import DriveFile, Guest, Nic
 from cumulet.network.for_compute import PortView, ports_of
 from cumulet.network.server_network_data import network_data
@@ -55,19 +55,23 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[PortView, ...]
     slots: Mapping[str, int | None]
     """By id of each port that the guest has a NIC for: `Nic.slot`."""
+    devices: Devices
     network: dict[str, object]
     domain: str
     """Appended to the host name; empty for none."""
 
 
-def facts_of(tx: Tx, settings: Settings, server: Server, nics: Iterable[Nic], *, host: str | None) -> Facts:
-    """As the records are now. `nics`: those of the guest's description; `host`: the one that the guest is made for."""
+def facts_of(
+    tx: Tx, settings: Settings, server: Server, nics: Iterable[Nic], devices: Devices, *, host: str | None
+) -> Facts:
+    """As the records are now. `nics`, `devices`: those of the guest's description; `host`: which it is made for."""
     zone = tx.scalar(sa.select(hosts.c.zone).where(hosts.c.name == host)) if host is not None else None
     return Facts(
         server=server,
         number=tx.scalar(sa.select(servers.c.number).where(servers.c.id == server.id)),
         zone=zone or server.requested_zone or "",
         ports=tuple(ports_of(tx, [server.id]).get(server.id, [])),
+        devices=devices,
         slots={nic.port_id: nic.slot for nic in nics},
         network=network_data(tx, server.id),
         domain=settings.dhcp_domain,
@@ -136,7 +140,8 @@ def _devices(facts: Facts, version: str) -> list[dict[str, object]]:
         slot = facts.slots.get(port.id)
         if slot is None:  # The port is on record only.
             continue
-        view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "pci", "address": pci.nic_address(slot)}
+        address = pci.nic_address(slot, facts.devices.nic_model)
+        view: dict[str, object] = {"type": "nic", "mac": port.mac, "bus": "pci", "address": address}
         if _from(ROCKY, version):
             view["vf_trusted"] = False
         if port.tag:
@@ -144,9 +149,10 @@ def _devices(facts: Facts, version: str) -> list[dict[str, object]]:
         if port.tag or _from(ROCKY, version):
             told.append(view)
     for place, tag in block_devices.tagged(facts.server):
-        disk: dict[str, object] = {"type": "disk", "bus": "pci", "address": pci.disk_address(place)}
+        disk: dict[str, object] = {"type": "disk", "bus": pci.disk_bus(facts.devices)}
+        disk["address"] = pci.disk_address(place, facts.devices)
         disk["serial"] = pci.disk_serial(place)
-        disk["path"] = pci.disk_name(place, config_drive=facts.server.config_drive)
+        disk["path"] = pci.disk_name(place, facts.devices, config_drive=facts.server.config_drive)
         told.append({**disk, "tags": [tag]})
     return told
 
@@ -171,11 +177,12 @@ class _Told(msgspec.Struct, frozen=True):
     devices: tuple[_ToldDevice, ...] = ()
 
 
-def _block_devices(server: Server) -> dict[str, str]:
+def _block_devices(server: Server, devices: Devices) -> dict[str, str]:
     """As EC2 names them: the programs that prepare a guest mount ephemeral disks and swap by these names."""
-    told = {"ami": ROOT_DEVICE.removeprefix("/dev/"), "root": ROOT_DEVICE}
+    root = pci.disk_name(0, devices, config_drive=server.config_drive)
+    told = {"ami": root.removeprefix("/dev/"), "root": root}
     for disk in block_devices.of(server):
-        told[disk.label or disk.content] = pci.disk_name(disk.place, config_drive=server.config_drive)
+        told[disk.label or disk.content] = pci.disk_name(disk.place, devices, config_drive=server.config_drive)
     return told
 
 
@@ -197,7 +204,7 @@ def _ec2(facts: Facts) -> dict[str, object]:
         "reservation-id": server.reservation_id,
         "security-groups": sorted({name for port in facts.ports for name in port.security_groups}),
         "instance-type": server.flavor.name,
-        "block-device-mapping": _block_devices(server),
+        "block-device-mapping": _block_devices(server, facts.devices),
         "placement": {"availability-zone": facts.zone},
         "instance-action": "none",
     }

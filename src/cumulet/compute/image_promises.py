@@ -1,16 +1,15 @@
 """What an image asks of the hosts of its guests: each known promise is kept, or no host will have the server.
 
 Names, former names and meanings are upstream's (Glance's "Useful image properties", Nova's `ImageMetaProps`). A
-property ``hw_X`` asks what the extra spec ``hw:X`` of a flavor does. Which device a guest sees (`hw_disk_bus`,
-`hw_vif_model`, `hw_video_model` and the like) is no promise: every guest has the same devices (README.md, "not yet").
-What upstream does not know means nothing, as there.
+property ``hw_X`` asks what the extra spec ``hw:X`` of a flavor does, but for those that choose devices
+(`image_devices`). What upstream does not know means nothing, as there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cumulet.compute import promises
+from cumulet.compute import image_devices, promises
 from cumulet.compute.model import Flavor
 from cumulet.compute.promises import Kept, no, says
 from cumulet.host import hypervisors
@@ -29,6 +28,7 @@ FORMER_NAMES: Mapping[str, str] = {
 }
 
 KEPT: Mapping[str, Kept] = {
+    **image_devices.KEPT,
     "hw_architecture": says("x86_64", "amd64", "i386", "i486", "i586", "i686"),
     "hw_emulation_architecture": says("x86_64"),
     "hw_firmware_stateless": no,
@@ -43,7 +43,7 @@ KEPT: Mapping[str, Kept] = {
     "img_hv_type": says(*hypervisors.TYPES),
     "os_secure_boot": says("disabled", "optional"),
 }
-"""Properties that no extra spec is called as, and with which values every guest keeps them."""
+"""Properties that no extra spec is called as, and with which values guests keep them."""
 
 
 def known(properties: Mapping[str, object]) -> dict[str, str]:

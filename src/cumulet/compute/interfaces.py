@@ -33,7 +33,7 @@ from cumulet.errors import BadRequest, NotFound
 from cumulet.host import messages as m
 from cumulet.host import pci
 from cumulet.host.driver import Guest, Nic
-from cumulet.host.nics import DEVICE_TAGS, MOST_NICS, placed, with_nic, without_nic
+from cumulet.host.nics import DEVICE_TAGS, most, placed, with_nic, without_nic
 from cumulet.network import attaching, bindings, hosts, port_status, qos, trunk_ports
 from cumulet.network import for_compute as network
 from cumulet.network.for_compute import RequestedNetwork
@@ -152,9 +152,9 @@ def _guest(server: Server) -> Guest:
 
 def _free_slots(guest: Guest) -> list[int]:
     taken = {nic.slot for nic in placed(guest)}
-    free = [slot for slot in range(MOST_NICS) if slot not in taken]
+    free = [slot for slot in range(most(guest)) if slot not in taken]
     if not free:
-        raise BadRequest(f"A server has at most {MOST_NICS} ports.", reason="TOO_MANY_PORTS")
+        raise BadRequest(f"A server has at most {most(guest)} ports.", reason="TOO_MANY_PORTS")
     return free
 
 
@@ -164,7 +164,8 @@ def _slot(guest: Guest, free: list[int], mac: str) -> int:
     The drive stays as it is: a port that was detached and attached without its tag would have the tag there.
     """
     tagged = tagged_addresses(guest, mac)
-    return next((slot for slot in free if pci.nic_address(slot) not in tagged), free[0])
+    model = guest.devices.nic_model
+    return next((slot for slot in free if pci.nic_address(slot, model) not in tagged), free[0])
 
 
 def _begin(call: Call[Server, object], saga: Saga[PortChange], nic: Nic, action: str) -> None:

@@ -114,9 +114,7 @@ def _need(tx: Tx, server: Server, named: str | None) -> scheduler.Need:
         named=named,
         not_on=frozenset({server.host or ""}),
         comes_from=host_records.address_of(tx, server.host or ""),
-        cpu_model=guest.cpu_model,
-        machine_type=guest.machine_type,
-        guest_agent=guest.agent,
+        moved=guest,
     )
 
 

@@ -74,7 +74,7 @@ KEPT: Mapping[str, Kept] = {
     "hw:watchdog_action": says("disabled"),
     "hw:usb_model": says("none"),
     "hw_rng:allowed": lambda value, flavor: boolean(value) is True,
-    "hw_video:ram_max_mb": _always,  # The most that an image may ask for. No guest is given more than the usual.
+    "hw_video:ram_max_mb": _always,  # The most that an image may ask for.
     "os:secure_boot": says("disabled"),
     **dict.fromkeys(
         (
@@ -116,6 +116,8 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
     unkept: str | None = None
     further_disks: bool = False
     """Ephemeral or swap disks beside the first one."""
+    devices: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """By feature of a host: the property of an image that asks for it."""
 
 
 FURTHER_DISKS = "further-disks"
@@ -171,7 +173,10 @@ def is_kept(name: str, value: str, flavor: Flavor) -> bool:
 def unfit_hosts(tx: Tx, promises: Promises, consumer: str) -> dict[str, Unfit]:
     """Hosts that lack something that is promised besides vCPUs, memory and disk. Of each, one thing that it lacks."""
     found: dict[str, Unfit] = {}
-    of_all = (_room(tx, promises, consumer), _traits(tx, promises), _aggregates(tx, promises), _disks(tx, promises))
+    of_all = (
+        *(_room(tx, promises, consumer), _traits(tx, promises), _aggregates(tx, promises)),
+        *(_disks(tx, promises), _devices(tx, promises)),
+    )
     for host, unfit in itertools.chain(*of_all):
         found.setdefault(host, unfit)
     return found
@@ -221,13 +226,22 @@ def _disks(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
                 yield row.name, Unfit(Reason.EXTRA_SPEC_NOT_KEPT, "ephemeral and swap disks")
 
 
+def _devices(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
+    for row in tx.all(_FACTS, {}) if promises.devices else ():
+        offered = (row.facts or {}).get("features", ())
+        if missing := [name for feature, name in promises.devices.items() if feature not in offered]:
+            yield row.name, Unfit(Reason.IMAGE_PROPERTY_NOT_KEPT, min(missing))
+
+
 def _traits(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
     if not promises.required and not promises.forbidden:
         return
+    offered = {row.name: set((row.facts or {}).get("features", ())) for row in tx.all(_FACTS, {})}
     for row in tx.all(_TRAITS, {}):
-        if missing := promises.required - set(row.traits):
+        there = set(row.traits) | offered.get(row.name, set())  # Devices have the names of traits there.
+        if missing := promises.required - there:
             yield row.name, Unfit(Reason.TRAIT_MISSING, min(missing))
-        elif present := promises.forbidden & set(row.traits):
+        elif present := promises.forbidden & there:
             yield row.name, Unfit(Reason.TRAIT_FORBIDDEN, min(present))
 
 

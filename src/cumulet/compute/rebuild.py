@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, image_promises, operations, promises
+from cumulet.compute import boot, drift, image_devices, image_promises, operations, promises
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
 from cumulet.compute.model import Server, VmState
@@ -23,6 +23,7 @@ from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.promises import Promises
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import MEMBER
+from cumulet.compute.scheduler import Reason
 from cumulet.compute.server_actions import PATH
 from cumulet.compute.server_creation import new_password, require_fit
 from cumulet.compute.server_creation_body import PersonalityFile
@@ -129,8 +130,11 @@ def _require_kept(tx: Tx, server: Server, properties: Mapping[str, str]) -> None
     unkept = image_promises.unkept(properties, server.flavor)
     if unkept is not None:
         raise BadRequest(f"The image's property {unkept} asks for what no host has.")
-    asked = Promises(resources={}, required=image_promises.traits(properties))
+    devices = image_devices.needed(image_devices.of(properties))
+    asked = Promises(resources={}, required=image_promises.traits(properties), devices=devices)
     lacks = dict(promises.unfit_hosts(tx, asked, server.id)).get(server.host or "")
+    if lacks is not None and lacks.reason is Reason.IMAGE_PROPERTY_NOT_KEPT:
+        raise BadRequest(f"The image's property {lacks.detail} asks for what the server's host does not offer.")
     if lacks is not None:
         raise BadRequest(f"The image requires the trait {lacks.detail}, which the server's host has not.")
 

@@ -12,11 +12,12 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, guest_metadata, operations
+from cumulet.compute import boot, guest_metadata, image_devices, image_promises, operations, promises
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import RESCUE_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
+from cumulet.compute.promises import Promises
 from cumulet.compute.rules import MEMBER
 from cumulet.compute.server_actions import PATH
 from cumulet.compute.server_creation import new_password, require_fit
@@ -29,9 +30,10 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
+from cumulet.host.devices import USUAL, Devices
 from cumulet.host.driver import Guest, GuestState
 from cumulet.host.nics import placed
-from cumulet.image.store import boot_image, find_visible
+from cumulet.image.store import BootImage, boot_image, find_visible
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Anything, Body, Key, Unset
@@ -54,10 +56,11 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
     given = UNSET if body is None else body.admin_password
     wanted = UNSET if body is None else body.rescue_image_ref
     require_state(server, "rescue", call.caller)
-    image_id = _rescue_image(call, server.image_id or "" if isinstance(wanted, Unset) else wanted)
+    image = _rescue_image(call, server.image_id or "" if isinstance(wanted, Unset) else wanted)
+    devices = _devices(call, image)
     password = new_password(call) if isinstance(given, Unset) else given
     was = server.vm_state
-    metadata = {**server.system_metadata, RESCUE_IMAGE: image_id}
+    metadata = {**server.system_metadata, RESCUE_IMAGE: image.id}
     server = update_server(call.tx, server, now_us=call.now_us, system_metadata=metadata)
     operations.begin(
         call,
@@ -66,7 +69,8 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
         lambda *begun: Rescuing(
             **operations.on_host(*begun),
             was_running=was is VmState.ACTIVE,
-            image_id=image_id,
+            image_id=image.id,
+            devices=devices,
             password=password,
         ),
         action="rescue",
@@ -76,12 +80,25 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
     return {"adminPass": password}
 
 
-def _rescue_image(call: Call[Server, object], image_id: str) -> str:
+def _rescue_image(call: Call[Server, object], image_id: str) -> BootImage:
     """What may be booted from on a server of this flavor."""
     if find_visible(call.tx, call.caller, image_id) is None:
         raise BadRequest(f"Requested rescue image '{image_id}' is not supported")
-    require_fit(call, call.target.flavor, boot_image(call.tx, call.caller, image_id))
-    return image_id
+    image = boot_image(call.tx, call.caller, image_id)
+    require_fit(call, call.target.flavor, image)
+    return image
+
+
+def _devices(call: Call[Server, object], image: BootImage) -> Devices:
+    """The guest's devices while it is rescued. BadRequest for what its host does not offer."""
+    server = call.target
+    own = msgspec.convert(server.guest, Guest, strict=False).devices if server.guest is not None else USUAL
+    devices = image_devices.for_rescue(own, image_promises.known(image.properties))
+    asked = Promises(resources={}, devices=image_devices.needed(devices))
+    lacks = promises.unfit_hosts(call.tx, asked, server.id).get(server.host or "")
+    if lacks is not None:
+        raise BadRequest(f"The image's property {lacks.detail} asks for what the server's host does not offer.")
+    return devices
 
 
 @COMPUTE.operation(
@@ -110,6 +127,8 @@ class Rescuing(OnHost, frozen=True, kw_only=True):
     was_running: bool
     image_id: str
     password: str
+    devices: Devices = USUAL
+    """The guest's, with those of the rescue."""
     observed: GuestState | None = None
     """What was found after a failure."""
 
@@ -144,10 +163,11 @@ def _described(tx: Tx, context: Context, state: Rescuing) -> Guest:
     secrets = {**(server.guest_secrets or {}), "admin_password": state.password}
     told = msgspec.structs.replace(server, guest_secrets=secrets)
     guest = host_records.as_told(tx, state.host, msgspec.convert(server.guest, Guest, strict=False))
-    facts = guest_metadata.facts_of(tx, context.settings, told, placed(guest), host=state.host)
+    facts = guest_metadata.facts_of(tx, context.settings, told, placed(guest), guest.devices, host=state.host)
     return msgspec.structs.replace(
         guest,
         image=boot.image_of(tx, state.image_id),
+        devices=USUAL if state.devices == USUAL else state.devices,
         config_drive=guest_metadata.drive(facts) if server.config_drive else (),
     )
 

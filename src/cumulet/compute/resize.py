@@ -195,8 +195,7 @@ def pick_destination(tx: Tx, context: Context, state: Resizing) -> Resizing:
     guest = msgspec.convert(server.guest, Guest)
     need = boot.need(
         tx, msgspec.structs.replace(server, flavor=state.flavor), named=state.asked_for,
-        not_on=frozenset({state.source}), comes_from=host_records.address_of(tx, state.source),
-        cpu_model=guest.cpu_model, machine_type=guest.machine_type, guest_agent=guest.agent,
+        not_on=frozenset({state.source}), comes_from=host_records.address_of(tx, state.source), moved=guest,
     )  # fmt: skip
     need = moves.with_room_to_arrive(need, server, state.flavor)
     return msgspec.structs.replace(state, destination=moves.pick(tx, need, state.asked_for))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import block_devices, boot, image_promises
+from cumulet.compute import block_devices, boot, image_devices, image_promises
 from cumulet.compute import hosts as host_records
 from cumulet.compute.block_devices import Asked
 from cumulet.compute.flavors import find_flavor
@@ -75,6 +75,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     key = public_key_of(call.tx, call.caller.user_id, body.key_name) if body.key_name is not None else None
     require_fit(call, flavor, image)
     block_devices.require_fit(disks, flavor)
+    block_devices.require_bus(body.block_device_mapping_v2, image_devices.bus_of(image.properties))
     _require_room_for_metadata(call)
     group_id = _server_group(call)
     host_records.require_known(call.tx, body.host or body.hypervisor_hostname)

@@ -16,10 +16,11 @@ from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_sorting import IGNORED_SORT_KEYS, SORT_KEYS, ZONE, after_marker, order_of
 from cumulet.compute.server_status import states_of
-from cumulet.compute.server_views import ROOT_DEVICE
+from cumulet.compute.server_views import ROOT_DEVICE, SCSI_ROOT_DEVICE
 from cumulet.compute.store import server_tags, servers
 from cumulet.db.engine import Row, Select, Tx
 from cumulet.errors import BadRequest, Forbidden
+from cumulet.host.devices import SATA, SCSI, USB
 from cumulet.network.store import port_addresses, ports
 from cumulet.web.boolean_words import FALSE, TRUE, boolean
 from cumulet.web.operation import Call
@@ -305,6 +306,10 @@ def _text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
     return sa.func.coalesce(sa.cast(column, sa.Text), "")
 
 
+_ROOT_DEVICE = sa.case(
+    (sa.func.lower(servers.c.image_properties["hw_disk_bus"].as_string()).in_((SCSI, SATA, USB)), SCSI_ROOT_DEVICE),
+    else_=ROOT_DEVICE,
+)
 _MATCHED: dict[str, sa.ColumnElement[Any]] = {
     "name": _text(servers.c.name), "display_name": _text(servers.c.name),
     "display_description": _text(servers.c.description), "hostname": _text(servers.c.hostname),
@@ -312,7 +317,7 @@ _MATCHED: dict[str, sa.ColumnElement[Any]] = {
     "launch_index": _text(servers.c.launch_index), "node": _text(servers.c.host), "availability_zone": ZONE,
     "locked_by": _text(servers.c.locked_by), "access_ip_v4": _text(servers.c.access_ipv4),
     "access_ip_v6": _text(servers.c.access_ipv6), "progress": _text(servers.c.progress),
-    "root_device_name": sa.literal(ROOT_DEVICE), "kernel_id": sa.literal(""), "ramdisk_id": sa.literal(""),
+    "root_device_name": _ROOT_DEVICE, "kernel_id": sa.literal(""), "ramdisk_id": sa.literal(""),
     "auto_disk_config": sa.case((servers.c.disk_config == "AUTO", "1"), else_="0"),
 }  # fmt: skip
 _MOMENTS = {

@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
+from cumulet.compute import image_devices
 from cumulet.compute.links import bookmark_root
 from cumulet.compute.model import Flavor, PowerState
 from cumulet.compute.rules import ADMIN, READER
@@ -41,6 +42,8 @@ HOST_STATUS = rule("os_compute_api:servers:show:host_status", ADMIN)
 HOST_STATUS_UNKNOWN = rule("os_compute_api:servers:show:host_status:unknown-only", ADMIN)
 
 ROOT_DEVICE = "/dev/vda"
+SCSI_ROOT_DEVICE = "/dev/sda"
+"""Of images that ask for another bus than virtio."""
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
 _POWER_NUMBERS = {state.value: state.number for state in PowerState}
 
@@ -217,8 +220,13 @@ class Viewer:
             view["OS-EXT-SRV-ATTR:ramdisk_id"] = ""
             view["OS-EXT-SRV-ATTR:launch_index"] = row.launch_index
             view["OS-EXT-SRV-ATTR:reservation_id"] = row.reservation_id
-            view["OS-EXT-SRV-ATTR:root_device_name"] = ROOT_DEVICE
+            view["OS-EXT-SRV-ATTR:root_device_name"] = _root_device(row.image_properties_text)
             view["OS-EXT-SRV-ATTR:user_data"] = row.user_data
+
+
+def _root_device(image_properties: str) -> str:
+    other = "hw_disk_bus" in image_properties and image_devices.of(_decoded(image_properties)).disk_bus
+    return SCSI_ROOT_DEVICE if other else ROOT_DEVICE
 
 
 # -- what microversions have added

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from cumulet.host.devices import USUAL, Devices
 from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.disks import Disk, Rescue, Snapshots
 from cumulet.host.guest_agent import GuestAgent
@@ -89,8 +90,7 @@ class Guest(Record, frozen=True):
     """Versioned, e.g. ``pc-q35-7.2``; filled by the first host from its own best, frozen afterwards."""
     cpu_model: str = ""
     user_data: str | None = None
-    """Base64, at most 65,535 characters. With `metadata` it makes the config drive of guests of older versions, whose
-    description has no `config_drive`."""
+    """Base64. With `metadata` it makes the config drive of guests of older versions, which have no `config_drive`."""
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     config_drive: tuple[DriveFile, ...] = ()
     """Empty: the guest has no drive."""
@@ -103,6 +103,7 @@ class Guest(Record, frozen=True):
     """It has a channel to QEMU's guest agent, which runs in it, as its image says."""
     disks: tuple[Disk, ...] = ()
     """Ephemeral and swap disks, in the order of their places."""
+    devices: Devices = USUAL
 
 
 class HostFacts(Record, frozen=True):
@@ -119,8 +120,7 @@ class HostFacts(Record, frozen=True):
     cpu_models: tuple[str, ...]
     machine_types: tuple[str, ...]
     features: tuple[str, ...]
-    """e.g. ``post-copy``, ``networks``, ``local-disk``; ``public``: it leads to the physical network of that name;
-    `wiring.BANDWIDTH_LIMITS`."""
+    """e.g. ``post-copy``, ``networks``; ``public``: it leads to that physical network; `devices.ALL_FEATURES`."""
     address: str
     """Where migrations to this host connect."""
     booted_at_us: int

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from cumulet.host.devices import E1000E
 from cumulet.host.driver import Guest, Nic
 
 MOST_NICS = 16
 """How many ports a guest may have."""
 
+_MOST_E1000E = 8
+"""Each has I/O ports, of which the firmware gives 4,096 to each root port with such a device: it finds no more."""
+
 DEVICE_TAGS = "device-tags"
 """Of `HostFacts.features`: its metadata service tells the tags of ports that were attached later."""
+
+
+def most(guest: Guest) -> int:
+    """How many this guest may have."""
+    return _MOST_E1000E if guest.devices.nic_model == E1000E else MOST_NICS
 
 
 def placed(guest: Guest) -> tuple[Nic, ...]:

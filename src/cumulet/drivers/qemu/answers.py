@@ -75,6 +75,19 @@ class Disk(Answer, frozen=True):
     stats: DiskStatistics
 
 
+class Inserted(Answer, frozen=True):
+    """`BlockDeviceInfo` of a disk."""
+
+    node_name: str = ""
+
+
+class SeenDisk(Answer, frozen=True):
+    """`BlockInfo`; `qdev`: the device by which the guest sees it, by its QOM path or id."""
+
+    qdev: str = ""
+    inserted: Inserted | None = None
+
+
 class Node(Answer, frozen=True):
     """`BlockDeviceInfo`."""
 

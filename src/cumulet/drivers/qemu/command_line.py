@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cumulet.drivers.qemu import chosen_devices as chosen
 from cumulet.drivers.qemu.guest_files import further_disk
 from cumulet.drivers.qemu.qmp import Json
 from cumulet.host import pci
+from cumulet.host.devices import CDROM, VIRTIO
 from cumulet.host.driver import Guest, Nic
-from cumulet.host.nics import MOST_NICS, placed
+from cumulet.host.nics import placed
 
 CONSOLE_RING_BYTES = 1 << 20
 """The serial console is kept by QEMU itself in a ring of this size: a guest can print for ever and fill no disk,
@@ -25,12 +27,12 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 DISK_NODE = "disk0"
 CONFIG_DRIVE_NODE = "config0"
 DISK_DEVICE = "virtio0"
+CONFIG_DRIVE_DEVICE = "virtio1"
+"""The names of devices are part of what is sent in a move; whatever their bus is."""
 RESCUE_DEVICE = "rescue0"
 CONSOLE_CHARDEV = "console0"
 PRODUCT = "OpenStack Nova"
 """The machine's product name: cloud-init asks the metadata service if it is this one."""
-SCREEN_MIB = 8
-"""Video memory of a guest with a screen: enough for 1920 x 1080."""
 
 
 def disk_nodes(guest: Guest) -> tuple[str, ...]:
@@ -38,25 +40,16 @@ def disk_nodes(guest: Guest) -> tuple[str, ...]:
     return (DISK_NODE, *(pci.disk_serial(disk.place) for disk in guest.disks))
 
 
-def disk_devices(guest: Guest) -> tuple[str, ...]:
-    """Names of the devices by which the guest sees the same disks."""
-    return (DISK_DEVICE, *(f"further{disk.place}" for disk in guest.disks))
-
-
 # Addresses on the root bus. They are part of what a guest sees: never change one, only add.
 _ADDRESS_SCREEN = "0x1"
-_ADDRESS_RESCUE = "0x2"
-"""Before the disk: a guest that is rescued has its own disk as the second one."""
-_ADDRESS_DISK = hex(pci.ROOT_DISK)
 _ADDRESS_RNG = "0x4"
-_ADDRESS_CONFIG_DRIVE = hex(pci.CONFIG_DRIVE)
 _FIRST_ADDRESS_NIC = 0x8
 """A root bus has 32 places. The chipset has the last one, and those from here to there are for NICs."""
 _PORTS_PER_ADDRESS = 8
-NIC_SLOTS = MOST_NICS
-"""Root ports of a new guest. While it runs, devices can be plugged and unplugged only behind a root port."""
 PLUGGED_AT = "0x0"
-"""The one place behind a root port."""
+"""The one place behind a root port. While a guest runs, devices can be plugged only there, or on a bridge."""
+NIC_BRIDGE = "nics"
+"""A bus for conventional PCI devices. Its first place is its controller's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +68,9 @@ class Machine:
     """A listening socket that QEMU inherits, which leads to the guest's own agent."""
     rescued: bool = False
     """It boots from a rescue disk."""
+    rescue_bus: str = ""
+    rescue_device: str = ""
+    """As in `Devices`."""
     tap_fds: tuple[int, ...] = ()
     """Open taps that QEMU inherits, one for each of the guest's ports."""
 
@@ -101,25 +97,23 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
         line += ["-mon", f"chardev=monitor{number},mode=control"]
     line += ["-chardev", f"ringbuf,id={CONSOLE_CHARDEV},size={CONSOLE_RING_BYTES}"]
     line += ["-device", _json({"driver": "isa-serial", "id": "serial0", "chardev": CONSOLE_CHARDEV, "index": 0})]
-    if machine.rescued:
-        line += _disk(machine, "rescue.qcow2", RESCUE_DEVICE, _ADDRESS_RESCUE, RESCUE_DEVICE, boot_index=0)
-    # In the order of their addresses, in which the guest finds them and QEMU lists them.
-    line += _disk(machine, "disk.qcow2", DISK_NODE, _ADDRESS_DISK, DISK_DEVICE, boot_index=int(machine.rescued))
-    if machine.config_drive:
-        line += _config_drive(machine)
-    for disk, node, name in zip(guest.disks, disk_nodes(guest)[1:], disk_devices(guest)[1:], strict=True):
-        address = f"{hex(pci.FURTHER_DISKS)}.{disk.place - 1}"
-        line += _disk(machine, further_disk(disk.place), node, address, name, multifunction=disk.place == 1)
+    line += chosen.controllers(guest.devices, machine.rescue_bus if machine.rescued else "")
+    line += _disks(guest, machine)
     line += ["-object", _json({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"})]
     line += ["-device", _device("virtio-rng-pci", "random0", _ADDRESS_RNG, rng="rng0")]
     if machine.agent_fd is not None:
         line += _agent(machine.agent_fd)
     if guest.screen:
         # A VNC server that nobody can connect to: it is handed each client (`screens`).
-        line += ["-device", _device("VGA", "screen0", _ADDRESS_SCREEN, vgamem_mb=SCREEN_MIB)]
+        model, memory_of_it = chosen.screen(guest.devices)
+        line += ["-device", _device(model, "screen0", _ADDRESS_SCREEN, **memory_of_it)]
         line += ["-vnc", "none,share=force-shared"]
-    for number in range(guest.nic_slots):
-        line += ["-device", _root_port(number)]
+    line += chosen.input_devices(guest.devices)
+    if pci.on_bridge(guest.devices.nic_model):
+        line += ["-device", _device("pcie-pci-bridge", NIC_BRIDGE, hex(_FIRST_ADDRESS_NIC))]
+    else:
+        for number in range(guest.nic_slots):
+            line += ["-device", _root_port(number)]
     for nic, fd in zip(placed(guest), machine.tap_fds, strict=True):
         line += ["-netdev", f"tap,id={net_name(nic)},fd={fd}", "-device", _json(nic_device(guest, nic))]
     if machine.incoming:
@@ -130,40 +124,64 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
 _MACHINE_OPTIONS = "usb=off,vmport=off,smm=off,hpet=off,dump-guest-core=off"
 
 
+def _disks(guest: Guest, machine: Machine) -> list[str]:
+    """In the order in which the guest finds them, and QEMU lists them."""
+    bus = guest.devices.disk_bus or VIRTIO
+    line: list[str] = []
+    last = bool(machine.rescue_device)
+    rescue = _rescue_disk(machine, last=last) if machine.rescued else []
+    if not last:
+        line += rescue
+    line += _disk(machine, "disk.qcow2", DISK_NODE, DISK_DEVICE, bus, chosen.FIRST, boot_index=int(machine.rescued))
+    if machine.config_drive:
+        line += _config_drive(machine, guest.devices.cdrom_bus)
+    for disk, node in zip(guest.disks, disk_nodes(guest)[1:], strict=True):
+        name, place = f"further{disk.place}", chosen.CONFIG_DRIVE + disk.place
+        line += _disk(machine, further_disk(disk.place), node, name, bus, place)
+    return line + rescue if last else line
+
+
+def _rescue_disk(machine: Machine, *, last: bool) -> list[str]:
+    cdrom, place = machine.rescue_device == CDROM, chosen.LAST if last else chosen.BEFORE
+    bus = machine.rescue_bus or VIRTIO
+    return _disk(machine, "rescue.qcow2", RESCUE_DEVICE, RESCUE_DEVICE, bus, place, boot_index=0, cdrom=cdrom)
+
+
 def _disk(
     machine: Machine,
     file: str,
     node: str,
-    address: str,
     name: str,
+    bus: str,
+    place: int,
     *,
     boot_index: int | None = None,
-    multifunction: bool = False,
+    cdrom: bool = False,
 ) -> list[str]:
-    storage = {
+    storage: dict[str, object] = {
         "driver": "file",
         "node-name": f"{node}-file",
         "filename": str(machine.folder / file),
         "locking": "on",
         "discard": "unmap",
     }
-    image = {
+    image: dict[str, object] = {
         "driver": "qcow2",
         "node-name": node,
         "file": f"{node}-file",
         "backing": None,
         "discard": "unmap",
     }
+    if cdrom:
+        storage["read-only"] = image["read-only"] = True
     told: dict[str, object] = {"drive": node, "serial": node}
     if boot_index is not None:
         told["bootindex"] = boot_index
-    if multifunction:
-        told["multifunction"] = True
-    device = _device("virtio-blk-pci", name, address, **told)
+    device = _json({**chosen.disk(bus, place, name, cdrom=cdrom), **told})
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 
-def _config_drive(machine: Machine) -> list[str]:
+def _config_drive(machine: Machine, cdrom_bus: str) -> list[str]:
     storage = {
         "driver": "file",
         "node-name": f"{CONFIG_DRIVE_NODE}-file",
@@ -173,7 +191,8 @@ def _config_drive(machine: Machine) -> list[str]:
     }
     node = CONFIG_DRIVE_NODE
     image = {"driver": "raw", "node-name": node, "file": f"{node}-file", "read-only": True}
-    device = _device("virtio-blk-pci", "virtio1", _ADDRESS_CONFIG_DRIVE, drive=node, serial=node)
+    seen_as = chosen.disk(cdrom_bus or VIRTIO, chosen.CONFIG_DRIVE, CONFIG_DRIVE_DEVICE, cdrom=bool(cdrom_bus))
+    device = _json({**seen_as, "drive": node, "serial": node})
     return ["-blockdev", _json(storage), "-blockdev", _json(image), "-device", device]
 
 
@@ -214,12 +233,14 @@ def nic_device(guest: Guest, nic: Nic) -> dict[str, Json]:
     Without a boot ROM: no guest boots from the network, and to try takes seconds.
     """
     assert nic.slot is not None
+    model = guest.devices.nic_model
     on_root_bus: dict[str, Json] = {"bus": "pcie.0", "addr": hex(_FIRST_ADDRESS_NIC + nic.slot)}
     behind_a_port: dict[str, Json] = {"bus": port_name(nic.slot), "addr": PLUGGED_AT}
+    on_bridge: dict[str, Json] = {"bus": NIC_BRIDGE, "addr": hex(nic.slot + 1)}
     return {
-        "driver": "virtio-net-pci",
+        "driver": chosen.NIC_DRIVERS[model or VIRTIO],
         "id": nic_name(nic),
-        **(behind_a_port if guest.nic_slots else on_root_bus),
+        **(on_bridge if pci.on_bridge(model) else behind_a_port if guest.nic_slots else on_root_bus),
         "netdev": net_name(nic),
         "mac": nic.mac,
         "romfile": "",

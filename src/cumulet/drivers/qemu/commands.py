@@ -23,6 +23,7 @@ from cumulet.drivers.qemu.answers import (
     Named,
     Node,
     Processor,
+    SeenDisk,
     Status,
 )
 from cumulet.drivers.qemu.qmp import Arguments, Json
@@ -132,11 +133,16 @@ class Commands(ABC):
     async def block_set_io_throttle(
         self, device: str, *, group: str, bytes_per_second: int, requests_per_second: int
     ) -> None:
-        """`block_set_io_throttle`: what the disks of a group do at most together, reading and writing. `device`: the
-        QOM path of one that joins it."""
+        """`block_set_io_throttle`: what the disks of a group do at most together, reading and writing. `device`: one of
+        `devices_of_nodes` that joins it."""
         apart = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
         limits: Arguments = {"bps": bytes_per_second, "iops": requests_per_second, **apart}
         await self.ask("block_set_io_throttle", {"id": device, "group": group, **limits})
+
+    async def devices_of_nodes(self) -> dict[str, str]:
+        """`query-block`: by name of a block device, the device by which the guest sees it."""
+        found = _read(await self.ask("query-block"), list[SeenDisk])
+        return {disk.inserted.node_name: disk.qdev for disk in found if disk.inserted is not None}
 
     async def disk_statistics(self) -> list[DiskStatistics]:
         """`query-blockstats`: of each disk, in the order of the command line."""

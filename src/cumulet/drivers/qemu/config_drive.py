@@ -61,7 +61,7 @@ def _devices(on_drive: list[dict[str, object]], guest: Guest) -> list[dict[str, 
     A port that was detached and attached again may have another address now, or another tag.
     """
     present: dict[tuple[object, object], Nic] = {
-        (nic.mac, pci.nic_address(nic.slot or 0)): nic for nic in nics.placed(guest)
+        (nic.mac, pci.nic_address(nic.slot or 0, guest.devices.nic_model)): nic for nic in nics.placed(guest)
     }
     kept: dict[tuple[object, object], dict[str, object]] = {}
     for device in on_drive:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.drivers.qemu import (
     adoption,
+    chosen_devices,
     cold_migration,
     counters,
     further_disks,
@@ -156,6 +157,7 @@ class QemuDriver:
                 "suspend",
                 "guest-agent",
                 DEVICE_TAGS,
+                *chosen_devices.offered(host.facts.drivers),
                 host.facts.accelerator,
                 *(_OF_NETWORKS if host.network is not None else ()),
                 *([TRUNKS] if host.network is not None and host.network.carries_not is None else []),

@@ -54,6 +54,8 @@ class QemuFacts:
     """Usable here without missing features."""
     post_copy: bool
     """Whether this QEMU knows post-copy. Whether it may use it says `post_copy_problem`."""
+    drivers: frozenset[str] = frozenset()
+    """Names of the devices that it can make, among others."""
 
     @property
     def machine_type(self) -> str:
@@ -80,7 +82,7 @@ async def probe() -> QemuFacts:
     binary, qemu_img = shutil.which(BINARY), shutil.which("qemu-img")
     if binary is None or qemu_img is None:
         raise QemuMissing("QEMU is not installed (Debian packages: qemu-system-x86 qemu-utils)")
-    answers = await _ask(binary, "tcg", [c.VERSION, c.MACHINES, c.MIGRATION_CAPABILITIES, c.COMMANDS])
+    answers = await _ask(binary, "tcg", [c.VERSION, c.MACHINES, c.MIGRATION_CAPABILITIES, c.COMMANDS, c.TYPES])
     version = answers.of(c.VERSION).qemu
     capabilities = {entry.capability for entry in answers.of(c.MIGRATION_CAPABILITIES)}
     commands = {entry.name for entry in answers.of(c.COMMANDS)}
@@ -103,6 +105,7 @@ async def probe() -> QemuFacts:
         machine_types=tuple(machine_types),
         cpu_models=tuple(cpu_models),
         post_copy="postcopy-ram" in capabilities,
+        drivers=frozenset(entry.name for entry in answers.of(c.TYPES)),
     )
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from cumulet.drivers.qemu import guest_files, process
-from cumulet.drivers.qemu.command_line import SCREEN_MIB, Machine, arguments, disk_devices
+from cumulet.drivers.qemu import chosen_devices, guest_files, process
+from cumulet.drivers.qemu.command_line import Machine, arguments, disk_nodes
 from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
@@ -24,7 +24,7 @@ from cumulet.drivers.qemu.record import Authority, GuestFolder, GuestRecord, Int
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
-from cumulet.host.consoles import SESSIONS_OF_ONE
+from cumulet.host.devices import Devices
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
 from cumulet.host.images import ImageSink
@@ -38,16 +38,14 @@ log = logging.getLogger(__name__)
 _START_SECONDS = 30.0
 _OVERHEAD_BYTES = 512 << 20
 """What QEMU needs beside the guest's memory: translated code, buffers of devices and migration, page cache."""
-_SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (SCREEN_MIB << 20)
-"""In addition with a screen: its video memory, two pictures of it, and five more for each client. QEMU drops a client
-that has not taken five."""
 
 _THROTTLE = "disks"
 _BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
 
 
 def _bounds(guest: Guest) -> Bounds:
-    memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES + (_SCREEN_BYTES if guest.screen else 0)
+    screen_bytes = chosen_devices.screen_bytes(guest.devices) if guest.screen else 0
+    memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES + screen_bytes
     # The largest file is a disk, or the memory of a suspended guest.
     further = (disk.size_mib << 20 for disk in guest.disks)
     largest = max(file_bytes(max(disk_bytes(guest), *further, 0)), memory_bytes)
@@ -151,6 +149,7 @@ class QemuHost:
             raise DriverError(f"MACHINE_TYPE: this host's QEMU has no {guest.machine_type}")
         if guest.cpu_model not in self.facts.cpu_models:
             raise DriverError(f"CPU_MODEL: this host has not all features of {guest.cpu_model}")
+        self.require_devices(guest.devices)
         with ExitStack() as opened:
             paths = (*folder.monitors, *([folder.agent] if guest.agent else []))
             sockets = [opened.enter_context(monitor_socket(path)) for path in paths]
@@ -161,9 +160,10 @@ class QemuHost:
         hypervisor = self._know(folder.server_id, started_here)
         try:
             await hypervisor.greet(timeout_s=_START_SECONDS)
-            for device in disk_devices(guest):
+            seen_as = await hypervisor.devices_of_nodes()
+            for node in disk_nodes(guest):
                 await hypervisor.block_set_io_throttle(
-                    f"/machine/peripheral/{device}/virtio-backend",
+                    seen_as[node],
                     group=_THROTTLE,
                     bytes_per_second=self.limits.disk_mib_per_second << 20,
                     requests_per_second=self.limits.disk_requests_per_second,
@@ -172,6 +172,12 @@ class QemuHost:
             await hypervisor.kill()
             raise
         return hypervisor
+
+    def require_devices(self, devices: Devices) -> None:
+        """DriverError for a device that this host does not offer."""
+        lacking = chosen_devices.lacking(devices, self.facts.drivers)
+        if lacking is not None:
+            raise DriverError(f"DEVICES: this host does not offer {lacking}")
 
     async def _tap(self, nic: Nic, opened: ExitStack) -> int:
         """A port's tap with its link up, open until QEMU has inherited it."""
@@ -201,6 +207,8 @@ class QemuHost:
             incoming=incoming,
             config_drive=guest_files.look(folder, guest_files.CONFIG_DRIVE) is not None,
             rescued=record.rescued,
+            rescue_bus=record.rescue_bus,
+            rescue_device=record.rescue_device,
         )
         return self.sandbox.start(
             arguments(guest, machine),

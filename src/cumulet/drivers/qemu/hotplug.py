@@ -21,7 +21,6 @@ from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host import nics
 from cumulet.host.driver import DriverError, Guest, Nic
-from cumulet.host.nics import MOST_NICS
 
 UNPLUG_SECONDS = 10.0
 """How long a guest may take to release a device."""
@@ -37,8 +36,8 @@ async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         _refuse(record)
-        if nic.slot is None or nic.slot >= MOST_NICS:
-            raise DriverError(f"TOO_MANY_PORTS: a guest of this host has at most {MOST_NICS} ports")
+        if nic.slot is None or nic.slot >= (most := nics.most(record.guest)):
+            raise DriverError(f"TOO_MANY_PORTS: such a guest has at most {most} ports")
         hypervisor = host.hypervisor(server_id)
         if all(other.port_id != nic.port_id for other in record.guest.nics):
             if any(other.slot == nic.slot for other in nics.placed(record.guest)):

@@ -8,13 +8,13 @@ import contextlib
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, further_disks, guest_files
-from cumulet.drivers.qemu.command_line import NIC_SLOTS
 from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
+from cumulet.host import nics
+from cumulet.host.devices import MOST_ON_SATA, NO_SCREEN, SATA
 from cumulet.host.disks import MOST_FURTHER_DISKS
 from cumulet.host.driver import DriverError, Guest
-from cumulet.host.nics import MOST_NICS
 
 _SOFT_REBOOT_SECONDS = 30.0
 
@@ -23,18 +23,20 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
     """The description with what the host decides filled in. Raises `DriverError` for what it cannot offer."""
     if guest.nics and host.network is None:
         raise DriverError("NO_NETWORKS: this host cannot wire guests; boot with networks 'none'")
-    if len(guest.nics) > MOST_NICS:
-        raise DriverError(f"TOO_MANY_PORTS: a guest of this host has at most {MOST_NICS} ports")
+    if len(guest.nics) > (most_nics := nics.most(guest)):
+        raise DriverError(f"TOO_MANY_PORTS: such a guest has at most {most_nics} ports")
+    host.require_devices(guest.devices)
     if [disk.place for disk in guest.disks] != list(range(1, len(guest.disks) + 1)):
         raise DriverError("DISKS: their places are not 1, 2, 3 and so on")
-    if len(guest.disks) > MOST_FURTHER_DISKS:
-        raise DriverError(f"TOO_MANY_DISKS: a guest of this host has at most {MOST_FURTHER_DISKS} beside its first")
+    most_disks = MOST_ON_SATA if guest.devices.disk_bus == SATA else MOST_FURTHER_DISKS
+    if len(guest.disks) > most_disks:
+        raise DriverError(f"TOO_MANY_DISKS: such a guest has at most {most_disks} beside its first")
     return msgspec.structs.replace(
         guest,
         machine_type=guest.machine_type or host.facts.machine_type,
         cpu_model=guest.cpu_model or host.facts.cpu_model,
-        nic_slots=guest.nic_slots if guest.machine_type else NIC_SLOTS,
-        screen=guest.screen or not guest.machine_type,
+        nic_slots=guest.nic_slots if guest.machine_type else nics.most(guest),
+        screen=guest.screen or (not guest.machine_type and guest.devices.video_model != NO_SCREEN),
     )
 
 

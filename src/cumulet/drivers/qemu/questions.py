@@ -42,6 +42,7 @@ VERSION = Question("query-version", Version)
 MACHINES = Question("query-machines", list[Named])
 MIGRATION_CAPABILITIES = Question("query-migrate-capabilities", list[Capability])
 COMMANDS = Question("query-commands", list[Named])
+TYPES = Question("qom-list-types", list[Named])
 CPU_DEFINITIONS = Question("query-cpu-definitions", list[CpuDefinition])
 
 

@@ -89,7 +89,10 @@ class GuestRecord(Record, frozen=True):
     intent: Intent
     user_paused: bool = False
     rescued: bool = False
-    """It boots from a disk before its own."""
+    """It boots from another disk than its own."""
+    rescue_bus: str = ""
+    rescue_device: str = ""
+    """Of that disk, as in `devices.Devices`."""
     copy: Copy | None = None
     incoming: Incoming | None = None
 

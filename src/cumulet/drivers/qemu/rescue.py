@@ -1,4 +1,7 @@
-"""Rescue: a guest is started from a disk of another image, at a place before its own, which it has as the second."""
+"""Rescue: a guest is started from a disk of another image, at a place before its own, which it has as the second.
+
+If the image says which device it is to be (`Devices.rescue_device`), it is behind all others, whose places stay.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,15 @@ async def rescue(host: QemuHost, guest: Guest) -> None:
         hypervisor = host.hypervisor(guest.server_id)
         if record.rescued and hypervisor is not None:
             return
+        host.require_devices(guest.devices)
         if hypervisor is not None:
             await end_process(hypervisor, folder)
         await host.disks.make_rescue_disk(guest, folder, record.uid)
         config_drive.write(guest, folder, record.uid)
-        record = msgspec.structs.replace(record, rescued=True, intent=Intent.STOPPED, user_paused=False)
+        bus, device = guest.devices.rescue_bus, guest.devices.rescue_device
+        record = msgspec.structs.replace(
+            record, rescued=True, rescue_bus=bus, rescue_device=device, intent=Intent.STOPPED, user_paused=False
+        )
         folder.write(record)
         await run_guest(host, folder, record)
 
@@ -45,7 +52,9 @@ async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
                 await end_process(hypervisor, folder)
             await asyncio.to_thread(guest_files.remove, folder, guest_files.RESCUE)
             config_drive.write(record.guest, folder, record.uid)
-            record = msgspec.structs.replace(record, rescued=False, intent=Intent.STOPPED, user_paused=False)
+            record = msgspec.structs.replace(
+                record, rescued=False, rescue_bus="", rescue_device="", intent=Intent.STOPPED, user_paused=False
+            )
             folder.write(record)
             if run:
                 await run_guest(host, folder, record)

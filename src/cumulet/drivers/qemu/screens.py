@@ -56,7 +56,7 @@ class Screens:
             if self.has(server_id, session):
                 return
             if not self._host.record(server_id).guest.screen:
-                raise DriverError("NO_SCREEN: the guest was described before guests had screens")
+                raise DriverError("NO_SCREEN: the guest has none")
             hypervisor = self._host.running_hypervisor(server_id)
             screen = self._screens.setdefault(server_id, _Screen())
             opened = screen.sessions.open(session, _now())

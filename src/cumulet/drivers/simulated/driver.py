@@ -26,6 +26,7 @@ from cumulet.drivers.simulated.network import SimulatedNetwork, SimulatedTraffic
 from cumulet.drivers.simulated.power import SimulatedPower
 from cumulet.drivers.simulated.rescue import SimulatedRescue
 from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
+from cumulet.host.devices import NO_SCREEN
 from cumulet.host.driver import (
     DriverError,
     Guest,
@@ -123,7 +124,8 @@ class SimulatedDriver(
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         found = self._guests.get(guest.server_id)
         if found is None or found.state is GuestState.INCOMING:  # Left by an earlier move that nobody committed.
-            guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL, screen=True)
+            screen = guest.devices.video_model != NO_SCREEN
+            guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL, screen=screen)
             found = SimulatedGuest.stopped(guest, f"{self.name} {self._clock.now_us()}")
             self._guests[guest.server_id] = found
             if run:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from cumulet.host import devices
+from cumulet.host.devices import USUAL, Devices
 from cumulet.host.disks import SWAP
 from cumulet.host.driver import Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
@@ -41,6 +43,7 @@ FEATURES = (
     "further-disks",
     "guest-agent",
     DEVICE_TAGS,
+    *devices.ALL_FEATURES,
 )
 """What simulated hosts offer."""
 
@@ -65,6 +68,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """The rest of its memory will never come: the guest stands still at the first page that is missing."""
     rescue_image: Image | None = None
     """The image that it runs from while it is rescued."""
+    rescued_by: Devices = USUAL
+    """Its `rescue_bus` and `rescue_device`."""
     disks: dict[int, str] = msgspec.field(default_factory=dict)
     """By place of a further disk: its content, and where and when it was made. One that is made again is empty."""
     passwords: dict[str, str] = msgspec.field(default_factory=dict)

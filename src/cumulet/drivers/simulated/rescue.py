@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cumulet.clock import Clock
 from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.host.devices import USUAL
 from cumulet.host.driver import DriverError, Guest, GuestState
 
 
@@ -27,13 +28,13 @@ class SimulatedRescue:
         if found.rescue_image == guest.image and found.state is GuestState.RUNNING:
             return
         self._halt(found, GuestState.STOPPED)
-        found.rescue_image = guest.image
+        found.rescue_image, found.rescued_by = guest.image, guest.devices
         self._run(found, fresh=True)
 
     async def unrescue(self, server_id: str, *, run: bool) -> None:
         found = self._found(server_id)
         if found.rescue_image is not None:
-            found.rescue_image = None
+            found.rescue_image, found.rescued_by = None, USUAL
             self._halt(found, GuestState.STOPPED)
         elif found.state is not GuestState.STOPPED:
             return
