@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import sqlalchemy as sa
 
 from cumulet.compute import live_migration
+from cumulet.compute.store import migrations, servers
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationPhase
@@ -14,7 +16,7 @@ from cumulet.host.link import Link
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
-from .servers import AUTO, create_pair, event_details, host_of, last_migration, other
+from .servers import AUTO, create_pair, event_details, force, host_of, last_migration, other, slow_server
 
 MOVE = {"os-migrateLive": {"host": None, **AUTO}}
 CRASHED, SHUTDOWN, RUNNING = 6, 4, 1
@@ -173,3 +175,48 @@ def test_a_guest_that_cannot_run_at_its_destination_is_booted_there_or_told_agai
     expected = GuestState.PAUSED if found is GuestState.PAUSED else GuestState.RUNNING
     assert cloud.guests(destination)[server] is expected
     assert source not in [host for host in cloud.hosts if server in cloud.guests(host)]
+
+
+class SaysOfGuest(Way):
+    """The way to a host that says this of its guests' states."""
+
+    def __init__(self, link: Link, state: GuestState) -> None:
+        super().__init__(link)
+        self._state = state
+
+    async def send(self, message: m.Message[object]) -> object:
+        return self._state if isinstance(message, m.Observe) else await super().send(message)
+
+
+@pytest.mark.parametrize("seen", [state for state in GuestState if state is not GuestState.INCOMING])
+def test_a_destination_that_does_not_have_the_guest_waiting_does_not_get_it(
+    cloud: TestCloud, admin: Client, server: str, seen: GuestState
+) -> None:
+    source = host_of(admin, server)
+    with instead(cloud, other(source), lambda link: SaysOfGuest(link, seen)):
+        assert end_of(admin, server) == "error"
+    assert "DESTINATION_LOST" in event_details(admin, server)
+    assert (host_of(admin, server), cloud.guests(source)[server]) == (source, GuestState.RUNNING)
+
+
+def test_when_it_has_ended_its_record_is_whole_and_nothing_is_under_way(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    server = slow_server(admin, member)
+    assert admin.action(server, MOVE).status == 202
+    force(admin, server)
+    admin.wait("the end of the move", lambda: last_migration(admin, server)["status"] == "completed")
+    rows = cloud.embedded.db.read(
+        lambda tx: (
+            tx.first(sa.select(migrations).where(migrations.c.server_id == server)),
+            tx.first(sa.select(servers).where(servers.c.id == server)),
+        )
+    )
+    move, moved = rows
+    assert move is not None
+    assert moved is not None
+    assert move.ended_at_us is not None
+    assert (move.phase, move.memory_remaining_bytes, move.disk_remaining_bytes) == ("completed", 0, 0)
+    assert move.memory_processed_bytes >= move.memory_total_bytes > 0
+    assert (moved.task_state, moved.progress) == (None, 0)
+    assert admin.request("GET", f"/placement/allocations/{move.uuid}")["allocations"] == {}
