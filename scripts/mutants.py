@@ -49,7 +49,8 @@ class Part(NamedTuple):
 _MOVES = (
     # Those of no cloud come first, then those that notice most.
     "tests/compute/test_post_copy.py", "tests/compute/test_resize_arithmetic.py",
-    "tests/compute/test_copy_arithmetic.py", "tests/api/test_live_migration.py",
+    "tests/compute/test_copy_arithmetic.py", "tests/compute/test_unless_gone.py",
+    "tests/api/test_live_migration.py",
     "tests/api/test_resize.py", "tests/api/test_evacuation.py",
     "tests/api/test_preconditions.py", "tests/api/test_fit_for_moves.py", "tests/api/test_ends_of_moves.py",
     "tests/api/test_ends_of_evacuations.py",

@@ -199,12 +199,14 @@ def test_a_destination_that_does_not_have_the_guest_waiting_does_not_get_it(
     assert (host_of(admin, server), cloud.guests(source)[server]) == (source, GuestState.RUNNING)
 
 
+@pytest.mark.parametrize("forced", [True, False], ids=["forced", "by itself"])
 def test_when_it_has_ended_its_record_is_whole_and_nothing_is_under_way(
-    cloud: TestCloud, admin: Client, member: Client
+    cloud: TestCloud, admin: Client, member: Client, forced: bool
 ) -> None:
-    server = slow_server(admin, member)
+    server = slow_server(admin, member) if forced else create_pair(member)[0]
     assert admin.action(server, MOVE).status == 202
-    force(admin, server)
+    if forced:
+        force(admin, server)
     admin.wait("the end of the move", lambda: last_migration(admin, server)["status"] == "completed")
     rows = cloud.embedded.db.read(
         lambda tx: (

@@ -224,3 +224,17 @@ def test_a_resize_to_less_is_undone(cloud: TestCloud, admin: Client, member: Cli
     assert last is None
     action = admin.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"][0]
     assert (action["action"], action["message"]) == ("resize", "Error")
+
+
+@pytest.mark.parametrize(("room", "fits"), [(0, False), (1, False), (2, True), (3, True)])
+def test_disks_that_were_asked_for_keep_their_sizes_and_have_room_in_the_new_flavor(
+    cloud: TestCloud, admin: Client, member: Client, both: str, room: int, fits: bool
+) -> None:
+    server = created(member, both, **mapped(member, {**BLANK, "volume_size": 2}))
+    before = disks(cloud, server)
+    assert before[0] == (1, 2048, "ext4", "ephemeral0")
+    new = flavor(admin, "new", **{"OS-FLV-EXT-DATA:ephemeral": room, "swap": 64})
+    assert member.action(server, {"resize": {"flavorRef": new}}).status == 202
+    cloud.idle()
+    assert member.server(server)["status"] == ("VERIFY_RESIZE" if fits else "ACTIVE")
+    assert disks(cloud, server) == before
