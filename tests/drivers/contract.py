@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from cumulet.drivers.qemu import move_authority
+from cumulet.host.devices import Devices, needed
 from cumulet.host.disks import SnapshotPhase
-from cumulet.host.driver import Driver, DriverError, Guest, MigrationParameters, MigrationPhase
+from cumulet.host.driver import Driver, DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Peer
 
 NEXT_SECONDS = 20.0
@@ -212,3 +214,23 @@ def shared(state: str) -> list[str]:
         return verb != "destroy" and verb not in QUESTIONS and (said == "refused" or idle)
 
     return [verb for verb in outcomes if verb in QUESTIONS] + [*filter(leaves_alone, outcomes), "destroy"]
+
+
+async def keeps_devices(driver: Driver, guest: Guest) -> None:
+    """A guest is made with its devices. One that the host does not offer is refused before anything is done.
+
+    `guest`: one that the host does not have.
+    """
+    chosen = Devices(disk_bus="sata", cdrom_bus="sata", nic_model="e1000", video_model="none")
+    assert {feature for _, feature in needed(chosen)} <= set((await driver.facts()).features)
+    unknown = msgspec.structs.replace(guest, devices=Devices(disk_bus="fdc"))
+    with pytest.raises(DriverError):
+        await driver.create(unknown, run=False)
+    assert await driver.observe(guest.server_id) is GuestState.ABSENT
+    made = await driver.create(msgspec.structs.replace(guest, devices=chosen), run=False)
+    assert (made.devices, made.screen) == (chosen, False)
+    with pytest.raises(DriverError):
+        await driver.rescue(msgspec.structs.replace(made, devices=Devices(rescue_bus="fdc")))
+    assert not await driver.rescued(guest.server_id)
+    assert await driver.observe(guest.server_id) is GuestState.STOPPED
+    await driver.destroy(guest.server_id)

@@ -14,7 +14,7 @@ from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, Migratio
 from cumulet.host.guest_agent import GuestAgent
 from cumulet.settings import Settings
 
-from .contract import STATES, TABLE, VERBS, Pair, broken, shared
+from .contract import STATES, TABLE, VERBS, Pair, broken, keeps_devices, shared
 
 FAST = MigrationParameters(bandwidth_mib_s=100_000, downtime_limit_ms=300, copy_disk=True)
 SLOW = MigrationParameters(bandwidth_mib_s=4, downtime_limit_ms=1, copy_disk=True)
@@ -93,3 +93,13 @@ def test_whether_it_stays_paused_is_told_to_the_destination_and_not_seen_at_the_
         return state
 
     assert asyncio.run(story()) is (GuestState.PAUSED if paused else GuestState.RUNNING)
+
+
+def test_a_guest_has_the_devices_that_its_host_offers_and_no_others(tmp_path: Path) -> None:
+    async def story() -> None:
+        pair = await paired(tmp_path)
+        await keeps_devices(pair.destination, GUEST)
+        await pair.source.close()
+        await pair.destination.close()
+
+    asyncio.run(story())

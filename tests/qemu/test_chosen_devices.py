@@ -26,6 +26,7 @@ from cumulet.testing.image_files import ImageFiles
 from cumulet.testing.moving import prepared
 from tests.api.servers import host_of, image_and_flavor, last_migration, other
 from tests.api.test_guest_agent import say
+from tests.drivers.contract import keeps_devices
 from tests.linux_network.lab import problem
 
 from .conftest import PARAMETERS, follow, guest_of, runs_on, until
@@ -68,10 +69,11 @@ def with_devices(image: Image, **devices: str) -> Guest:
     return msgspec.structs.replace(guest, devices=Devices(**devices))
 
 
-def test_this_qemu_has_all_devices_that_are_offered(tmp_path: Path, facts: QemuFacts) -> None:
+def test_this_qemu_has_all_devices_and_refuses_others(tmp_path: Path, facts: QemuFacts, image: Image) -> None:
     async def story() -> None:
         async with host(tmp_path, facts, "host1") as driver:
             assert set(ALL_FEATURES) <= set((await driver.facts()).features)
+            await keeps_devices(driver, guest_of(image))
 
     asyncio.run(story())
 
@@ -110,6 +112,9 @@ def test_a_guest_boots_from_each_bus_is_copied_moved_and_rescued(
             assert list(await seen(destination, guest)) == ["disk0", "config0", "disk1", "rescue0"]
             await destination.unrescue(guest.server_id, run=True)
             assert await seen(destination, guest) == before
+            cdrom = Devices(rescue_bus=guest.devices.cdrom_bus, rescue_device="cdrom")
+            await destination.rescue(msgspec.structs.replace(guest, devices=cdrom))
+            assert list(await seen(destination, guest)) == ["disk0", "config0", "disk1", "rescue0"]
 
     asyncio.run(story())
 

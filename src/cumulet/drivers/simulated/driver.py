@@ -18,7 +18,14 @@ from cumulet.clock import Clock
 from cumulet.drivers.simulated.console import SimulatedConsole
 from cumulet.drivers.simulated.console_sessions import SimulatedConsoleSessions
 from cumulet.drivers.simulated.copy import Copy
-from cumulet.drivers.simulated.guest import CPU_MODEL, FEATURES, MACHINE_TYPE, NO_PROCESS, SimulatedGuest
+from cumulet.drivers.simulated.guest import (
+    CPU_MODEL,
+    FEATURES,
+    MACHINE_TYPE,
+    NO_PROCESS,
+    SimulatedGuest,
+    require_devices,
+)
 from cumulet.drivers.simulated.guest_agent import SimulatedGuestAgent
 from cumulet.drivers.simulated.introductions import Introductions
 from cumulet.drivers.simulated.moves import SimulatedMoves
@@ -124,6 +131,7 @@ class SimulatedDriver(
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         found = self._guests.get(guest.server_id)
         if found is None or found.state is GuestState.INCOMING:  # Left by an earlier move that nobody committed.
+            require_devices(guest)
             screen = guest.devices.video_model != NO_SCREEN
             guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL, screen=screen)
             found = SimulatedGuest.stopped(guest, f"{self.name} {self._clock.now_us()}")

@@ -7,7 +7,7 @@ import msgspec
 from cumulet.host import devices
 from cumulet.host.devices import USUAL, Devices
 from cumulet.host.disks import SWAP
-from cumulet.host.driver import Guest, GuestReport, GuestState, Image
+from cumulet.host.driver import DriverError, Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
 from cumulet.host.nics import DEVICE_TAGS
 from cumulet.host.wiring import (
@@ -46,6 +46,13 @@ FEATURES = (
     *devices.ALL_FEATURES,
 )
 """What simulated hosts offer."""
+
+
+def require_devices(guest: Guest) -> None:
+    """DriverError for a device that simulated hosts do not offer."""
+    lacking = next((feature for _, feature in devices.needed(guest.devices) if feature not in FEATURES), None)
+    if lacking is not None:
+        raise DriverError(f"DEVICES: this host does not offer {lacking}")
 
 
 class SimulatedGuest(msgspec.Struct, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.clock import Clock, sleep_unless_set
 from cumulet.drivers.simulated.copy import Copy
-from cumulet.drivers.simulated.guest import CPU_MODEL, MACHINE_TYPE, NO_PROCESS, SimulatedGuest
+from cumulet.drivers.simulated.guest import CPU_MODEL, MACHINE_TYPE, NO_PROCESS, SimulatedGuest, require_devices
 from cumulet.drivers.simulated.introductions import Introductions
 from cumulet.host.driver import (
     DriverError,
@@ -54,6 +54,7 @@ class SimulatedMoves:
             raise DriverError("RECEIVING: a copy comes into this destination; cancel it, or destroy it")
         if guest.machine_type != MACHINE_TYPE or guest.cpu_model != CPU_MODEL:
             raise DriverError(f"{self.name} cannot run {guest.machine_type} with {guest.cpu_model}")
+        require_devices(guest)
         paused = parameters.paused
         fresh = SimulatedGuest(guest=guest, state=GuestState.INCOMING, incoming_peer=source, paused_by_user=paused)
         self._guests[guest.server_id] = fresh

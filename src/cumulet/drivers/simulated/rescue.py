@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cumulet.clock import Clock
-from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.guest import SimulatedGuest, require_devices
 from cumulet.host.devices import USUAL
 from cumulet.host.driver import DriverError, Guest, GuestState
 
@@ -27,6 +27,7 @@ class SimulatedRescue:
         self._refuse_suspended(found)
         if found.rescue_image == guest.image and found.state is GuestState.RUNNING:
             return
+        require_devices(guest)
         self._halt(found, GuestState.STOPPED)
         found.rescue_image, found.rescued_by = guest.image, guest.devices
         self._run(found, fresh=True)
