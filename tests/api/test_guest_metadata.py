@@ -13,8 +13,8 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.store import servers
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx
-from cumulet.drivers.qemu.config_drive import documents
 from cumulet.host.nics import DEVICE_TAGS
+from cumulet.host.telling import LIVE_METADATA
 from cumulet.testing import Client, TestCloud
 from tests.api.test_compute_servers import ask_for, create
 from tests.links import silent
@@ -184,8 +184,7 @@ def served(cloud: TestCloud, server_id: str) -> dict[str, bytes]:
     host = cloud.persona("admin").server(server_id)["OS-EXT-SRV-ATTR:host"]
     world = cloud.embedded.world
     assert world is not None
-    driver = world.drivers[host]
-    return documents(driver._guests[server_id].guest, driver.network.wiring)
+    return world.drivers[host].tells(server_id)
 
 
 def served_nics(cloud: TestCloud, server_id: str) -> list[tuple[str, list[str]]]:
@@ -256,7 +255,7 @@ def test_a_host_of_the_version_before_is_told_no_tag(
     offers = host_records.offers
 
     def older(tx: Tx, name: str, feature: str) -> bool:
-        return feature != DEVICE_TAGS and offers(tx, name, feature)
+        return feature not in (DEVICE_TAGS, LIVE_METADATA) and offers(tx, name, feature)
 
     with monkeypatch.context() as patched:
         patched.setattr(host_records, "offers", older)

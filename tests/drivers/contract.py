@@ -19,6 +19,7 @@ from cumulet.host.devices import Devices, needed
 from cumulet.host.disks import SnapshotPhase
 from cumulet.host.driver import Driver, DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Peer
+from cumulet.host.telling import Told
 
 NEXT_SECONDS = 20.0
 
@@ -157,6 +158,7 @@ VERBS: dict[str, Do] = {
     "rescue": lambda d, p: d.rescue(p.guest),
     "unrescue": lambda d, p: d.unrescue(p.id, run=True),
     "rescued": lambda d, p: d.rescued(p.id),
+    "tell": lambda d, p: d.tell(p.id, Told(revision=1, documents={})),
 }
 
 
@@ -192,8 +194,10 @@ async def broken(pair: Pair, state: str, verbs: Iterable[str]) -> list[str]:
     return wrong
 
 
-QUESTIONS = frozenset({"console_output", "diagnostics", "arrival", "copy_progress", "snapshot_progress", "rescued"})
-"""Verbs that only ask."""
+QUESTIONS = frozenset(
+    {"console_output", "diagnostics", "arrival", "copy_progress", "snapshot_progress", "rescued", "tell"}
+)
+"""Verbs that only ask, or change only what is answered beside the guest."""
 ON_ITS_WAY = frozenset({"copying", "incoming", "handed_over", "arrived"})
 """States in which a verb that is done may change how far the guest is, though it looks as before."""
 UNSEEN_CHANGES = frozenset(

@@ -7,9 +7,10 @@ import json
 import msgspec
 import pytest
 
-from cumulet.drivers.linux_network.metadata import EC2
-from cumulet.drivers.qemu.config_drive import documents, image
+from cumulet.drivers.qemu.config_drive import image
+from cumulet.host.documents import documents
 from cumulet.host.driver import DriveFile, DriverError, Guest, Nic
+from cumulet.host.telling import EC2
 from cumulet.host.wiring import Network, Port, Subnet, Wiring
 
 SECTOR = 2048

@@ -12,6 +12,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host.disks import Rescue, Snapshots
 from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, MigrationParameters
 from cumulet.host.guest_agent import GuestAgent
+from cumulet.host.telling import Telling
 from cumulet.settings import Settings
 
 from .contract import STATES, TABLE, VERBS, Pair, broken, keeps_devices, shared
@@ -66,7 +67,7 @@ def test_the_contract_has_every_state_and_every_verb_of_a_drivers() -> None:
     }  # `test_consoles.py`, `test_screens.py`
     verbs = {
         name
-        for part in (Life, Console, Copy, Snapshots, Rescue, GuestAgent)
+        for part in (Life, Console, Copy, Snapshots, Rescue, GuestAgent, Telling)
         for name in vars(part)
         if not name.startswith("_")
     }

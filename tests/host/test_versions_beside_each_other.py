@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from cumulet.compute import guest_agent
-from cumulet.host import codec, joining, looking
+from cumulet.host import codec, joining, looking, telling
 from cumulet.host import messages as m
 from cumulet.testing import JsonObject
 from tests.host import samples
@@ -31,10 +31,11 @@ NEW_VERBS: dict[int, dict[str, str]] = {
     1: {
         "look": f"is asked of agents whose protocol is no lower than {looking.SINCE_PROTOCOL}",
         "open-screen": "of an agent that does not know it the API answers that there is no screen",
+        "tell-metadata": (why := f"only hosts that offer {telling.LIVE_METADATA} are told"),
         "set-password": f"guests have no channel to their agent on hosts that do not offer {guest_agent.FEATURE}",
         "traffic": "diagnostics of its servers are 409, and its dropped packets are not counted",
     },
-    2: {},
+    2: {"tell-metadata": why},
 }
 """Verbs that agents of an older protocol do not know, and why nothing depends on their answer."""
 

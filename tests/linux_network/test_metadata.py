@@ -16,6 +16,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, IFA_F_TENTATIVE
 
 from cumulet.drivers.linux_network import metadata, names, namespaces
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
+from cumulet.host import telling
 from cumulet.host import wiring as w
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, Lab, lab, needs_packets
@@ -55,7 +56,7 @@ class Call:
                 self.seen = sequence + len(data) + bool(flags & f.SYN) + bool(flags & 1)
                 return flags, data
 
-    async def get(self, path: str, *, method: str = "GET", more: str = "") -> tuple[int, bytes]:
+    async def get(self, path: str, *, method: str = "GET", more: str = "", body: bytes = b"") -> tuple[int, bytes]:
         self.guest.send(
             f.arp(
                 self.guest.port.mac, says=(self.guest.port.addresses[0], self.guest.port.mac), asks=w.METADATA_ADDRESS
@@ -63,14 +64,14 @@ class Call:
         )
         self._send(f.SYN)
         await self._segment()
-        self._send(f.ACK, f"{method} {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
+        self._send(f.ACK, f"{method} {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode() + body)
         got, flags = b"", 0
         while not flags & 1:
             flags, data = await self._segment()
             got += data
             self._send(f.ACK)
-        head, _, body = got.partition(b"\r\n\r\n")
-        return int(head.split()[1]), body
+        head, _, found = got.partition(b"\r\n\r\n")
+        return int(head.split()[1]), found
 
 
 async def wire(place: Lab, host: str, *ports: w.Port) -> None:
@@ -142,7 +143,8 @@ async def test_it_is_answered_by_the_host_a_guest_has_moved_to_and_forgotten_whe
     [
         ("GET / HTTP/1.1", 200, b"2009-04-04\nlatest\nopenstack"),
         ("GET /openstack HTTP/1.0", 200, b"2012-08-10\n2018-08-27\nlatest"),
-        ("GET /openstack/latest/ HTTP/1.1", 200, b"meta_data.json"),
+        ("GET /openstack/latest/ HTTP/1.1", 200, b"meta_data.json\npassword"),
+        ("GET /openstack/2012-08-10 HTTP/1.1", 200, b"meta_data.json"),
         ("GET /openstack/2018-08-27/meta_data.json?x=y HTTP/1.1", 200, META),
         ("GET /openstack/2018-08-28/meta_data.json HTTP/1.1", 404, b""),
         ("GET /latest/meta-data/instance-id HTTP/1.1", 200, b"1"),
@@ -183,11 +185,11 @@ EC2 = {
     ],
 )
 def test_what_ec2_calls_meta_data_is_a_tree(path: str, found: bytes | None) -> None:
-    documents = {"meta_data.json": META, metadata.EC2: json.dumps(EC2).encode()}
+    documents = {"meta_data.json": META, telling.EC2: json.dumps(EC2).encode()}
     for version in ("latest", "2009-04-04"):
         status, body = asked(f"GET /{version}/meta-data/{path} HTTP/1.1", documents=documents)
         assert (status, body) == ((404, b"") if found is None else (200, found))
-    assert asked("GET /openstack/latest HTTP/1.1", documents=documents) == (200, b"meta_data.json")
+    assert asked("GET /openstack/latest HTTP/1.1", documents=documents) == (200, b"meta_data.json\npassword")
 
 
 TOKENS = metadata.Tokens(b"s" * 32)
@@ -227,6 +229,59 @@ def test_a_session_has_a_length_that_may_be(seconds: str | None) -> None:
     assert asked(PUT_TOKEN, *headers)[0] == 400
     assert asked(PUT_TOKEN, "X-aws-ec2-metadata-token-ttl-seconds: 60", "X-Forwarded-For: 10.0.0.1")[0] == 403
     assert asked("PUT /latest/user-data HTTP/1.1")[0] == 405
+
+
+def posting(body: bytes, *headers: str, path: str = "/openstack/latest/password", known: bytes | None = None) -> object:
+    """The password that is taken, or the status of the refusal; None where nothing is posted."""
+    head = "\r\n".join((f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", *headers, "", ""))
+    documents = {"meta_data.json": META} | ({} if known is None else {"password": known})
+    said = metadata.posted(head.encode() + body, documents, TOKENS, 7, 1000.0)
+    return int(said.split()[1]) if isinstance(said, bytes) else said
+
+
+def test_a_password_is_taken_once_and_then_told() -> None:
+    assert posting(b"c2VjcmV0") == "c2VjcmV0"
+    assert posting(b"c2VjcmV0", path="/openstack/2018-08-27/password") == "c2VjcmV0"
+    assert posting(b"c2VjcmV0", known=b"another") == 409
+    assert posting(b"x" * 1020) == "x" * 1020
+    assert posting(b"x" * 1021) == 400
+    assert posting(b"\xff") == 400
+    assert posting(b"") == 200, "there is none yet, as Nova has it"
+    assert posting(b"x", f"X-aws-ec2-metadata-token: {TOKENS.give(8, 2000)}") == 401
+    assert posting(b"x", f"X-aws-ec2-metadata-token: {TOKENS.give(7, 2000)}") == "x"
+    for elsewhere in ("/openstack/2012-08-10/password", "/openstack/latest/user_data", "/latest/password", "/"):
+        assert posting(b"x", path=elsewhere) is None
+    line = "GET /openstack/latest/password HTTP/1.1"
+    assert asked(line) == (200, b"")
+    assert asked(line, documents={"meta_data.json": META, "password": b"c2VjcmV0"}) == (200, b"c2VjcmV0")
+    assert asked("PUT /openstack/latest/password HTTP/1.1")[0] == 400
+    assert asked(
+        "GET /openstack/2012-08-10/password HTTP/1.1", documents={"meta_data.json": META, "password": b"x"}
+    ) == (
+        404,
+        b"",
+    )
+    of_nobody = metadata.posted(b"POST /openstack/latest/password HTTP/1.1\n\n", None, TOKENS, 7, 1000.0)
+    assert isinstance(of_nobody, bytes)
+    assert of_nobody.split()[1] == b"404"
+    unmeasured = metadata.posted(b"POST /openstack/latest/password HTTP/1.1\n\nx", {}, TOKENS, 7, 1000.0)
+    assert isinstance(unmeasured, bytes)
+    assert unmeasured.split()[1] == b"411"
+
+
+@pytest.mark.parametrize(
+    ("received", "whole"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", True),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n", False),
+        (b"POST / HTTP/1.1\r\n\r\n", True),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"x" * 4080, True),
+        (b"GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n", True),
+    ],
+)
+def test_a_password_is_waited_for_and_no_other_body(received: bytes, whole: bool) -> None:
+    assert metadata.complete(received) is whole
 
 
 def test_an_unknown_port_hears_nothing() -> None:

@@ -64,7 +64,9 @@ class Told:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.agent, theirs = (stack.enter_context(end) for end in socket.socketpair())
-        self.responder = Responder(theirs)
+        kinds = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.posts, posts = (stack.enter_context(end) for end in socket.socketpair(*kinds))
+        self.responder = Responder(theirs, posts)
         self.frames, frames = (stack.enter_context(end) for end in socket.socketpair(type=socket.SOCK_SEQPACKET))
         callers = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.metadata = callers.getsockname()
@@ -72,7 +74,7 @@ class Told:
         questions.bind(("127.0.0.1", 0))
         self.names = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self.names.connect(questions.getsockname())
-        for end in (self.agent, self.frames, self.names):
+        for end in (self.agent, self.frames, self.names, self.posts):
             end.settimeout(10)
         self._thread = threading.Thread(target=self.responder.run)
         self._thread.start()
@@ -212,3 +214,33 @@ def test_no_message_of_a_guest_s_raises_anything() -> None:
         answers += dns.answer(mutated(chance, chance.choice((QUESTION, reverse))), dns.Known(ZONE)) is not None
         answers += bool(metadata.answer(mutated(chance, chance.choice(heads)), documents, tokens, 1, 50.0))
     assert answers > 20_000, "most of it is understood"
+
+
+POST = b"POST /openstack/latest/password HTTP/1.1\r\nContent-Length: 9\r\n\r\nencrypted"
+
+
+@pytest.mark.parametrize(("done", "status"), [(True, b"200 OK"), (False, b"409 Conflict"), (None, b"503 ")])
+def test_the_agent_is_asked_about_a_password_and_others_are_answered_meanwhile(
+    told: Told, done: bool | None, status: bytes
+) -> None:
+    heard: list[bytes] = []
+    guest = threading.Thread(target=lambda: heard.append(told.call(POST)))
+    guest.start()
+    post = msgspec.json.decode(told.posts.recv(responder.LARGEST_POST_BYTES), type=responder.Post)
+    assert (post.number, post.content) == (0, "encrypted")
+    answered(told)
+    told.posts.send(msgspec.json.encode(responder.Taken(visit=post.visit + 1, done=True)))
+    answered(told)
+    assert heard == [], "that was the answer to another"
+    told.posts.send(msgspec.json.encode(responder.Taken(visit=post.visit, done=done)))
+    guest.join(10)
+    assert heard[0].startswith(b"HTTP/1.1 " + status)
+    answered(told)
+
+
+def test_a_guest_that_goes_away_while_the_agent_is_asked_ends_nothing(told: Told) -> None:
+    with socket.create_connection(told.metadata, timeout=10) as visit:
+        visit.sendall(POST)
+        post = msgspec.json.decode(told.posts.recv(responder.LARGEST_POST_BYTES), type=responder.Post)
+    told.posts.send(msgspec.json.encode(responder.Taken(visit=post.visit, done=True)))
+    answered(told)

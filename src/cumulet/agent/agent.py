@@ -14,6 +14,7 @@ from cumulet.agent.fence import Fence, Mark
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError, GuestReport, HostFacts
 from cumulet.host.joining import PROTOCOL
+from cumulet.host.telling import Heard, Told
 from cumulet.host.wiring import InForce, NotDone, Wiring
 
 AnswerT = TypeVar("AnswerT")
@@ -189,6 +190,13 @@ class Agent:
                 self._fence.set_mark(server_id, Mark(generation, 0))
         self._welcomed.set()
         await self._lease.welcomed()
+
+    async def tell(self, server_id: str, generation: int, told: Told) -> Heard:
+        """StaleGeneration if an operation has begun since: it may have made the guest anew, from later records."""
+        accepted = self._fence.mark(server_id).generation
+        if generation < accepted:
+            raise m.StaleGeneration(f"{server_id}: generation {generation} is out of date, {accepted} was accepted")
+        return await self.driver.tell(server_id, told)
 
     async def close(self) -> None:
         await self.driver.close()

@@ -18,6 +18,7 @@ from cumulet.compute import (
     operations,
     promises,
     scheduler,
+    untold,
 )
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
@@ -159,6 +160,8 @@ def claim_host(tx: Tx, context: Context, state: B) -> B:
     )
     bindings.bind(tx, server.id, state.host)
     generation = change_owner(tx, server.id, old=None, new=state.host, generation=state.generation, now_us=now)
+    if server.launched_at_us is not None:  # It is unshelved, and may have posted a password.
+        untold.note(tx, server.id, now_us=now)
     # Every guest of a host that makes config drives has one: without networks there is no metadata service.
     on_drive = server.config_drive or host_records.offers(tx, state.host, "config-drive")
     operations.settle(tx, server.id, now_us=now, task_state="spawning", launched_on=state.host, config_drive=on_drive)

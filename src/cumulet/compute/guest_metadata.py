@@ -4,7 +4,7 @@
 these files (`drive`), frozen with its description, so that a move makes the same drive again. The metadata service on
 its host answers with the same files, without `admin_pass`, which Nova gives on the drive only. The drive stays what it
 is when ports come and go. The service follows them in `devices` of the latest `meta_data.json` and in
-`network_data.json`, which the host does.
+`network_data.json`, which the host does. Of what else changes the host is told `live` (`compute.telling`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cumulet.db.engine import Tx
 from cumulet.host import pci
 from cumulet.host.devices import Devices
 from cumulet.host.driver import DriveFile, Guest, Nic
+from cumulet.host.telling import EC2, META_DATA, PASSWORD
 from cumulet.network.for_compute import PortView, ports_of
 from cumulet.network.server_network_data import network_data
 from cumulet.settings import Settings
@@ -104,6 +105,15 @@ def files(facts: Facts, *, admin_password: bool) -> Iterator[tuple[str, bytes]]:
             yield f"{folder}/network_data.json", _json(facts.network)
         if _from(NEWTON_TWO, version):
             yield f"{folder}/vendor_data2.json", _json({"static": {}})
+
+
+def live(facts: Facts, password: str) -> dict[str, bytes]:
+    """What the metadata service is told when the records have changed since the description was frozen."""
+    return {
+        META_DATA: _json(meta_data(facts, LATEST, admin_password=False)),
+        EC2: _json(_ec2(facts)),
+        PASSWORD: password.encode(),
+    }
 
 
 def meta_data(facts: Facts, version: str, *, admin_password: bool) -> dict[str, object]:

@@ -12,12 +12,14 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 
 import msgspec
+import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute import drift
+from cumulet.compute import drift, untold
 from cumulet.compute import hosts as host_records
 from cumulet.compute.heard import Known, Recorded
 from cumulet.compute.resume_on_boot import ResumeOnBoot
+from cumulet.compute.store import servers
 from cumulet.conductor import findings
 from cumulet.conductor.leadership import LeadsNoMore
 from cumulet.db.engine import Database, Tx
@@ -138,6 +140,9 @@ class HostRecorder:
         for one in said:
             if one.new and self._boot is not None and one.name in compared:
                 self._boot.settle(tx, one.name, compared[one.name], before=one.known.before.revisions)
+        for one in said:
+            if one.reports is not None:
+                _note_posted(tx, one.name, one.reports, now_us)
         recorded = drift.Records(tx, compared) if compared else None
         found: dict[str, list[drift.Correction]] = {}
         for one in said:
@@ -162,6 +167,18 @@ class HostRecorder:
             )
             for one in said
         ]
+
+
+_HERE = sa.select(servers.c.id).where(
+    servers.c.id == sa.bindparam("of_id"), servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None)
+)
+
+
+def _note_posted(tx: Tx, host: str, reports: Sequence[GuestReport], now_us: int) -> None:
+    """Guests have posted passwords. Whoever tells their host (`compute.telling`) is told them."""
+    for report in reports:
+        if report.posted and tx.first(_HERE, {"of_id": report.server_id, "of_host": host}) is not None:
+            untold.note(tx, report.server_id, now_us=now_us)
 
 
 def _destroys(corrections: Sequence[drift.Correction]) -> bool:

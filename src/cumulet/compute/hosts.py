@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
+from cumulet.compute import untold
 from cumulet.compute.joined_hosts import members, row_of
 from cumulet.compute.scheduler import Reason
 from cumulet.compute.store import hosts, servers
@@ -18,6 +19,7 @@ from cumulet.db.schema import OtherState
 from cumulet.errors import BadRequest
 from cumulet.host.driver import Guest, HostFacts
 from cumulet.host.nics import DEVICE_TAGS, without_tags
+from cumulet.host.telling import LIVE_METADATA
 from cumulet.host.wiring import NO_PACKETS
 from cumulet.placement import allocations as placement
 from cumulet.placement.store import inventories, resource_providers
@@ -57,6 +59,9 @@ _KNOWN = OfMany(
     hosts.c.name,
 )
 _HEARD = sa.update(hosts).where(_OF_NAME).values(to_clear=sa.or_(hosts.c.to_clear, sa.not_(hosts.c.up)))
+_SERVERS_OF = sa.select(servers.c.id).where(
+    servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None)
+)
 _CLEARED = sa.update(hosts).where(_OF_NAME, hosts.c.to_clear).values(to_clear=False)
 _OTHERWISE = sa.update(hosts).where(_OF_NAME, hosts.c.up != sa.bindparam("of_up"))
 _STATE = sa.select(hosts.c.up, hosts.c.forced_down).where(_OF_NAME)
@@ -97,6 +102,9 @@ def register(
                 as_before.append(name)
             else:
                 again.append({"of_name": name, **values})
+                if LIVE_METADATA in facts.features and LIVE_METADATA not in kind_from(row.facts_text).features:
+                    # Until now its agent was of an earlier version, or it had no networks.
+                    untold.note_all(tx, [one.id for one in tx.all(_SERVERS_OF, {"of_host": name})], now_us=now)
             hypervisor_uuid = row.hypervisor_uuid
             if totals is not None and totals_of(facts).items() <= totals.get(name, {}).items():
                 continue

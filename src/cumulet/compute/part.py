@@ -28,6 +28,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.compute.shelved import OFFLOADING, STARTING, AutomaticOffload
 from cumulet.compute.snapshot import SNAPSHOT
+from cumulet.compute.telling import Tellings
 from cumulet.compute.wiring import Wirings
 from cumulet.conductor.conductor import Surroundings
 from cumulet.db.engine import Database
@@ -47,6 +48,7 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
     return (
         watch,
         Wirings(db=db, clock=clock, hosts=around.hosts),
+        Tellings(db=db, clock=clock, settings=settings, hosts=around.hosts),
         Leftovers(db=db, clock=clock, settings=settings),
         History(db=db, clock=clock, settings=settings),
         AutomaticRestart(db=db, clock=clock, settings=settings, wake=around.wake, lost=watch.lost),

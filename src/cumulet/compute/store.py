@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.compute import untold
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.db.engine import Row, Select, Tx, metadata
 from cumulet.db.parts import in_parts
@@ -310,6 +311,7 @@ def update_server(tx: Tx, server: Server, *, now_us: int, **changes: object) -> 
     )
     if matched != 1:
         raise Conflict(f"Instance {server.id} was changed by another request.", reason="CHANGED_MEANWHILE")
+    untold.note_if_heeded(tx, server.id, changes, now_us=now_us)
     return msgspec.structs.replace(server, **changes, updated_at_us=now_us, revision=server.revision + 1)
 
 
@@ -329,6 +331,7 @@ def settle_server(tx: Tx, server_id: str, *, now_us: int, **changes: object) -> 
         statement, values["to_task_state"] = _SETTLE_TASK, values.pop("task_state")
     if tx.changed(statement, values) != 1:
         raise NotFound(f"Instance {server_id} could not be found.")
+    untold.note_if_heeded(tx, server_id, changes, now_us=now_us)
 
 
 _SCHEDULING = (
@@ -374,6 +377,8 @@ def change_owner(tx: Tx, server_id: str, *, old: str | None, new: str | None, ge
     if matched != 1:
         problem = f"Instance {server_id} is not owned by {old} at generation {generation}."
         raise Conflict(problem, reason="OWNER_CHANGED")
+    if old is not None and new is not None:  # Its guest moves as it was described once.
+        untold.note(tx, server_id, now_us=now_us)
     return generation + 1
 
 

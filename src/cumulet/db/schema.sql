@@ -1,4 +1,4 @@
--- 0040
+-- 0041
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE address_scopes ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ip_version INTEGER NOT NULL, CONSTRAINT pk_address_scopes PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
@@ -101,6 +101,7 @@ CREATE TABLE subnets ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL,
 CREATE TABLE traits ( name VARCHAR(255) NOT NULL, CONSTRAINT pk_traits PRIMARY KEY (name) );
 CREATE TABLE trunk_subports ( port_id VARCHAR(36) NOT NULL, trunk_id VARCHAR(36) NOT NULL, segmentation_id INTEGER NOT NULL, CONSTRAINT pk_trunk_subports PRIMARY KEY (port_id), CONSTRAINT uq_trunk_subports_trunk_id UNIQUE (trunk_id, segmentation_id), CONSTRAINT fk_trunk_subports_port_id_ports FOREIGN KEY(port_id) REFERENCES ports (id), CONSTRAINT fk_trunk_subports_trunk_id_trunks FOREIGN KEY(trunk_id) REFERENCES trunks (id) );
 CREATE TABLE trunks ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, admin_state_up BOOLEAN NOT NULL, port_id VARCHAR(36) NOT NULL, CONSTRAINT pk_trunks PRIMARY KEY (id), CONSTRAINT uq_trunks_port_id UNIQUE (port_id), CONSTRAINT fk_trunks_port_id_ports FOREIGN KEY(port_id) REFERENCES ports (id) );
+CREATE TABLE untold ( server_id VARCHAR(36) NOT NULL, revision BIGINT NOT NULL, CONSTRAINT pk_untold PRIMARY KEY (server_id), CONSTRAINT fk_untold_server_id_servers FOREIGN KEY(server_id) REFERENCES servers (id) ON DELETE CASCADE );
 CREATE INDEX ix_address_groups_project_id ON address_groups (project_id);
 CREATE INDEX ix_address_scopes_project_id ON address_scopes (project_id);
 CREATE INDEX ix_allocations_provider ON allocations (provider_id);

@@ -16,6 +16,7 @@ from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.disks import Disk, Rescue, Snapshots
 from cumulet.host.guest_agent import GuestAgent
 from cumulet.host.record import Record
+from cumulet.host.telling import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -152,6 +153,8 @@ class GuestReport(Record, frozen=True):
     """It runs from a rescue image."""
     copied: bool = False
     """It is the source of a copy that has not ended, so its power and its devices cannot be changed."""
+    posted: str = ""
+    """`telling.Posted.id` of a password that waits to be recorded."""
 
 
 class MigrationPhase(StrEnum):
@@ -277,7 +280,6 @@ class Life(Protocol):
     async def resume(self, server_id: str) -> None: ...
     async def inject_nmi(self, server_id: str) -> None:
         """Send a non-maskable interrupt to every processor. A system that is set up for it dumps its memory."""
-        ...
 
     async def plug(self, server_id: str, nic: Nic) -> None:
         """Give the guest this NIC, a running one at once. There already is success. Its port's rules are in force."""
@@ -321,9 +323,7 @@ class Copy(Protocol):
         """Source: prepare for `start_copy`. Answers what the destination must know to authenticate this source.
 
         Asked again for the same move, it answers the same. It is forgotten if no copy begins within some minutes. It is
-        not checked whether the guest can be copied.
-        """
-        ...
+        not checked whether the guest can be copied."""
 
     async def prepare_incoming(self, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
         """Make disks, start the guest paused and listening, accepting TLS from `source` only.
@@ -393,7 +393,7 @@ class Copy(Protocol):
         Its disks grow to that size; swap is made anew, and so is a further disk that did not come with it."""
 
 
-class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, GuestAgent, Protocol):
+class Driver(Sight, Wired, Life, Console, Copy, Snapshots, Rescue, GuestAgent, Telling, Protocol):
     """A host's hypervisor. `HostFacts.features` has what it can do."""
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from cumulet.host.driver import (
 )
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.record import Record
+from cumulet.host.telling import Heard, Told
 from cumulet.host.wiring import InForce, Wiring
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
@@ -41,6 +42,7 @@ class OnHost(Protocol):
     async def in_force(self) -> InForce: ...
     async def renew_lease(self, session: str, number: int, heard: int | None, agent: str) -> None: ...
     async def welcome(self, session: str, generations: Mapping[str, int]) -> None: ...
+    async def tell(self, server_id: str, generation: int, told: Told) -> Heard: ...
 
 
 class Message(Record, Generic[AnswerT_co], frozen=True, tag_field="verb"):
@@ -59,8 +61,7 @@ class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
     """About one guest. `generation` is the server's when the operation began; agents refuse lower ones.
 
     `step` is the number of the operation's step. It rises when it unwinds, too (`conductor.saga.Saga.number_of`).
-    Of the same generation agents refuse earlier steps. A step may be repeated.
-    """
+    Of the same generation agents refuse earlier steps. A step may be repeated."""
 
     lets_run: ClassVar[bool] = False
     """It may let a guest run: it waits until the control plane has welcomed this agent."""
@@ -284,8 +285,7 @@ class RenewLease(Question[None], frozen=True, tag="renew-lease"):
 class Welcome(Question[None], frozen=True, tag="welcome"):
     """To the agent that calls itself `session`: the present generation of the server of each guest it has reported.
 
-    Until then it lets no guest run: it may have been away while its servers were started elsewhere.
-    """
+    Until then it lets no guest run: it may have been away while its servers were started elsewhere."""
 
     session: str
     generations: dict[str, int]

@@ -14,20 +14,43 @@ import re
 import struct
 from collections.abc import Mapping
 
+from cumulet.host.telling import EC2, MOST_PASSWORD_CHARACTERS, PASSWORD
+
 MOST_HEAD_BYTES = 8192
+"""Of a request, with its body."""
 MOST_TOKEN_SECONDS = 21_600
 """As EC2's: six hours."""
 _TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
 _VERSIONS = ("2012-08-10", "2018-08-27", "latest")
 """The oldest version, one that has network data, and the newest. All show the same documents."""
 _EC2_VERSIONS = ("2009-04-04", "latest")
-EC2 = "ec2/meta-data.json"
-"""The document of which EC2's tree of `meta-data` is made; no path of OpenStack's."""
 
 
-def complete(head: bytes) -> bool:
-    """Whether the whole head of a request has come."""
-    return b"\r\n\r\n" in head or b"\n\n" in head
+def complete(received: bytes) -> bool:
+    """Whether a whole request has come: its head, and a password with it, or much more than could be taken."""
+    head, body = _parted(received)
+    if head is None:
+        return False
+    length = _length(head) if _is_post(head) else None
+    return length is None or len(body) >= min(length, 4 * MOST_PASSWORD_CHARACTERS)
+
+
+def _parted(received: bytes) -> tuple[bytes | None, bytes]:
+    """Head and body; the head None: it has not come as a whole."""
+    for end in (b"\r\n\r\n", b"\n\n"):
+        head, found, body = received.partition(end)
+        if found:
+            return head, body
+    return None, b""
+
+
+def _is_post(head: bytes) -> bool:
+    return head.startswith(b"POST ")
+
+
+def _length(head: bytes) -> int | None:
+    said = _header(head, "Content-Length") or ""
+    return int(said) if re.fullmatch("[0-9]{1,9}", said) else None
 
 
 class Tokens:
@@ -62,10 +85,12 @@ def answer(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, p
     if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
         return _response("400 Bad Request", b"")
     method, target = words[0], words[1]
-    path = [part for part in target.split(b"?", 1)[0].decode("latin-1").split("/") if part]
+    path = _path(target)
     if method == b"PUT" and path == ["latest", "api", "token"]:
         return _token(head, documents, tokens, port, now_s)
     if method not in (b"GET", b"HEAD"):
+        if _is_password(path):  # As Nova.
+            return _response("400 Bad Request", b"GET and POST only are supported.")
         return _response("405 Method Not Allowed", b"", "Allow: GET, HEAD\r\n")
     shown = _header(head, _TOKEN)
     if shown is not None and not tokens.holds(shown, port, now_s):
@@ -76,6 +101,50 @@ def answer(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, p
     if found is None:
         return _response("404 Not Found", b"")
     return _response("200 OK", found, body=method == b"GET")
+
+
+def posted(
+    received: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, port: int, now_s: float
+) -> str | bytes | None:
+    """The password that a request posts; or the answer to one that cannot be taken. None: the request posts none.
+
+    As Nova, but for a body that is no text, or of unknown length: 400 and 411 here, an error of the server's there.
+    """
+    head, body = _parted(received)
+    words = (head or b"").split(b"\n", 1)[0].split()
+    if head is None or len(words) != 3 or words[0] != b"POST" or not words[2].startswith(b"HTTP/1."):
+        return None
+    if not _is_password(_path(words[1])):
+        return None
+    shown, length = _header(head, _TOKEN), _length(head)
+    if shown is not None and not tokens.holds(shown, port, now_s):
+        return _response("401 Unauthorized", b"")
+    if documents is None:
+        return _response("404 Not Found", b"")
+    if PASSWORD in documents:
+        return _response("409 Conflict", b"")
+    if length is None:
+        return _response("411 Length Required", b"")
+    if length > MOST_PASSWORD_CHARACTERS:
+        return _response("400 Bad Request", b"Request is too large.")
+    try:
+        return body[:length].decode() or _response("200 OK", b"")
+    except UnicodeDecodeError:
+        return _response("400 Bad Request", b"")
+
+
+def taken(done: bool | None) -> bytes:
+    """The answer to a posted password. False: there was one already. None: nobody knows what became of it."""
+    return _response({True: "200 OK", False: "409 Conflict", None: "503 Service Unavailable"}[done], b"")
+
+
+def _is_password(path: list[str]) -> bool:
+    """Nova has it since 2013-04-04."""
+    return len(path) == 3 and path[0] == "openstack" and path[1] in _VERSIONS[1:] and path[2] == PASSWORD
+
+
+def _path(target: bytes) -> list[str]:
+    return [part for part in target.split(b"?", 1)[0].decode("latin-1").split("/") if part]
 
 
 def _token(head: bytes, documents: Mapping[str, bytes] | None, tokens: Tokens, port: int, now_s: float) -> bytes:
@@ -106,8 +175,11 @@ def _found(path: list[str], documents: Mapping[str, bytes]) -> bytes | None:
         case ["openstack"]:
             return _listing(_VERSIONS)
         case ["openstack", version] if version in _VERSIONS:
-            return _listing(sorted(documents.keys() - {EC2}))
-        case ["openstack", version, name] if version in _VERSIONS:
+            password = {PASSWORD} if version != _VERSIONS[0] else set()
+            return _listing(sorted((documents.keys() - {EC2, PASSWORD}) | password))
+        case ["openstack", *_] if _is_password(path):
+            return documents.get(PASSWORD, b"")
+        case ["openstack", version, name] if version in _VERSIONS and name != PASSWORD:
             return documents.get(name)
         case [version] if version in _EC2_VERSIONS:
             return _listing(("meta-data/", *(["user-data"] if "user_data" in documents else [])))

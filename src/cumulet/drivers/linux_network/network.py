@@ -21,6 +21,7 @@ from cumulet.drivers.linux_network.carrying import Carrying
 from cumulet.drivers.linux_network.connections import forget_connections
 from cumulet.drivers.linux_network.links import Links, NoDevice
 from cumulet.drivers.linux_network.nft import Nft, NftFailed
+from cumulet.drivers.linux_network.posts import Posts
 from cumulet.drivers.linux_network.responding import Responding
 from cumulet.drivers.linux_network.routers import Routers
 from cumulet.drivers.linux_network.ruleset import Numbers, NumbersExhausted, numbered, ruleset
@@ -52,6 +53,8 @@ class LinuxNetwork:
         """What guests are told about themselves, by tap."""
         self._told_by_parent: dict[str, dict[str, bytes]] = {}
         """The same, by the device of a subport: as its guest is told on the parent."""
+        self.posts: Posts | None = None
+        """Where guests' passwords come from, while it is open."""
         self._wiring: Wiring | None = None
         self._not_done: tuple[NotDone, ...] = ()
 
@@ -79,14 +82,18 @@ class LinuxNetwork:
             return opened
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(executor, begin)
+            opened = await asyncio.get_running_loop().run_in_executor(executor, begin)
         except (OSError, NftFailed, NetlinkError) as problem:
             executor.shutdown(wait=False)
             raise DriverError(f"NETWORK: {problem}") from problem
+        opened.posts = Posts(opened._responding.posts, opened._responding.server_on)
+        return opened
 
     async def close(self) -> None:
         """End the thread and the responder. The rules and links stay in force."""
-        await self._run(self._responding.close)
+        if self.posts is not None:
+            await self.posts.close()
+        await self._run(self._responding.end)
         await self._run(self._links.close)
         await self._run(self._carrying.close)
         self._executor.shutdown()

@@ -2,13 +2,15 @@
 
 The agent starts it as root, and it gives up all privileges before it reads anything that guests send. The agent hands
 it open sockets for each network, and what to answer there. It ends when the agent does. Its command line is
-`python -m ...responder UID`; its standard input is the agent's socket.
+`python -m ...responder POSTS UID`; its standard input is the agent's socket, and by the socket `POSTS`, a number, it
+asks the agent whether a guest's password is taken.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import os
 import selectors
 import socket
@@ -27,6 +29,8 @@ from cumulet.host.record import Record
 
 LARGEST_MESSAGE_BYTES = 64 << 20
 """Of one message of the agent's. 10,000 ports on a network are 4 MB."""
+LARGEST_POST_BYTES = 16_384
+"""Of a message about a password: its 1020 bytes may each be written as six."""
 MOST_VISITORS = 256
 """Connections to the metadata service at one time; a port has at most `MOST_VISITORS_OF_A_PORT`."""
 MOST_VISITORS_OF_A_PORT = 8
@@ -58,6 +62,21 @@ class Documents(Record, frozen=True, tag="port"):
     files: dict[str, bytes] | None
 
 
+class Post(Record, frozen=True):
+    """To the agent: the guest on the port of this number posts a password. `visit` names the connection."""
+
+    visit: int
+    number: int
+    content: str
+
+
+class Taken(Record, frozen=True):
+    """The agent's answer to a `Post`. `done` False: there is a password already. None: it could not be kept."""
+
+    visit: int
+    done: bool | None
+
+
 class Visitor:
     """One connection to the metadata service."""
 
@@ -66,6 +85,8 @@ class Visitor:
         self.number = number
         self.head = b""
         self.reply = b""
+        self.visit: int | None = None
+        """While the agent is asked about its password: `Post.visit`."""
         self.until = time.monotonic() + VISIT_SECONDS
 
 
@@ -115,10 +136,15 @@ class Unanswered:
 class Responder:
     """Sockets and answers by bridge, documents by port."""
 
-    def __init__(self, agent: socket.socket) -> None:
+    def __init__(self, agent: socket.socket, posts: socket.socket) -> None:
         self._agent = agent
+        self._posts = posts
+        posts.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(agent, selectors.EVENT_READ)
+        self._selector.register(posts, selectors.EVENT_READ, self._hear_taken)
+        self._visits = itertools.count(int.from_bytes(os.urandom(6), "big"))
+        """Not those of an earlier responder, whose answers may be on their way."""
         self._sockets: dict[str, list[socket.socket]] = {}
         self._leases: dict[str, dict[str, dhcp.Lease]] = {}
         self._leases_6: dict[str, dict[str, ipv6.Lease]] = {}
@@ -261,7 +287,12 @@ class Responder:
                 if not metadata.complete(visitor.head):
                     return
                 documents = self._documents.get(visitor.number)
-                visitor.reply = metadata.answer(visitor.head, documents, self._tokens, visitor.number, time.time())
+                asked = (visitor.head, documents, self._tokens, visitor.number, time.time())
+                said = metadata.posted(*asked)
+                if isinstance(said, str):
+                    self._post(visitor, said)
+                    return
+                visitor.reply = said or metadata.answer(*asked)
                 self._selector.modify(visitor.connection, selectors.EVENT_WRITE, lambda: self._attend(visitor))
             sent = visitor.connection.send(visitor.reply)
             visitor.reply = visitor.reply[sent:]
@@ -273,9 +304,29 @@ class Responder:
             self._leave(visitor)
             raise
 
+    def _post(self, visitor: Visitor, content: str) -> None:
+        """Ask the agent. Until it has answered, or the visit's time is over, nothing is read or written."""
+        visitor.visit = next(self._visits)
+        self._selector.unregister(visitor.connection)
+        try:
+            said = Post(visit=visitor.visit, number=visitor.number, content=content)
+            self._posts.send(msgspec.json.encode(said))
+        except OSError:  # It has not heard the last ones yet.
+            self._answer_post(visitor, None)
+
+    def _hear_taken(self) -> None:
+        taken = msgspec.json.decode(self._posts.recv(LARGEST_POST_BYTES), type=Taken)
+        for visitor in [one for one in self._visitors if one.visit == taken.visit]:
+            self._answer_post(visitor, taken.done)
+
+    def _answer_post(self, visitor: Visitor, done: bool | None) -> None:
+        visitor.visit, visitor.reply = None, metadata.taken(done)
+        self._selector.register(visitor.connection, selectors.EVENT_WRITE, lambda: self._attend(visitor))
+
     def _leave(self, visitor: Visitor) -> None:
         self._visitors.discard(visitor)
-        self._selector.unregister(visitor.connection)
+        if visitor.visit is None:
+            self._selector.unregister(visitor.connection)
         visitor.connection.close()
 
 
@@ -288,13 +339,13 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def main() -> None:
-    agent = socket.socket(fileno=0)
+    agent, posts = socket.socket(fileno=0), socket.socket(fileno=int(sys.argv[1]))
     jail.drop_capabilities()
-    if sys.argv[1:]:
-        jail.become_user(int(sys.argv[1]), int(sys.argv[1]), [])
+    if sys.argv[2:]:
+        jail.become_user(int(sys.argv[2]), int(sys.argv[2]), [])
     jail.let_go_of_capabilities()
     jail.check(jail.libc.prctl(jail.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    Responder(agent).run()
+    Responder(agent, posts).run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import socket
 import struct
 import subprocess
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 from cumulet.confined import user_ids
 from cumulet.drivers.linux_network import dhcp, dns, ipv6, names, taps
 from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
+from cumulet.host.telling import META_DATA
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Network, Port, Wiring
 
 UID = 65_000
@@ -58,6 +60,17 @@ class Responding:
         self._made: dict[str, tuple[Network, list[Port], Answers]] = {}
         """By bridge: the answers that were made last, and of what."""
         self._told: dict[int, dict[str, bytes]] = {}
+        self.posts, self._their_posts = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Where a responder asks about passwords, this one or the next. Read by the agent's own thread."""
+        self.posts.setblocking(False)
+
+    def server_on(self, number: int) -> str | None:
+        """The server whose guest is on the port of this number, as it was told itself. From any thread."""
+        files = self._told.get(number)
+        if files is None:
+            return None
+        server_id: str = json.loads(files[META_DATA])["uuid"]
+        return server_id
 
     def apply(self, wiring: Wiring, *, but: Collection[str] = ()) -> None:
         """When this returns, the responder answers as the wiring says. `but`: networks on which it does not answer.
@@ -114,6 +127,12 @@ class Responding:
             for number, files in documents.items():
                 self._say(Documents(number=number, files=files), [])
 
+    def end(self) -> None:
+        """End the responder for good."""
+        self.close()
+        self.posts.close()
+        self._their_posts.close()
+
     def close(self) -> None:
         if self._link is not None:
             self._link.close()
@@ -130,10 +149,12 @@ class Responding:
         self.close()
         ours, theirs = socket.socketpair()
         ours.settimeout(ACKNOWLEDGE_SECONDS)
+        posts = self._their_posts.fileno()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", *_user()],
+                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", str(posts), *_user()],
                 stdin=theirs.fileno(),
+                pass_fds=(posts,),
                 start_new_session=True,
             )
         self._link = ours

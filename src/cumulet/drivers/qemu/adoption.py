@@ -98,4 +98,5 @@ async def _report(host: QemuHost, folder: GuestFolder) -> GuestReport:
         ports=tuple(nic.port_id for nic in record.guest.nics),
         rescued=record.rescued,
         copied=record.copy is not None and record.copy.outcome is None,
+        posted=posted.id if (posted := folder.read_posted()) is not None else "",
     )

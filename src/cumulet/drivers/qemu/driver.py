@@ -23,6 +23,7 @@ from cumulet.drivers.qemu import (
     rescue,
     snapshots,
     suspension,
+    telling,
 )
 from cumulet.drivers.qemu.consoles import Consoles
 from cumulet.drivers.qemu.disks import Disks
@@ -50,6 +51,7 @@ from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.images import ImageSink, ImageSource
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
 from cumulet.host.nics import DEVICE_TAGS
+from cumulet.host.telling import LIVE_METADATA, Heard, Told
 from cumulet.host.traffic import NO_TRAFFIC, Traffic
 from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
@@ -76,6 +78,7 @@ _OF_NETWORKS = (
     DSCP_MARKS,
     PORT_NAMES,
     METERING,
+    LIVE_METADATA,
 )
 """What a host offers whose guests can have networks."""
 
@@ -133,6 +136,8 @@ class QemuDriver:
             limits=limits,
         )
         host.on_let_go = partial(hotplug.put_right, host)
+        if network is not None and network.posts is not None:
+            network.posts.take = partial(telling.post, host)
         await asyncio.to_thread(cache.remove_unfinished)
         await asyncio.to_thread(cache.tidy)
         await adoption.adopt_all(host)
@@ -298,6 +303,9 @@ class QemuDriver:
 
     async def set_password(self, server_id: str, *, user: str, password: str) -> None:
         await guest_agent.set_password(self._host, server_id, user=user, password=password)
+
+    async def tell(self, server_id: str, told: Told) -> Heard:
+        return await telling.tell(self._host, server_id, told)
 
     async def begin_snapshot(self, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
         await snapshots.begin(self._host, server_id, image_id=image_id, quiesce=quiesce)

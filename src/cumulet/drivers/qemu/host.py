@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 
 from cumulet.drivers.qemu import chosen_devices, guest_files, process
 from cumulet.drivers.qemu.command_line import Machine, arguments, disk_nodes
-from cumulet.drivers.qemu.config_drive import documents
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
@@ -26,6 +25,7 @@ from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
 from cumulet.host.devices import Devices
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
+from cumulet.host.documents import documents
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
 from cumulet.host.images import ImageSink
 from cumulet.host.limits import HostLimits
@@ -191,7 +191,9 @@ class QemuHost:
         """Tell this host's metadata service which guest is on these ports."""
         for nic in guest.nics:
             if self.network is not None:
-                await self.network.tell(nic.port_id, documents(guest, self.network.wiring))
+                folder = self.folder(guest.server_id)
+                files = documents(guest, self.network.wiring, folder.read_told(), folder.read_posted())
+                await self.network.tell(nic.port_id, files)
 
     def _start(
         self, folder: GuestFolder, record: GuestRecord, sockets: list[int], taps: list[int], *, incoming: bool

@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from cumulet.host.driver import DriverError, Guest, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.record import Record
+from cumulet.host.telling import Posted, Told
 
 _SERVER_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -105,6 +107,16 @@ class GuestRecord(Record, frozen=True):
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(GuestRecord)
 _process_decoder = msgspec.json.Decoder(ProcessId)
+_told_decoder = msgspec.json.Decoder(Told)
+_posted_decoder = msgspec.json.Decoder(Posted)
+T = TypeVar("T")
+
+
+def _read(path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+    try:
+        return decoder.decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 class GuestFolder:
@@ -128,6 +140,8 @@ class GuestFolder:
         """Outside `vm`: QEMU gets it as an open file and could not point the agent elsewhere."""
         self.process = self.path / "process.json"
         """Written by the process itself just before it becomes QEMU."""
+        self.told = self.path / "told.json"
+        self.posted = self.path / "posted.json"
         self._record = self.path / "record.json"
 
     def make(self) -> None:
@@ -147,6 +161,22 @@ class GuestFolder:
             return _process_decoder.decode(self.process.read_bytes())
         except FileNotFoundError:
             return None
+
+    def read_told(self) -> Told | None:
+        """What its metadata service was told since its description was frozen."""
+        return _read(self.told, _told_decoder)
+
+    def read_posted(self) -> Posted | None:
+        """A password that the guest has posted and that is not on record yet."""
+        return _read(self.posted, _posted_decoder)
+
+    def write_told(self, told: Told) -> None:
+        """Durable when this returns. FileNotFoundError where the guest was removed just now."""
+        write_durably(self.told, _encoder.encode(told))
+
+    def write_posted(self, posted: Posted) -> None:
+        """As `write_told`."""
+        write_durably(self.posted, _encoder.encode(posted))
 
     def write(self, record: GuestRecord) -> None:
         """Durable when this returns: old or new after a crash, never half."""

@@ -33,6 +33,7 @@ from cumulet.drivers.simulated.network import SimulatedNetwork, SimulatedTraffic
 from cumulet.drivers.simulated.power import SimulatedPower
 from cumulet.drivers.simulated.rescue import SimulatedRescue
 from cumulet.drivers.simulated.snapshots import SimulatedSnapshots, Take
+from cumulet.drivers.simulated.telling import SimulatedTelling
 from cumulet.host.devices import NO_SCREEN
 from cumulet.host.driver import (
     DriverError,
@@ -68,6 +69,7 @@ class SimulatedDriver(
     SimulatedConsole,
     SimulatedConsoleSessions,
     SimulatedTraffic,
+    SimulatedTelling,
 ):
     """`host.driver.Driver` with modelled guests. `directory` None keeps guests in memory only."""
 

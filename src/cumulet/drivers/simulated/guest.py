@@ -10,6 +10,7 @@ from cumulet.host.disks import SWAP
 from cumulet.host.driver import DriverError, Guest, GuestReport, GuestState, Image
 from cumulet.host.endpoint import Peer
 from cumulet.host.nics import DEVICE_TAGS
+from cumulet.host.telling import LIVE_METADATA, Posted, Told
 from cumulet.host.wiring import (
     BANDWIDTH_LIMITS,
     DSCP_MARKS,
@@ -44,6 +45,7 @@ FEATURES = (
     "guest-agent",
     DEVICE_TAGS,
     *devices.ALL_FEATURES,
+    LIVE_METADATA,
 )
 """What simulated hosts offer."""
 
@@ -85,6 +87,10 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     """How often its file systems were frozen and thawed for an image."""
     nmis: int = 0
     """How many NMIs it was sent. It ignores them."""
+    told: Told | None = None
+    """What its metadata service was told since its description was frozen."""
+    posted: Posted | None = None
+    """A password that it has posted and that is not on record yet."""
     paused_by_user: bool = False
     standing_by: bool = False
 
@@ -132,6 +138,7 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
             ports=tuple(nic.port_id for nic in self.guest.nics),
             rescued=self.rescue_image is not None,
             copied=copied,
+            posted=self.posted.id if self.posted is not None else "",
         )
 
     def printed(self, now_us: int, max_bytes: int) -> bytes:

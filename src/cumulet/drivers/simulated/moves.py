@@ -107,6 +107,7 @@ class SimulatedMoves:
         waits = found.state is GuestState.INCOMING and not found.incoming_complete
         if found.starved or found.memory_at is not None or waits:
             stopped = SimulatedGuest(guest=found.guest, state=GuestState.STOPPED, disks=found.disks)
+            stopped.told, stopped.posted = found.told, found.posted
             self._guests[server_id] = stopped
             self._save(stopped)
 
@@ -285,6 +286,7 @@ class SimulatedMoves:
         if found.state not in (GuestState.INCOMING, GuestState.STOPPED):
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
         taken = SimulatedGuest.stopped(guest, f"{self.name} {self._clock.now_us()}", found.disks)
+        taken.told, taken.posted = found.told, found.posted
         self._guests[guest.server_id] = taken
         self._save(taken)
 
