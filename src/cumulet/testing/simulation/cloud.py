@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from cumulet.compute import host_views
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
+from cumulet.compute.telling import Tellings
 from cumulet.compute.wiring import SECONDS_BETWEEN, Wirings
 from cumulet.conductor.conductor import Conductor
 from cumulet.conductor.runner import Runner
@@ -65,15 +66,17 @@ class SimulatedCloud:
         *,
         importing: bool = False,
         trunked: bool = False,
+        telling: bool = False,
     ) -> None:
         """`importing`: images are imported in this run; their data is in files. `trunked`: there are trunks, if hosts
-        have networks."""
+        have networks. `telling`: hosts are told what changes of servers, and what changes is asked for."""
         self.loop = loop
         self.random = random
         self.weather = weather
         self.say = say
         self.always = Always(self)
         self.importing = importing
+        self.telling = telling
         fenced = random.random() < 0.7
         self.shared = random.random() < SHARED_MACHINES
         """Whether all hosts are on one machine."""
@@ -177,6 +180,7 @@ class SimulatedCloud:
             conductor = conductor_of(PARTS, self._ground_of(process), name=name, alone=self.alone, wake=_Wake(self))
             conductor.runner.sagas = SAGAS  # With the mistake that is planted.
             conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN if self.routed else None
+            conductor.reconciler(Tellings).seconds = SECONDS_BETWEEN if self.telling else None
             process.life = Life()
             before = LIFE.set(process.life)
             try:

@@ -100,6 +100,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
             *_with_other_disks(tx, further),
             *not_as_recorded(tx, cloud),
             *network_details.not_as_recorded(cloud),
+            *workload.telling.wrong(),
             *left_over(tx, cloud),
         ]
 

@@ -54,6 +54,7 @@ from cumulet.testing.simulation import (
     planted_places,
     planted_ports,
     planted_processes,
+    planted_telling,
     planted_trunks,
 )
 from cumulet.testing.simulation.hosts import Machine
@@ -380,6 +381,7 @@ PLANTED: dict[str, Plant] = {
         *planted_places.PLANTS,
         *planted_ports.PLANTS,
         *planted_processes.PLANTS,
+        *planted_telling.PLANTS,
         *planted_trunks.PLANTS,
     )
 }

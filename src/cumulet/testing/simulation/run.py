@@ -31,6 +31,8 @@ IMPORTING = 0.12
 """The share of runs in which images are imported."""
 TRUNKED = 0.5
 """Of the runs whose hosts have networks, the share with trunks."""
+TELLING = 0.2
+"""The share of runs in which names, items and passwords of servers change, and hosts are told of it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +133,10 @@ class _Simulation:
         storm, weather = draw(random), Weather()
         importing = Random(f"{self._seed}/imports").random() < IMPORTING  # noqa: S311
         trunked = Random(f"{self._seed}/trunks").random() < TRUNKED  # noqa: S311
-        cloud = SimulatedCloud(self._loop, random, weather, self._log.say, importing=importing, trunked=trunked)
+        telling = Random(f"{self._seed}/telling").random() < TELLING  # noqa: S311
+        cloud = SimulatedCloud(
+            self._loop, random, weather, self._log.say, importing=importing, trunked=trunked, telling=telling
+        )
         await cloud.start()
         trouble = Trouble(cloud, random)
         workload = Workload(cloud, random, self._log.say, self._counts)

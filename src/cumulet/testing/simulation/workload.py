@@ -19,6 +19,7 @@ from cumulet.testing.simulation.foundation import FAST_HOST, GROUPS, IMAGE_ID, P
 from cumulet.testing.simulation.import_workload import Imports
 from cumulet.testing.simulation.network_details import NetworkDetails
 from cumulet.testing.simulation.network_workload import NetworkWorkload
+from cumulet.testing.simulation.telling_workload import TellingWorkload
 from cumulet.testing.simulation.trunk_workload import TrunkWorkload
 
 _SERVERS = sa.select(servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.deleted_at_us).order_by(
@@ -56,6 +57,7 @@ class Workload:
         self._network = NetworkWorkload(cloud, self._said)
         self._details = NetworkDetails(cloud, self._said)
         self._trunks = TrunkWorkload(cloud, self._said)
+        self.telling = TellingWorkload(cloud, self._said)
         self._consoles = Consoles(cloud, counts)
         self.imports = Imports(cloud, self._said)
 
@@ -71,7 +73,7 @@ class Workload:
             self._rescue: 3, self._route: 8 if self._cloud.routed else 0,
             self._console: 3, self.imports.request: 8 if self._cloud.importing else 0,
             self._details.request: 60 if self._cloud.detailed else 0,
-            self._trunk: 12 if self._cloud.trunked else 0,
+            self._trunk: 12 if self._cloud.trunked else 0, self.telling.request: 20 if self._cloud.telling else 0,
         }  # fmt: skip
         kind = random.choices(list(kinds), weights=list(kinds.values()))[0]
         self._counts[f"requests: {kind.__name__.strip('_')}"] += 1
@@ -185,7 +187,6 @@ class Workload:
         named = random.random() < 0.5
         host = random.choice(list(self._cloud.machines)) if named else None
         caller = "admin" if named else random.choice(("admin", server.project_id))
-
         request = self._act(caller, server, {"os-migrateLive": {"host": host, **AUTO}})
         return f"{caller} moves {server.id[:8]} to {host or 'any host'}", request
 
@@ -223,7 +224,6 @@ class Workload:
         migration = self._migration(random)
         if migration is None:
             return self._create(random)
-
         path = f"/servers/{migration.server_id}/migrations/{migration.id}"
         return f"admin aborts migration {migration.id}", self._asked("admin", "DELETE", path)
 
