@@ -29,6 +29,11 @@ from tests.api.test_compute_servers import (
     test_pages_lead_through_all_servers_once,
     test_servers_of_an_anti_affine_group_do_not_share_a_host,
 )
+from tests.api.test_live_metadata import (
+    test_a_clock_that_was_set_back_keeps_nothing_from_being_told,
+    test_a_password_that_the_guest_posts_is_shown_until_it_is_cleared,
+    test_name_host_name_and_items_are_told_while_the_guest_runs_and_the_drive_stays,
+)
 from tests.api.test_places import test_a_resize_under_way_or_unconfirmed_counts_with_the_larger_of_its_flavors
 from tests.api.test_promises import (
     promising,
@@ -42,6 +47,8 @@ __all__ = [
     "database_url",
     "promising",
     "server_id",
+    "test_a_clock_that_was_set_back_keeps_nothing_from_being_told",
+    "test_a_password_that_the_guest_posts_is_shown_until_it_is_cleared",
     "test_a_pin_to_a_zone_is_set_to_where_the_server_is_and_taken_away",
     "test_a_private_flavor_is_seen_by_projects_that_were_given_it",
     "test_a_projects_quota_is_set_and_reset",
@@ -56,6 +63,7 @@ __all__ = [
     "test_lists_are_filtered_by_what_was_asked",
     "test_lists_are_filtered_sorted_and_paged",
     "test_metadata_and_tags_are_changed_piece_by_piece",
+    "test_name_host_name_and_items_are_told_while_the_guest_runs_and_the_drive_stays",
     "test_pages_lead_through_all_servers_once",
     "test_servers_of_an_anti_affine_group_do_not_share_a_host",
     "test_traits_choose_the_host_in_boots_and_moves",
