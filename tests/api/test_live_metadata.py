@@ -6,6 +6,7 @@ import json
 
 import msgspec
 
+from cumulet.compute.server_password import record_posted
 from cumulet.compute.telling import SECONDS_UNTIL_RETRY, Tellings
 from cumulet.compute.untold import untold
 from cumulet.drivers.simulated.driver import SimulatedDriver
@@ -219,6 +220,11 @@ def test_a_password_that_was_cleared_before_its_host_heard_of_it_stays_cleared(
     cloud.reconcile()
     told(cloud, member)
     assert (password(member, server), guest.posted) == ("", None)
+    host = host_of(admin, server)
+    assert posted is not None
+    late = posted  # The answer to another process of the control plane.
+    cloud.embedded.db.write(lambda tx: record_posted(tx, server, host, late, now_us=cloud.clock.now_us()))
+    assert password(member, server) == ""
 
 
 def test_no_host_speaks_for_a_server_of_another(cloud: TestCloud, admin: Client, member: Client) -> None:
