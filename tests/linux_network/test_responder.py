@@ -62,11 +62,11 @@ DISCOVER = (
 class Told:
     """A responder on a thread, the agent's end of its socket, and a guest's end of each of its others."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, *, with_posts: bool = True) -> None:
         self.agent, theirs = (stack.enter_context(end) for end in socket.socketpair())
         kinds = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.posts, posts = (stack.enter_context(end) for end in socket.socketpair(*kinds))
-        self.responder = Responder(theirs, posts)
+        self.responder = Responder(theirs, posts if with_posts else None)
         self.frames, frames = (stack.enter_context(end) for end in socket.socketpair(type=socket.SOCK_SEQPACKET))
         callers = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.metadata = callers.getsockname()
@@ -236,6 +236,14 @@ def test_the_agent_is_asked_about_a_password_and_others_are_answered_meanwhile(
     guest.join(10)
     assert heard[0].startswith(b"HTTP/1.1 " + status)
     answered(told)
+
+
+def test_an_agent_of_the_version_before_takes_no_password_and_all_else_is_answered() -> None:
+    """It runs on while Cumulet is upgraded, and starts the new responder when its own has ended."""
+    with contextlib.ExitStack() as stack:
+        told = Told(stack, with_posts=False)
+        assert told.call(POST).startswith(b"HTTP/1.1 503 ")
+        answered(told)
 
 
 def test_a_guest_that_goes_away_while_the_agent_is_asked_ends_nothing(told: Told) -> None:

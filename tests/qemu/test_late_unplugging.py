@@ -29,6 +29,7 @@ class Network:
     """Gives guests taps that lead nowhere."""
 
     wiring = None
+    posts = None
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

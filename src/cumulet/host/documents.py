@@ -39,6 +39,8 @@ def documents(
         files[EC2] = json.dumps(_ec2(json.loads(files[EC2]), guest), sort_keys=True).encode()
     meta = json.loads(files[META_DATA])
     meta.pop("admin_pass", None)
+    if "devices" in (frozen := json.loads(on_drive[f"{LATEST}{META_DATA}"])):
+        meta["devices"] = frozen["devices"]  # Those that have come since, and their tags, the host knows itself.
     if "devices" in meta:
         meta["devices"] = _devices(meta["devices"], guest)
     files[META_DATA] = json.dumps(meta, sort_keys=True).encode()

@@ -2,8 +2,9 @@
 
 The agent starts it as root, and it gives up all privileges before it reads anything that guests send. The agent hands
 it open sockets for each network, and what to answer there. It ends when the agent does. Its command line is
-`python -m ...responder POSTS UID`; its standard input is the agent's socket, and by the socket `POSTS`, a number, it
-asks the agent whether a guest's password is taken.
+`python -m ...responder UID posts=SOCKET`; its standard input is the agent's socket, and by the socket `SOCKET`, a
+number, it asks the agent whether a guest's password is taken. An agent of an earlier version, which may start it after
+Cumulet was upgraded, has no such socket: then none is taken.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cumulet.host.record import Record
 
 LARGEST_MESSAGE_BYTES = 64 << 20
 """Of one message of the agent's. 10,000 ports on a network are 4 MB."""
+POSTS = "posts="
 LARGEST_POST_BYTES = 16_384
 """Of a message about a password: its 1020 bytes may each be written as six."""
 MOST_VISITORS = 256
@@ -136,13 +138,14 @@ class Unanswered:
 class Responder:
     """Sockets and answers by bridge, documents by port."""
 
-    def __init__(self, agent: socket.socket, posts: socket.socket) -> None:
+    def __init__(self, agent: socket.socket, posts: socket.socket | None) -> None:
         self._agent = agent
         self._posts = posts
-        posts.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(agent, selectors.EVENT_READ)
-        self._selector.register(posts, selectors.EVENT_READ, self._hear_taken)
+        if posts is not None:
+            posts.setblocking(False)
+            self._selector.register(posts, selectors.EVENT_READ, lambda: self._hear_taken(posts))
         self._visits = itertools.count(int.from_bytes(os.urandom(6), "big"))
         """Not those of an earlier responder, whose answers may be on their way."""
         self._sockets: dict[str, list[socket.socket]] = {}
@@ -308,14 +311,17 @@ class Responder:
         """Ask the agent. Until it has answered, or the visit's time is over, nothing is read or written."""
         visitor.visit = next(self._visits)
         self._selector.unregister(visitor.connection)
+        if self._posts is None:
+            self._answer_post(visitor, None)
+            return
         try:
             said = Post(visit=visitor.visit, number=visitor.number, content=content)
             self._posts.send(msgspec.json.encode(said))
         except OSError:  # It has not heard the last ones yet.
             self._answer_post(visitor, None)
 
-    def _hear_taken(self) -> None:
-        taken = msgspec.json.decode(self._posts.recv(LARGEST_POST_BYTES), type=Taken)
+    def _hear_taken(self, posts: socket.socket) -> None:
+        taken = msgspec.json.decode(posts.recv(LARGEST_POST_BYTES), type=Taken)
         for visitor in [one for one in self._visitors if one.visit == taken.visit]:
             self._answer_post(visitor, taken.done)
 
@@ -339,10 +345,13 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def main() -> None:
-    agent, posts = socket.socket(fileno=0), socket.socket(fileno=int(sys.argv[1]))
+    agent, posts = socket.socket(fileno=0), None
     jail.drop_capabilities()
-    if sys.argv[2:]:
-        jail.become_user(int(sys.argv[2]), int(sys.argv[2]), [])
+    for argument in sys.argv[1:]:
+        if argument.startswith(POSTS):
+            posts = socket.socket(fileno=int(argument.removeprefix(POSTS)))
+        else:
+            jail.become_user(int(argument), int(argument), [])
     jail.let_go_of_capabilities()
     jail.check(jail.libc.prctl(jail.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     Responder(agent, posts).run()

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from cumulet.confined import user_ids
 from cumulet.drivers.linux_network import dhcp, dns, ipv6, names, taps
-from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, Answers, Documents
+from cumulet.drivers.linux_network.responder import LARGEST_MESSAGE_BYTES, POSTS, Answers, Documents
 from cumulet.host.telling import META_DATA
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Network, Port, Wiring
 
@@ -152,7 +152,7 @@ class Responding:
         posts = self._their_posts.fileno()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", str(posts), *_user()],
+                [sys.executable, "-I", "-m", "cumulet.drivers.linux_network.responder", *_user(), f"{POSTS}{posts}"],
                 stdin=theirs.fileno(),
                 pass_fds=(posts,),
                 start_new_session=True,
