@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 import sqlalchemy as sa
@@ -19,7 +19,9 @@ from cumulet.compute import extra_spec_rules
 from cumulet.compute.model import Flavor
 from cumulet.compute.scheduler import Reason, Unfit
 from cumulet.compute.store import aggregate_hosts, aggregates, hosts
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Row, Tx
+from cumulet.errors import BadRequest
+from cumulet.host.devices import ALL_FEATURES
 from cumulet.placement import allocations as placement
 from cumulet.placement.providers import inventory_of
 from cumulet.placement.store import allocations, inventories, resource_providers
@@ -215,6 +217,15 @@ def _room(tx: Tx, promises: Promises, consumer: str) -> Iterator[tuple[str, Unfi
                 yield host, Unfit(Reason.INSUFFICIENT_RESOURCES, name)
 
 
+def require_kept_by(tx: Tx, promises: Promises, host: str, consumer: str) -> None:
+    """BadRequest if the host that a server stays on lacks something that an image asks for."""
+    lacks = unfit_hosts(tx, promises, consumer).get(host)
+    if lacks is not None and lacks.reason is Reason.IMAGE_PROPERTY_NOT_KEPT:
+        raise BadRequest(f"The image's property {lacks.detail} asks for what the server's host does not offer.")
+    if lacks is not None:
+        raise BadRequest(f"The image requires the trait {lacks.detail}, which the server's host has not.")
+
+
 _FACTS = sa.select(hosts.c.name, hosts.c.facts)
 _TRAITS = sa.select(resource_providers.c.name, resource_providers.c.traits)
 
@@ -222,23 +233,31 @@ _TRAITS = sa.select(resource_providers.c.name, resource_providers.c.traits)
 def _disks(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
     if promises.further_disks:
         for row in tx.all(_FACTS, {}):
-            if FURTHER_DISKS not in (row.facts or {}).get("features", ()):
+            if FURTHER_DISKS not in _features(row):
                 yield row.name, Unfit(Reason.EXTRA_SPEC_NOT_KEPT, "ephemeral and swap disks")
 
 
 def _devices(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
     for row in tx.all(_FACTS, {}) if promises.devices else ():
-        offered = (row.facts or {}).get("features", ())
+        offered = _features(row)
         if missing := [name for feature, name in promises.devices.items() if feature not in offered]:
             yield row.name, Unfit(Reason.IMAGE_PROPERTY_NOT_KEPT, min(missing))
+
+
+def _features(row: Row) -> Collection[str]:
+    """Of `_FACTS`: what a host offers."""
+    found: Collection[str] = (row.facts or {}).get("features", ())
+    return found
 
 
 def _traits(tx: Tx, promises: Promises) -> Iterator[tuple[str, Unfit]]:
     if not promises.required and not promises.forbidden:
         return
-    offered = {row.name: set((row.facts or {}).get("features", ())) for row in tx.all(_FACTS, {})}
+    # Devices are offered under the names of traits. Only who asks for one has the facts of all hosts read.
+    of_devices = not (promises.required | promises.forbidden).isdisjoint(ALL_FEATURES)
+    offered = {row.name: _features(row) for row in tx.all(_FACTS, {})} if of_devices else {}
     for row in tx.all(_TRAITS, {}):
-        there = set(row.traits) | offered.get(row.name, set())  # Devices have the names of traits there.
+        there = {*row.traits, *offered.get(row.name, ())}
         if missing := promises.required - there:
             yield row.name, Unfit(Reason.TRAIT_MISSING, min(missing))
         elif present := promises.forbidden & there:

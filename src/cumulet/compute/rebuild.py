@@ -23,7 +23,6 @@ from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.promises import Promises
 from cumulet.compute.quotas import limits_of, require_limit
 from cumulet.compute.rules import MEMBER
-from cumulet.compute.scheduler import Reason
 from cumulet.compute.server_actions import PATH
 from cumulet.compute.server_creation import new_password, require_fit
 from cumulet.compute.server_creation_body import PersonalityFile
@@ -132,11 +131,7 @@ def _require_kept(tx: Tx, server: Server, properties: Mapping[str, str]) -> None
         raise BadRequest(f"The image's property {unkept} asks for what no host has.")
     devices = image_devices.needed(image_devices.of(properties))
     asked = Promises(resources={}, required=image_promises.traits(properties), devices=devices)
-    lacks = dict(promises.unfit_hosts(tx, asked, server.id)).get(server.host or "")
-    if lacks is not None and lacks.reason is Reason.IMAGE_PROPERTY_NOT_KEPT:
-        raise BadRequest(f"The image's property {lacks.detail} asks for what the server's host does not offer.")
-    if lacks is not None:
-        raise BadRequest(f"The image requires the trait {lacks.detail}, which the server's host has not.")
+    promises.require_kept_by(tx, asked, server.host or "", server.id)
 
 
 def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, str]]:

@@ -95,9 +95,7 @@ def _devices(call: Call[Server, object], image: BootImage) -> Devices:
     own = msgspec.convert(server.guest, Guest, strict=False).devices if server.guest is not None else USUAL
     devices = image_devices.for_rescue(own, image_promises.known(image.properties))
     asked = Promises(resources={}, devices=image_devices.needed(devices))
-    lacks = promises.unfit_hosts(call.tx, asked, server.id).get(server.host or "")
-    if lacks is not None:
-        raise BadRequest(f"The image's property {lacks.detail} asks for what the server's host does not offer.")
+    promises.require_kept_by(call.tx, asked, server.host or "", server.id)
     return devices
 
 
