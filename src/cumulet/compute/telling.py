@@ -48,9 +48,6 @@ _NOTES = (
     .where(sa.or_(servers.c.host.is_(None), servers.c.deleted_at_us.is_not(None), hosts.c.up))
     .order_by(untold.untold.c.revision, untold.untold.c.server_id)
 )
-_AT_WORK = sa.select(saga.operations.c.subject).where(
-    saga.operations.c.status.in_((saga.Status.FORWARD, saga.Status.UNWINDING))
-)
 _NOTE = sa.select(untold.untold.c.revision).where(untold.untold.c.server_id == sa.bindparam("of_server"))
 
 
@@ -74,7 +71,7 @@ class Telling(msgspec.Struct, frozen=True):
 def notes(tx: Tx) -> list[Note]:
     """Those of guests whose hosts answer, the oldest first."""
     rows = tx.all(_NOTES, {})
-    at_work = {row.subject for row in tx.all(_AT_WORK, {})} if rows else set()
+    at_work = saga.subjects_of_running(tx) if rows else set()
     return [Note(row.server_id, row.revision, row.host, row.server_id in at_work) for row in rows]
 
 

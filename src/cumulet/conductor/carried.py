@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.conductor.saga import Failure, Status, StepFailed, operations
+from cumulet.conductor.saga import IS_RUNNING, Failure, Status, StepFailed, operations
 from cumulet.db.engine import Row, Tx
 from cumulet.errors import ApiError
 
@@ -29,9 +29,7 @@ RENEW = (
     .where(operations.c.lease_owner == sa.bindparam("of_owner"), operations.c.ended_at_us.is_(None))
     .values(lease_beat=operations.c.lease_beat + 1)
 )
-RUNNING = sa.select(operations.c.id, operations.c.lease_owner, operations.c.lease_beat).where(
-    operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
-)
+RUNNING = sa.select(operations.c.id, operations.c.lease_owner, operations.c.lease_beat).where(IS_RUNNING)
 WAITING = (
     sa.select(operations.c.id)
     .where(operations.c.subject == sa.bindparam("of_subject"), operations.c.status == Status.QUEUED)

@@ -211,9 +211,9 @@ def is_database_step(do: Do[S]) -> TypeGuard[DatabaseStep[S]]:
 
 
 _INSERT = sa.insert(operations)
-_RUNNING = sa.select(operations).where(
-    operations.c.subject == sa.bindparam("of_subject"), operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
-)
+IS_RUNNING = operations.c.status.in_((Status.FORWARD, Status.UNWINDING))
+_RUNNING = sa.select(operations).where(operations.c.subject == sa.bindparam("of_subject"), IS_RUNNING)
+_SUBJECTS = sa.select(operations.c.subject).where(IS_RUNNING)
 
 
 def first_row(
@@ -269,6 +269,11 @@ def begin(
 def running_operation(tx: Tx, subject: str) -> Row | None:
     """The row of the subject's running operation, or None."""
     return tx.first(_RUNNING, {"of_subject": subject})
+
+
+def subjects_of_running(tx: Tx) -> set[str]:
+    """The subjects of all running operations."""
+    return {row.subject for row in tx.all(_SUBJECTS, {})}
 
 
 def request_abort(tx: Tx, wake: Wake, operation_id: str) -> None:

@@ -150,17 +150,11 @@ class GuestFolder:
 
     def read(self) -> GuestRecord | None:
         """None where there is no such guest, also where a crash left a folder without a record."""
-        try:
-            return _decoder.decode(self._record.read_bytes())
-        except FileNotFoundError:
-            return None
+        return _read(self._record, _decoder)
 
     def read_process(self) -> ProcessId | None:
         """The newest process started for this guest; whether it still lives is another question."""
-        try:
-            return _process_decoder.decode(self.process.read_bytes())
-        except FileNotFoundError:
-            return None
+        return _read(self.process, _process_decoder)
 
     def read_told(self) -> Told | None:
         """What its metadata service was told since its description was frozen."""
