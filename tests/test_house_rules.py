@@ -24,13 +24,7 @@ MOST_UNFORMATTED_IN_TESTS = 37
 MUTUAL = {
     ("drivers.simulated.driver", "drivers.simulated.moves"),
     ("drivers.simulated.driver", "drivers.simulated.snapshots"),
-    ("host.console_messages", "host.messages"),
-    ("host.crash_dump", "host.messages"),
-    ("host.disk_messages", "host.messages"),
     ("host.disks", "host.driver"),
-    ("host.guest_agent_messages", "host.messages"),
-    ("host.looking", "host.messages"),
-    ("host.messages", "host.traffic"),
     ("testing.simulation.always", "testing.simulation.cloud"),
     ("web.context", "web.operation"),
     ("web.dialect", "web.operation"),

@@ -12,8 +12,8 @@ from cumulet.compute.untold import untold
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import HostFacts
-from cumulet.host.guest_agent_messages import TellMetadata
 from cumulet.host.telling import EC2, LIVE_METADATA
+from cumulet.host.telling_messages import TellMetadata
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead, silent
 

@@ -12,7 +12,7 @@ import pytest
 from cumulet.drivers.qemu import chosen_devices
 from cumulet.drivers.qemu.command_line import Machine, arguments, nic_device
 from cumulet.host import nics, pci
-from cumulet.host.devices import ALL_FEATURES, BUSES, NIC_MODELS, USUAL, VIDEO_MODELS, Devices, needed
+from cumulet.host.devices import ALL_FEATURES, BUSES, NIC_MODELS, USUAL, VIDEO_MODELS, Devices, lacking, needed
 from cumulet.host.disks import Disk
 from cumulet.host.driver import Guest, Nic
 
@@ -168,11 +168,11 @@ def test_a_host_offers_what_its_qemu_has() -> None:
     drivers = {driver for needs in chosen_devices._OFFERED.values() for driver in needs}
     assert set(chosen_devices.offered(drivers)) == set(ALL_FEATURES)
     asked = Devices(disk_bus="sata", nic_model="e1000")
-    assert chosen_devices.lacking(asked, drivers) is None
-    assert chosen_devices.lacking(asked, drivers - {"ide-cd"}) == "COMPUTE_STORAGE_BUS_SATA"
-    assert chosen_devices.lacking(asked, drivers - {"pcie-pci-bridge"}) == "COMPUTE_NET_VIF_MODEL_E1000"
-    assert chosen_devices.lacking(Devices(disk_bus="floppy"), drivers) == "COMPUTE_STORAGE_BUS_FLOPPY"
-    assert chosen_devices.lacking(USUAL, ()) is None
+    assert lacking(asked, chosen_devices.offered(drivers)) is None
+    assert lacking(asked, chosen_devices.offered(drivers - {"ide-cd"})) == "COMPUTE_STORAGE_BUS_SATA"
+    assert lacking(asked, chosen_devices.offered(drivers - {"pcie-pci-bridge"})) == "COMPUTE_NET_VIF_MODEL_E1000"
+    assert lacking(Devices(disk_bus="floppy"), chosen_devices.offered(drivers)) == "COMPUTE_STORAGE_BUS_FLOPPY"
+    assert lacking(USUAL, chosen_devices.offered(())) is None
 
 
 def test_an_older_agent_is_told_nothing_of_usual_devices() -> None:

@@ -19,12 +19,13 @@ from msgspec import inspect
 import cumulet.host
 from cumulet.host import joining
 from cumulet.host import messages as m
+from cumulet.host.verbs import verbs
 
 
 def every_verb() -> dict[str, type[m.Message[Any]]]:
     for module in pkgutil.iter_modules(cumulet.host.__path__, "cumulet.host."):
         importlib.import_module(module.name)
-    return {m.name_of(verb): verb for verb in m.verbs() if verb.__module__.startswith("cumulet.")}
+    return {m.name_of(verb): verb for verb in verbs() if verb.__module__.startswith("cumulet.")}
 
 
 def sample(of: inspect.Type, *, full: bool) -> object:

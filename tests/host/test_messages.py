@@ -15,6 +15,7 @@ from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host import codec
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.host.verbs import verbs
 from cumulet.processes.parts import SAGAS
 from cumulet.settings import Settings
 
@@ -35,7 +36,7 @@ def agent() -> Agent:
 
 
 def test_every_verb_has_a_name_of_its_own_and_says_what_it_answers() -> None:
-    names = [m.name_of(verb) for verb in m.verbs()]
+    names = [m.name_of(verb) for verb in verbs()]
     assert len(set(names)) == len(names) > 30
     assert m.answer_type(m.Observe) is GuestState
     assert m.answer_type(m.Stop) is None
@@ -91,7 +92,7 @@ Each is written down here once more: a new verb is thought about, and none chang
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_which_commands_wait_for_what_is_decided_for_each(kind: str) -> None:
-    commands = [verb for verb in m.verbs() if issubclass(verb, m.Command)]
+    commands = [verb for verb in verbs() if issubclass(verb, m.Command)]
     assert {m.name_of(verb) for verb in commands if getattr(verb, kind)} == KINDS[kind]
 
 

@@ -17,8 +17,8 @@ from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host import messages as m
 from cumulet.host.driver import DriveFile, Guest, Nic
-from cumulet.host.guest_agent_messages import TellMetadata
 from cumulet.host.telling import META_DATA, PASSWORD, Heard, Told
+from cumulet.host.telling_messages import TellMetadata
 from tests.drivers.qemu_host import qemu_host
 from tests.linux_network.lab import lab, needs_packets
 from tests.linux_network.test_metadata import Call, wire

@@ -14,11 +14,11 @@ import pytest
 
 import cumulet.testing
 from cumulet.cli.websocket import WebSocketClient
-from cumulet.drivers.qemu.chosen_devices import SCREEN_MIB
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.host.consoles import SESSIONS_OF_ONE
+from cumulet.host.devices import VIDEO_MIB
 from cumulet.host.driver import DriverError, GuestState, Image
 from cumulet.testing import TestCloud
 from cumulet.testing.moving import prepared
@@ -183,7 +183,7 @@ def test_a_slow_viewer_holds_up_nobody_and_fills_nothing(rig: Rig) -> None:
         await quick.shake_hands()
         assert (await drawn(quick)).width == quick.width
         resident = int(Path(f"/proc/{rig.process('host1')}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        assert resident < (rig.guest.memory_mib + 256 + SCREEN_MIB) << 20
+        assert resident < (rig.guest.memory_mib + 256 + VIDEO_MIB) << 20
         assert (await viewer.picture()).width == viewer.width, "whole pictures, however late"
         await driver.close()
 

@@ -23,7 +23,6 @@ _CDROM_OF_USB_DISKS = d.SATA
 _KNOWN_RESCUE_DEVICES = (d.DISK, d.CDROM, "floppy", "lun")
 _KNOWN_BUSES = ("fdc", "ide", "sata", "scsi", "usb", "virtio", "xen", "lxc", "uml")
 """Upstream's."""
-_LEAST_VIDEO_MIB = 8
 
 
 def _never(value: str, flavor: Flavor) -> bool:
@@ -31,9 +30,9 @@ def _never(value: str, flavor: Flavor) -> bool:
 
 
 def _video_ram(value: str, flavor: Flavor) -> bool:
-    """MiB. Each screen has as much as this at least, and none has more. The flavor allows it, as upstream."""
+    """MiB. Every screen has `VIDEO_MIB`. The flavor has to allow what is asked for, as upstream."""
     allowed = flavor.extra_specs.get("hw_video:ram_max_mb", "0")
-    return value.isdecimal() and allowed.isdecimal() and int(value) <= min(int(allowed), _LEAST_VIDEO_MIB)
+    return value.isdecimal() and allowed.isdecimal() and int(value) <= min(int(allowed), d.VIDEO_MIB)
 
 
 KEPT: Mapping[str, Kept] = {

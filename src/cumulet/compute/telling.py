@@ -26,9 +26,9 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.devices import USUAL
 from cumulet.host.driver import Guest
-from cumulet.host.guest_agent_messages import TellMetadata
 from cumulet.host.nics import placed
 from cumulet.host.telling import LIVE_METADATA, Heard, Told
+from cumulet.host.telling_messages import TellMetadata
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 

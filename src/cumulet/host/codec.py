@@ -12,6 +12,7 @@ import msgspec
 from cumulet.host import messages as m
 from cumulet.host.link import Answers
 from cumulet.host.record import NOT_UNDERSTOOD
+from cumulet.host.verbs import verbs
 
 log = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
@@ -69,15 +70,15 @@ _numbered = msgspec.json.Decoder(_Numbered)
 
 
 @functools.cache
-def _messages(verbs: tuple[type[m.Message[object]], ...]) -> msgspec.json.Decoder[m.Message[object]]:
-    return msgspec.json.Decoder(Union[verbs])  # noqa: UP007 - of a tuple
+def _messages(known: tuple[type[m.Message[object]], ...]) -> msgspec.json.Decoder[m.Message[object]]:
+    return msgspec.json.Decoder(Union[known])  # noqa: UP007 - of a tuple
 
 
 def decode_request(frame: bytes) -> Request:
     """NotUnderstood if it is no request with a known verb."""
     try:
         numbered = _numbered.decode(frame)
-        return Request(numbered.number, _messages(m.verbs()).decode(numbered.message))
+        return Request(numbered.number, _messages(verbs()).decode(numbered.message))
     except NOT_UNDERSTOOD as error:
         raise NotUnderstood(str(error)) from None
 

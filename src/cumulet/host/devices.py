@@ -5,7 +5,7 @@ Where there is a standard trait for a device, the feature has its name (``COMPUT
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from cumulet.host.record import Record
 
@@ -19,6 +19,8 @@ VGA, NO_SCREEN = "vga", "none"
 VIDEO_MODELS = (VGA, VIRTIO, "cirrus", "bochs", NO_SCREEN)
 INPUT_BUSES = (USB, VIRTIO)
 DISK, CDROM = "disk", "cdrom"
+VIDEO_MIB = 8
+"""Memory of every screen, whatever its model: enough for 1920 x 1080."""
 MOST_ON_SATA = 2
 """Disks beside the first, of a guest whose disks are on SATA: the chipset has six ports."""
 
@@ -89,3 +91,8 @@ def needed(devices: Devices) -> Iterator[tuple[str, str]]:
     for field in ("pointer_bus", "keyboard_bus"):
         if bus := getattr(devices, field):
             yield field, input_feature(bus)
+
+
+def lacking(devices: Devices, offered: Collection[str]) -> str | None:
+    """The first feature that a guest with these devices needs and a host that offers these features lacks."""
+    return next((feature for _, feature in needed(devices) if feature not in offered), None)

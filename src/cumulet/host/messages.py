@@ -61,7 +61,8 @@ class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
     """About one guest. `generation` is the server's when the operation began; agents refuse lower ones.
 
     `step` is the number of the operation's step. It rises when it unwinds, too (`conductor.saga.Saga.number_of`).
-    Of the same generation agents refuse earlier steps. A step may be repeated."""
+    Of the same generation agents refuse earlier steps. A step may be repeated.
+    """
 
     lets_run: ClassVar[bool] = False
     """It may let a guest run: it waits until the control plane has welcomed this agent."""
@@ -285,7 +286,8 @@ class RenewLease(Question[None], frozen=True, tag="renew-lease"):
 class Welcome(Question[None], frozen=True, tag="welcome"):
     """To the agent that calls itself `session`: the present generation of the server of each guest it has reported.
 
-    Until then it lets no guest run: it may have been away while its servers were started elsewhere."""
+    Until then it lets no guest run: it may have been away while its servers were started elsewhere.
+    """
 
     session: str
     generations: dict[str, int]
@@ -344,20 +346,6 @@ class Diagnostics(Question[GuestCounters], frozen=True, tag="diagnostics"):
 
 
 # -- what derives from the declarations
-
-
-def verbs() -> tuple[type[Message[object]], ...]:
-    """Every verb that is declared here or in one of these modules."""
-    from cumulet.host import console_messages, crash_dump, disk_messages, guest_agent_messages, looking, traffic  # noqa: F401
-
-    found: list[type[Message[object]]] = []
-    waiting: list[type[Message[object]]] = [Message]
-    while waiting:
-        cls = waiting.pop()
-        waiting.extend(cls.__subclasses__())
-        if cls.do is not Message.do:
-            found.append(cls)
-    return tuple(sorted(found, key=lambda cls: cls.__name__))
 
 
 def name_of(verb: type[Message[object]]) -> str:

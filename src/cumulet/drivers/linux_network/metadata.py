@@ -16,8 +16,8 @@ from collections.abc import Mapping
 
 from cumulet.host.telling import EC2, MOST_PASSWORD_CHARACTERS, PASSWORD
 
-MOST_HEAD_BYTES = 8192
-"""Of a request, with its body."""
+MOST_REQUEST_BYTES = 8192
+"""Of a request: head and body."""
 MOST_TOKEN_SECONDS = 21_600
 """As EC2's: six hours."""
 _TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"

@@ -31,6 +31,7 @@ from cumulet.host.record import Record
 LARGEST_MESSAGE_BYTES = 64 << 20
 """Of one message of the agent's. 10,000 ports on a network are 4 MB."""
 POSTS = "posts="
+"""Before the number of a socket, on the command line."""
 LARGEST_POST_BYTES = 16_384
 """Of a message about a password: its 1020 bytes may each be written as six."""
 MOST_VISITORS = 256
@@ -85,7 +86,7 @@ class Visitor:
     def __init__(self, connection: socket.socket, number: int) -> None:
         self.connection = connection
         self.number = number
-        self.head = b""
+        self.received = b""
         self.reply = b""
         self.visit: int | None = None
         """While the agent is asked about its password: `Post.visit`."""
@@ -282,15 +283,15 @@ class Responder:
         """Read until the request is complete, then write until the answer is sent."""
         try:
             if not visitor.reply:
-                part = visitor.connection.recv(metadata.MOST_HEAD_BYTES)
-                visitor.head += part
-                if not part or len(visitor.head) > metadata.MOST_HEAD_BYTES:
+                part = visitor.connection.recv(metadata.MOST_REQUEST_BYTES)
+                visitor.received += part
+                if not part or len(visitor.received) > metadata.MOST_REQUEST_BYTES:
                     self._leave(visitor)
                     return
-                if not metadata.complete(visitor.head):
+                if not metadata.complete(visitor.received):
                     return
                 documents = self._documents.get(visitor.number)
-                asked = (visitor.head, documents, self._tokens, visitor.number, time.time())
+                asked = (visitor.received, documents, self._tokens, visitor.number, time.time())
                 said = metadata.posted(*asked)
                 if isinstance(said, str):
                     self._post(visitor, said)

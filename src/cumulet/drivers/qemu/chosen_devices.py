@@ -23,12 +23,10 @@ _TABLET_PORT, _KEYBOARD_PORT, _USB_PORTS = "14", "15", 15
 
 NIC_DRIVERS = {d.VIRTIO: "virtio-net-pci", d.E1000: "e1000", d.E1000E: "e1000e", d.RTL8139: "rtl8139"}
 _SCREENS = {d.VGA: "VGA", d.VIRTIO: "virtio-vga", "cirrus": "cirrus-vga", "bochs": "bochs-display"}
-SCREEN_MIB = 8
-"""Video memory of a guest with a screen: enough for 1920 x 1080."""
-_SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (SCREEN_MIB << 20)
+_SCREEN_BYTES = (3 + 5 * SESSIONS_OF_ONE) * (d.VIDEO_MIB << 20)
 """A screen's video memory, two pictures of it, and five more for each client. QEMU drops a client that has not taken
 five."""
-_TWO_PICTURES_MIB = 2 * SCREEN_MIB
+_TWO_PICTURES_MIB = 2 * d.VIDEO_MIB
 """Pictures of a virtio screen are in the guest's memory, and QEMU has copies: of one while it draws the next."""
 
 _OFFERED: Mapping[str, Collection[str]] = {
@@ -51,12 +49,6 @@ _OFFERED: Mapping[str, Collection[str]] = {
 def offered(drivers: Collection[str]) -> tuple[str, ...]:
     """The features of a host whose QEMU has these drivers."""
     return tuple(feature for feature, needed in _OFFERED.items() if set(needed) <= set(drivers))
-
-
-def lacking(devices: Devices, drivers: Collection[str]) -> str | None:
-    """The first feature that a guest with these devices needs and a host whose QEMU has these drivers lacks."""
-    there = offered(drivers)
-    return next((feature for _, feature in d.needed(devices) if feature not in there), None)
 
 
 def controllers(devices: Devices, rescue_bus: str) -> list[str]:
@@ -96,7 +88,7 @@ def screen(devices: Devices) -> tuple[str, dict[str, object]]:
     model = devices.video_model or d.VGA
     if model == d.VIRTIO:
         return _SCREENS[model], {"max_hostmem": _TWO_PICTURES_MIB << 20}
-    return _SCREENS[model], {"vgamem": SCREEN_MIB << 20} if model == "bochs" else {"vgamem_mb": SCREEN_MIB}
+    return _SCREENS[model], {"vgamem": d.VIDEO_MIB << 20} if model == "bochs" else {"vgamem_mb": d.VIDEO_MIB}
 
 
 def screen_bytes(devices: Devices) -> int:

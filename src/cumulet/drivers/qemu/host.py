@@ -23,7 +23,7 @@ from cumulet.drivers.qemu.record import Authority, GuestFolder, GuestRecord, Int
 from cumulet.drivers.qemu.room import disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Bounds, Sandbox, Started
 from cumulet.drivers.qemu.tls import TransportSecurity
-from cumulet.host.devices import Devices
+from cumulet.host.devices import Devices, lacking
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.documents import documents
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationPhase, Nic
@@ -175,9 +175,9 @@ class QemuHost:
 
     def require_devices(self, devices: Devices) -> None:
         """DriverError for a device that this host does not offer."""
-        lacking = chosen_devices.lacking(devices, self.facts.drivers)
-        if lacking is not None:
-            raise DriverError(f"DEVICES: this host does not offer {lacking}")
+        missing = lacking(devices, chosen_devices.offered(self.facts.drivers))
+        if missing is not None:
+            raise DriverError(f"DEVICES: this host does not offer {missing}")
 
     async def _tap(self, nic: Nic, opened: ExitStack) -> int:
         """A port's tap with its link up, open until QEMU has inherited it."""

@@ -52,9 +52,9 @@ FEATURES = (
 
 def require_devices(guest: Guest) -> None:
     """DriverError for a device that simulated hosts do not offer."""
-    lacking = next((feature for _, feature in devices.needed(guest.devices) if feature not in FEATURES), None)
-    if lacking is not None:
-        raise DriverError(f"DEVICES: this host does not offer {lacking}")
+    missing = devices.lacking(guest.devices, FEATURES)
+    if missing is not None:
+        raise DriverError(f"DEVICES: this host does not offer {missing}")
 
 
 class SimulatedGuest(msgspec.Struct, kw_only=True):

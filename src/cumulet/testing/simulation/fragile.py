@@ -17,6 +17,7 @@ from cumulet.host import machine
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Guest, GuestState, HostFacts, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Endpoint, Peer
+from cumulet.host.verbs import verbs
 from cumulet.host.wiring import NO_PACKETS
 from cumulet.testing.simulation.faults import Weather
 
@@ -250,9 +251,7 @@ class Disk:
 
 
 VERBS = frozenset(
-    m.name_of(verb).replace("-", "_")
-    for verb in m.verbs()
-    if issubclass(verb, m.Command) and verb is not m.CopyProgress
+    m.name_of(verb).replace("-", "_") for verb in verbs() if issubclass(verb, m.Command) and verb is not m.CopyProgress
 )
 """The driver's methods that change something: one for each command."""
 _ON_DISK = frozenset({"create", "destroy", "start", "reboot", "suspend", "resume", "prepare_incoming", "take_in"})
