@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from cumulet.clock import Clock
 from cumulet.compute import guest_metadata, server_password, untold
 from cumulet.compute import hosts as host_records
 from cumulet.compute.store import get_server, hosts, servers
+from cumulet.compute.teller import Teller
 from cumulet.conductor import saga
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Watch
@@ -29,7 +30,6 @@ from cumulet.host.driver import Guest
 from cumulet.host.nics import placed
 from cumulet.host.telling import LIVE_METADATA, Heard, Told
 from cumulet.host.telling_messages import TellMetadata
-from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -94,40 +94,21 @@ def described(tx: Tx, settings: Settings, server_id: str) -> Telling | None:
     return Telling(note, TellMetadata(server_id=server_id, generation=server.generation, told=told))
 
 
-class Tellings(Periodic):
+class Tellings(Teller):
     """Tells when a note is written, and on a timer. Where there is none, that costs a look at an empty table."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, hosts: Hosts) -> None:
-        super().__init__(name="tellings", clock=clock, seconds=SECONDS_BETWEEN)
-        self._db = db
+        super().__init__(name="tellings", clock=clock, seconds=SECONDS_BETWEEN, db=db)
         self._settings = settings
         self._hosts = hosts
         self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._telling: dict[str, asyncio.Task[None]] = {}
-        """By server id: the task that tells its host."""
         self._told: dict[str, Note] = {}
         """By server id, while an operation is at work on it: what its host was told already."""
         self._retry_at: dict[str, float] = {}
         """By server id: when its host, which could not be told, is told again; monotonic."""
-        self._watch_of_notes: Watch | None = None
 
-    async def start(self) -> None:
-        if self.seconds is not None and self._watch_of_notes is None:
-            hear = partial(self._hear, asyncio.get_running_loop())
-            self._watch_of_notes = self._db.watch(untold.TABLES, hear)
-        await super().start()
-
-    async def stop(self) -> None:
-        await super().stop()
-        await asyncio.gather(*self._telling.values(), return_exceptions=True)
-
-    def kill(self) -> None:
-        super().kill()
-        if self._watch_of_notes is not None:
-            self._db.unwatch(self._watch_of_notes)
-            self._watch_of_notes = None
-        for telling in self._telling.values():
-            telling.cancel()
+    def _watch_commits(self, hear: Callable[[], None]) -> Sequence[Watch]:
+        return [self._db.watch(untold.TABLES, hear)]
 
     async def round(self) -> None:
         """Begin to tell whom nobody tells yet. A slow host delays no other, and no further round."""
@@ -141,8 +122,7 @@ class Tellings(Periodic):
                 continue
             if note.busy and self._told.get(server_id) == note:
                 continue  # It is told once more when the operation has ended.
-            self._telling[server_id] = telling = asyncio.create_task(self._tell(server_id), name=f"tell-{server_id}")
-            telling.add_done_callback(partial(self._ended, server_id))
+            self._begin(server_id, self._tell(server_id))
 
     async def _tell(self, server_id: str) -> None:
         async with self._at_once:
@@ -158,7 +138,7 @@ class Tellings(Periodic):
                 heard = await self._hosts.send(note.host, told.message)
             except m.HostError as error:
                 log.debug("%s cannot be told of server %s, will retry: %s", note.host, server_id, error)
-                self._retry_at[server_id] = self._clock.monotonic() + SECONDS_UNTIL_RETRY
+                self._failed(server_id)
                 return
             if heard.revision == 0 and note.busy:
                 return  # Its guest is not made yet.
@@ -176,13 +156,5 @@ class Tellings(Periodic):
             untold.told(tx, note.server_id, note.revision)
         return note.busy
 
-    def _ended(self, server_id: str, telling: asyncio.Task[None]) -> None:
-        del self._telling[server_id]
-        if not telling.cancelled() and (error := telling.exception()) is not None:
-            log.error("what the guest of server %s is told could not be told, will retry", server_id, exc_info=error)
-            self._retry_at[server_id] = self._clock.monotonic() + SECONDS_UNTIL_RETRY
-
-    def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Somebody has written a note, or taken one away. From any thread."""
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._woken.set)
+    def _failed(self, key: str) -> None:
+        self._retry_at[key] = self._clock.monotonic() + SECONDS_UNTIL_RETRY

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from cumulet.clock import Clock
 from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_in_memory, operations
 from cumulet.compute.descriptions import Read, Reading
+from cumulet.compute.teller import Teller
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Watch
@@ -28,7 +29,6 @@ from cumulet.host.wiring import InForce, NotDone, Wiring
 from cumulet.network import for_compute as ports_of
 from cumulet.network import port_status, trunk_ports
 from cumulet.network import wiring as network
-from cumulet.periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _told(tx: Tx) -> list[str]:
     return sorted({*hosts_in_memory.with_packets(tx), *host_records.heard_of(tx, trunk_ports.hosts(tx))})
 
 
-class Wirings(Periodic):
+class Wirings(Teller):
     """Tells each host with packets its wiring: when the records change, and on a timer.
 
     A commit that writes one of `WATCHED` begins a round at once. Other processes send notices of their commits
@@ -155,19 +155,15 @@ class Wirings(Periodic):
     """
 
     def __init__(self, *, db: Database, clock: Clock, hosts: Hosts) -> None:
-        super().__init__(name="wirings", clock=clock, seconds=SECONDS_BETWEEN)
-        self._db = db
+        super().__init__(name="wirings", clock=clock, seconds=SECONDS_BETWEEN, db=db)
         self._reading = Reading(db.read_async, self._beside_groups)
         self._hosts = hosts
         self._heard: dict[str, tuple[int, float]] = {}
         """By host: the revision in its last answer, and when that was seen; monotonic."""
         self._undone: dict[str, set[NotDone]] = {}
         """By host: the parts that it could not do, each of which is logged once."""
-        self._telling: dict[str, asyncio.Task[None]] = {}
-        """By host: the task that tells it."""
         self._again: set[str] = set()
         """Hosts that are being told and for which a new round came: their wiring may have been read before it."""
-        self._watched: list[Watch] = []
         self._commits = itertools.count(1)
         self._last_commit = self._last_beside_groups = 0
         """The numbers of the last commits to what wirings are read from, and to what is read for more than groups."""
@@ -179,29 +175,18 @@ class Wirings(Periodic):
         """By host: the revision that it had when we told it last. A saga may have told it another since, of records
         that were others for a moment."""
 
-    async def start(self) -> None:
-        if self.seconds is not None and not self._watched:
-            hear = partial(self._hear, asyncio.get_running_loop())
-            self._watched = [
-                self._db.watch(WATCHED - network.GROUPS, self._hear_beside_groups),
-                self._db.watch(WATCHED, hear),
-            ]
-            self._hear_beside_groups()  # Nobody has heard what was written before.
-            self._last_commit = next(self._commits)
-        await super().start()
-
-    async def stop(self) -> None:
-        await super().stop()
-        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+    def _watch_commits(self, hear: Callable[[], None]) -> Sequence[Watch]:
+        watches = [
+            self._db.watch(WATCHED - network.GROUPS, self._hear_beside_groups),
+            self._db.watch(WATCHED, hear),
+        ]
+        self._hear_beside_groups()  # Nobody has heard what was written before.
+        self._last_commit = next(self._commits)
+        return watches
 
     def kill(self) -> None:
         super().kill()
-        for watch in self._watched:
-            self._db.unwatch(watch)
-        self._watched = []
         self._reading.kill()
-        for telling in self._telling.values():
-            telling.cancel()
 
     async def round(self) -> None:
         """Tell all hosts. A slow one (up to `WIRING_SECONDS`) delays no other host and no further round."""
@@ -219,8 +204,7 @@ class Wirings(Periodic):
                 if news:
                     self._again.add(name)
             elif name in self._hosts.names and (news or self._told_by_others(name) or self._is_due(name)):
-                self._telling[name] = telling = asyncio.create_task(self._host(name), name=f"wire-{name}")
-                telling.add_done_callback(partial(self._ended, name))
+                self._begin(name, self._host(name))
         if self._telling:
             told = asyncio.gather(*self._telling.values(), return_exceptions=True)
             woken = asyncio.ensure_future(self._woken.wait())
@@ -234,12 +218,10 @@ class Wirings(Periodic):
     async def _rest(self, began: float) -> None:
         await self._clock.sleep(min(self._clock.monotonic() - began, SECONDS_BETWEEN))
 
-    def _ended(self, name: str, telling: asyncio.Task[None]) -> None:
-        del self._telling[name]
-        if name in self._again:  # A round came after its last telling. Nobody tells this host now, so begin another.
+    def _ended(self, key: str, telling: asyncio.Task[None]) -> None:
+        super()._ended(key, telling)
+        if key in self._again:  # A round came after its last telling. Nobody tells this host now, so begin another.
             self._woken.set()
-        if not telling.cancelled() and (error := telling.exception()) is not None:
-            log.error("%s could not be told what its network must be, will retry", name, exc_info=error)
 
     async def _host(self, name: str) -> None:
         while True:
@@ -295,10 +277,8 @@ class Wirings(Periodic):
         return self._clock.monotonic() - at >= (SECONDS_UNTIL_RETRY if self._undone[name] else SECONDS_UNTIL_TOLD_AGAIN)
 
     def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Somebody has written what wirings are read from. From any thread."""
         self._last_commit = next(self._commits)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._woken.set)
+        super()._hear(loop)
 
     def _hear_beside_groups(self) -> None:
         self._last_beside_groups = next(self._commits)
