@@ -24,13 +24,13 @@ from cumulet.image import tiny
 from cumulet.testing import Client
 from cumulet.testing.image_files import ImageFiles
 from cumulet.testing.moving import prepared
-from tests.api.servers import host_of, image_and_flavor, last_migration, other
+from tests.api.servers import image_and_flavor
 from tests.api.test_guest_agent import say
 from tests.drivers.contract import keeps_devices
 from tests.linux_network.lab import problem
 
 from .conftest import PARAMETERS, follow, guest_of, runs_on, until
-from .test_hotplug import attach, ports
+from .test_hotplug import attach, move_to_and_fro, ports
 from .test_networks import network_of
 from .test_snapshots import IMAGE_ID, Sink, made
 
@@ -130,12 +130,7 @@ def test_a_nic_of_each_model_is_plugged_in_moves_along_and_is_pulled_out(
         say(admin, hw_disk_bus="sata", hw_vif_model=model)
         server = booted(admin, network_of(admin, "10.9.6.0/24"))
         second = attach(admin, server, network_of(admin, "10.9.7.0/24"))["port_id"]
-        for _ in range(2):
-            destination = other(host_of(admin, server))
-            move = {"os-migrateLive": {"block_migration": "auto", "host": destination}}
-            assert admin.action(server, move).status == 202
-            admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
-            assert host_of(admin, server) == destination
+        move_to_and_fro(admin, server)
         assert set(ports(admin, server).values()) == {"ACTIVE"}
         assert admin.compute("DELETE", f"/servers/{server}/os-interface/{second}").status == 202
         admin.wait("the port's end", lambda: second not in ports(admin, server), seconds=60)

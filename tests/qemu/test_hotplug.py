@@ -60,6 +60,16 @@ def said(client: Client, server: str, pattern: str) -> int:
     return len(re.findall(pattern, console(client, server)))
 
 
+def move_to_and_fro(admin: Client, server: str) -> None:
+    """Live, to the other host and back."""
+    for _ in range(2):
+        destination = other(host_of(admin, server))
+        move = {"os-migrateLive": {"block_migration": "auto", "host": destination}}
+        assert admin.action(server, move).status == 202
+        admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
+        assert host_of(admin, server) == destination
+
+
 def test_a_port_is_plugged_in_moves_along_and_is_pulled_out(cloud: TestCloud) -> None:
     admin, member = cloud.persona("admin"), cloud.persona("member")
     first, second = network_of(member, "10.9.1.0/24"), network_of(member, "10.9.2.0/24")
@@ -69,12 +79,7 @@ def test_a_port_is_plugged_in_moves_along_and_is_pulled_out(cloud: TestCloud) ->
     member.wait("the second address", lambda: said(member, server, r"eth1 has 10\.9\.2\."), seconds=60)
     with pytest.raises(AssertionError, match="still in use"):
         attach_port(member, server, port["port_id"])
-    for _ in range(2):
-        destination = other(host_of(admin, server))
-        move = {"os-migrateLive": {"block_migration": "auto", "host": destination}}
-        assert admin.action(server, move).status == 202
-        admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed", seconds=120)
-        assert host_of(admin, server) == destination
+    move_to_and_fro(admin, server)
     tap = names.tap(port["port_id"])
     assert having(tap) == 1
     assert member.compute("DELETE", f"/servers/{server}/os-interface/{port['port_id']}").status == 202
