@@ -8,7 +8,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from cumulet.drivers.simulated.guest import FEATURES
 from cumulet.host import messages as m
+from cumulet.host import uneven_memory
 from cumulet.host.link import Link
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
@@ -64,6 +66,37 @@ def test_no_guest_moves_to_where_it_could_not_run(
         admin.wait("its end", lambda: last_migration(admin, server)["status"] == "error")
         assert f"{other(source)}: {lacks}" in event_details(admin, server, action)
     assert host_of(admin, server) == source
+
+
+class MadeUneven(Way):
+    """Its host makes guests with uneven memory, as hosts do whose emulator needs that."""
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.Create) and not message.guest.machine_type:
+            guest = msgspec.structs.replace(message.guest, uneven_memory=True)
+            message = msgspec.structs.replace(message, guest=guest)
+        return await super().send(message)
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_guest_with_uneven_memory_moves_only_to_where_that_is_known(
+    cloud: TestCloud, admin: Client, member: Client, larger: str, move: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        for name in cloud.hosts:
+            stack.enter_context(instead(cloud, name, MadeUneven))
+        server = create_pair(member)[0]
+    source, (action, body) = host_of(admin, server), MOVES[move]
+    known = tuple(feature for feature in FEATURES if feature != uneven_memory.FEATURE)
+    with instead(cloud, other(source), of_another_kind(features=known)):
+        cloud.reconcile()
+        assert admin.action(server, body).status == 202
+        admin.wait("its end", lambda: last_migration(admin, server)["status"] == "error")
+        assert f"{other(source)}: UNEVEN_MEMORY_NOT_OFFERED" in event_details(admin, server, action)
+    cloud.reconcile()
+    assert admin.action(server, body).status == 202
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] in ("completed", "finished"))
+    assert host_of(admin, server) == other(source)
 
 
 NAMED: dict[str, Callable[[str], dict[str, object]]] = {

@@ -62,6 +62,7 @@ CASES: list[tuple[Reason, Mapping[str, object], Mapping[str, object], str]] = [
     (Reason.SUBPORTS_NOT_CARRIED, {}, {"trunks": True}, ""),
     (Reason.QOS_NOT_KEPT, {}, {"qos": frozenset({"dscp-marks"})}, ""),
     (Reason.GUEST_AGENT_NOT_OFFERED, {}, {"guest_agent": True}, ""),
+    (Reason.UNEVEN_MEMORY_NOT_OFFERED, {}, {"uneven_memory": True}, ""),
     (Reason.INSUFFICIENT_VCPU, {"free_vcpus": 3.5}, {}, ""),
     (Reason.INSUFFICIENT_VCPU, units(VCPU, max_unit=3), {}, ""),
     (Reason.INSUFFICIENT_MEMORY, {"free_memory_mib": 4095.0}, {}, ""),

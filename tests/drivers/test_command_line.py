@@ -46,6 +46,16 @@ def guest_with(**devices: str) -> Guest:
     return msgspec.structs.replace(GUEST, devices=Devices(**devices))
 
 
+@pytest.mark.parametrize(("uneven", "kib"), [(False, 65_536), (True, 65_544)])
+def test_a_guest_has_the_memory_of_its_flavor_and_where_it_is_uneven_a_little_more(uneven: bool, kib: int) -> None:
+    words = arguments(msgspec.structs.replace(GUEST, uneven_memory=uneven), MACHINE)
+    assert f"size={kib}K" in words
+    sizes = [msgspec.json.decode(word).get("size") for word in words if word.startswith("{")]
+    assert kib << 10 in sizes
+    words_of_the_dirty_bitmap = 64 * 4096
+    assert ((kib << 10) % words_of_the_dirty_bitmap == 0) is not uneven
+
+
 class Made(msgspec.Struct, frozen=True, rename="kebab"):
     """A device of the command line, with what is asked of it here."""
 

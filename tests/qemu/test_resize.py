@@ -64,4 +64,4 @@ def test_a_resize_that_is_reverted_leaves_the_guest_as_it_was(facts: QemuFacts, 
 def memory_mib(cloud: CrashCloud, server_id: str, host: str) -> int:
     """What its process was started with."""
     words = Path("/proc", str(cloud.guests(server_id)[host]), "cmdline").read_bytes().split(b"\0")
-    return int(words[words.index(b"-m") + 1].removeprefix(b"size=").removesuffix(b"M"))
+    return int(words[words.index(b"-m") + 1].removeprefix(b"size=").removesuffix(b"K")) >> 10

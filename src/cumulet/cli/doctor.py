@@ -73,8 +73,6 @@ async def _hypervisor() -> list[Finding]:
         found.append(Finding(subject="KVM", good=True, found="boots a guest; servers run at full speed"))
     else:
         remedy = "guests are emulated, and slower"
-        if facts.may_lose_memory:
-            remedy += "; QEMU before 9.0 may lose what an emulated guest writes while it is moved live"
         found.append(Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy=remedy))
     no_post_copy = post_copy_problem(facts)
     found.append(

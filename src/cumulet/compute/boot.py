@@ -117,6 +117,7 @@ def need(tx: Tx, server: Server, *, moved: Guest | None = None, **narrower: Any)
         cpu_model=moved.cpu_model if moved is not None else None,
         machine_type=moved.machine_type if moved is not None else None,
         guest_agent=moved is not None and moved.agent,
+        uneven_memory=moved is not None and moved.uneven_memory,
         **narrower,
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.compute import guest_agent
-from cumulet.host import reach
+from cumulet.host import reach, uneven_memory
 from cumulet.host.wiring import TRUNKS
 from cumulet.placement.allocations import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.providers import Inventory
@@ -40,6 +40,7 @@ class Reason(StrEnum):
     QOS_NOT_KEPT = "QOS_NOT_KEPT"
     SUBPORTS_NOT_CARRIED = "SUBPORTS_NOT_CARRIED"
     GUEST_AGENT_NOT_OFFERED = "GUEST_AGENT_NOT_OFFERED"
+    UNEVEN_MEMORY_NOT_OFFERED = "UNEVEN_MEMORY_NOT_OFFERED"
     TRIED_BEFORE = "TRIED_BEFORE"
     EXTRA_SPEC_NOT_KEPT = "EXTRA_SPEC_NOT_KEPT"
     IMAGE_PROPERTY_NOT_KEPT = "IMAGE_PROPERTY_NOT_KEPT"
@@ -108,6 +109,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its ports carry subports of trunks."""
     guest_agent: bool = False
     """Its guest has a channel to QEMU's guest agent, and moves with it."""
+    uneven_memory: bool = False
+    """As in `host.driver.Guest`: its guest was made with it, and moves with it."""
     tried: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By host that has failed to boot it: the reason."""
     unkept: Unfit | None = None
@@ -165,6 +168,8 @@ def _reject_by_kind(host: HostView, need: Need) -> Reason | None:
         return Reason.SUBPORTS_NOT_CARRIED
     if need.guest_agent and guest_agent.FEATURE not in host.features:
         return Reason.GUEST_AGENT_NOT_OFFERED
+    if need.uneven_memory and uneven_memory.FEATURE not in host.features:
+        return Reason.UNEVEN_MEMORY_NOT_OFFERED
     return None
 
 

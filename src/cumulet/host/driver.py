@@ -58,10 +58,8 @@ class Nic(Record, frozen=True):
 
 
 class Image(Record, frozen=True, forbid_unknown_fields=False):
-    """A boot image with the checksum `sha512` (hexadecimal), by which a host fetches it (`host.images`).
-
-    Descriptions that were frozen by older versions also name a file: it is ignored.
-    """
+    """A boot image. By its checksum, `sha512` (hexadecimal), a host fetches it (`host.images`). A file that older
+    versions named is ignored."""
 
     id: str
     disk_format: str
@@ -105,6 +103,8 @@ class Guest(Record, frozen=True):
     disks: tuple[Disk, ...] = ()
     """Ephemeral and swap disks, in the order of their places."""
     devices: Devices = USUAL
+    uneven_memory: bool = False
+    """It has a little more than `memory_mib` (`host.uneven_memory`); frozen by the first host."""
 
 
 class HostFacts(Record, frozen=True):

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from cumulet.drivers.qemu import chosen_devices as chosen
 from cumulet.drivers.qemu.guest_files import further_disk
 from cumulet.drivers.qemu.qmp import Json
-from cumulet.host import pci
+from cumulet.host import pci, uneven_memory
 from cumulet.host.devices import CDROM, VIRTIO
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.nics import placed
@@ -77,7 +77,8 @@ class Machine:
 
 def arguments(guest: Guest, machine: Machine) -> list[str]:
     """The whole command line, program first. The guest never starts by itself (`-S`)."""
-    memory = {"qom-type": "memory-backend-ram", "id": "memory0", "size": guest.memory_mib << 20}
+    memory_kib = (guest.memory_mib << 10) + (uneven_memory.KIB if guest.uneven_memory else 0)
+    memory = {"qom-type": "memory-backend-ram", "id": "memory0", "size": memory_kib << 10}
     line = [
         machine.binary,
         *("-nodefaults", "-no-user-config", "-S", "-no-shutdown"),
@@ -87,7 +88,7 @@ def arguments(guest: Guest, machine: Machine) -> list[str]:
         *("-machine", f"{guest.machine_type},accel={machine.accelerator},memory-backend=memory0,{_MACHINE_OPTIONS}"),
         *("-cpu", guest.cpu_model),
         *("-smp", f"cpus={guest.vcpus},sockets=1,cores={guest.vcpus},threads=1"),
-        *("-m", f"size={guest.memory_mib}M"),
+        *("-m", f"size={memory_kib}K"),
         *("-object", _json(memory)),
         *("-display", "none", "-vga", "none", "-rtc", "base=utc"),
         *("-smbios", f"type=1,manufacturer=Cumulet,product={PRODUCT},serial={guest.server_id},uuid={guest.server_id}"),

@@ -33,7 +33,7 @@ from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.drivers.qemu.screens import Screens
 from cumulet.drivers.qemu.tls import TransportSecurity
-from cumulet.host import machine
+from cumulet.host import machine, uneven_memory
 from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import (
@@ -162,6 +162,7 @@ class QemuDriver:
                 "suspend",
                 "guest-agent",
                 DEVICE_TAGS,
+                uneven_memory.FEATURE,
                 *chosen_devices.offered(host.facts.drivers),
                 host.facts.accelerator,
                 *(_OF_NETWORKS if host.network is not None else ()),

@@ -66,8 +66,9 @@ class QemuFacts:
         return next(model for model in _CPU_MODELS if model in self.cpu_models)
 
     @property
-    def may_lose_memory(self) -> bool:
-        """Whether a guest that is moved live may lose what it writes just then: emulated ones, before QEMU 9.0."""
+    def misses_even_memory(self) -> bool:
+        """Whether a guest that is moved live loses what it writes just then, unless its memory is uneven
+        (`host.uneven_memory`)."""
         return self.accelerator == "tcg" and self.version < (9, 0, 0)
 
     @property

@@ -36,6 +36,7 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
         machine_type=guest.machine_type or host.facts.machine_type,
         cpu_model=guest.cpu_model or host.facts.cpu_model,
         nic_slots=guest.nic_slots if guest.machine_type else nics.most(guest),
+        uneven_memory=guest.uneven_memory if guest.machine_type else host.facts.misses_even_memory,
         screen=guest.screen or (not guest.machine_type and guest.devices.video_model != NO_SCREEN),
     )
 

@@ -41,19 +41,19 @@ _FIRST_ROUNDS = 3
 """How many rounds have the first limit: the one over all memory, before which QEMU counts one, and one after it."""
 
 
-def downtime_limit_ms(parameters: MigrationParameters, *, rounds: int, emulated: bool, forced: bool = False) -> int:
+def downtime_limit_ms(parameters: MigrationParameters, *, rounds: int, at_once: bool, forced: bool = False) -> int:
     """How long the guest may stand still after so many rounds over its memory.
 
     QEMU stops a guest as soon as it takes what is left of its memory for sent within this limit, although the next
     round would leave less. So the limit is low at first. It is doubled with each round: memory that is changed almost
     as fast as it is sent also arrives, a few short rounds later.
 
-    `emulated`: without KVM. There QEMU 7.2 may miss what a guest writes just when a round begins
-    (docs/benchmarks.md), so there are no more rounds than need be.
+    `at_once`: the whole limit from the first round on, for a guest that loses some of its memory with each further
+    round (`QemuFacts.misses_even_memory`).
     """
     if forced:
         return _LONGEST_DOWNTIME_MS
-    if emulated:
+    if at_once:
         return parameters.downtime_limit_ms
     doubled = min(max(0, rounds - _FIRST_ROUNDS), _HALVINGS)
     return max(1, parameters.downtime_limit_ms >> (_HALVINGS - doubled))

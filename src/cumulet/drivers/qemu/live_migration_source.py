@@ -92,7 +92,7 @@ async def _begin(
             max_postcopy_bandwidth=parameters.bandwidth_mib_s << 20,
         ),
     )
-    await _limit_downtime(host, hypervisor, parameters, rounds=0)
+    await _limit_downtime(host, hypervisor, record.guest, parameters, rounds=0)
     hypervisor.progress = MigrationProgress(phase=MigrationPhase.NONE)
     hypervisor.ready = False
     hostname = move_authority.name_of("destination", endpoint.peer.move)
@@ -177,15 +177,21 @@ async def _step(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, cop
         await hypervisor.migrate_start_postcopy()  # It stands still as soon as it can, at `pre-switchover` first.
     elif status == "active":
         rounds = answer.ram.dirty_sync_count
-        await _limit_downtime(host, hypervisor, copy.parameters, rounds=rounds, forced=copy.forced)
+        await _limit_downtime(host, hypervisor, record.guest, copy.parameters, rounds=rounds, forced=copy.forced)
     return False
 
 
 async def _limit_downtime(
-    host: QemuHost, hypervisor: Hypervisor, parameters: MigrationParameters, *, rounds: int, forced: bool = False
+    host: QemuHost,
+    hypervisor: Hypervisor,
+    guest: Guest,
+    parameters: MigrationParameters,
+    *,
+    rounds: int,
+    forced: bool = False,
 ) -> None:
-    emulated = host.facts.accelerator != "kvm"
-    limit_ms = downtime_limit_ms(parameters, rounds=rounds, emulated=emulated, forced=forced)
+    misses = host.facts.misses_even_memory and not guest.uneven_memory
+    limit_ms = downtime_limit_ms(parameters, rounds=rounds, at_once=misses, forced=forced)
     if hypervisor.downtime_limit_ms != limit_ms:
         await hypervisor.migrate_set_parameters(downtime_limit_ms=limit_ms)
         hypervisor.downtime_limit_ms = limit_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.host import devices
+from cumulet.host import devices, uneven_memory
 from cumulet.host.devices import USUAL, Devices
 from cumulet.host.disks import SWAP
 from cumulet.host.driver import DriverError, Guest, GuestReport, GuestState, Image
@@ -44,6 +44,7 @@ FEATURES = (
     "further-disks",
     "guest-agent",
     DEVICE_TAGS,
+    uneven_memory.FEATURE,
     *devices.ALL_FEATURES,
     LIVE_METADATA,
 )
