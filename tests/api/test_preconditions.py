@@ -6,8 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from cumulet.compute import preconditions
+from cumulet.compute.model import Server
 from cumulet.compute.preconditions import PRECONDITIONS, Verb
+from cumulet.compute.store import hosts
+from cumulet.db.engine import Tx
+from cumulet.settings import Settings
 from cumulet.testing import Answer, Client, TestCloud
 
 from .servers import AUTO, create_pair, host_of, last_migration, other
@@ -56,6 +62,10 @@ def test_no_server_moves_off_a_host_that_is_forced_down(
     answer = ASK[verb](admin, server)
     assert reason(answer) == "HOST_DOWN"
     assert answer.headers["x-cumulet-details"] == f"{before}: HOST_DOWN"
+    says = f"Compute service of {before} is unavailable" if verb is Verb.LIVE else "Service is unavailable"
+    message = f"{says} at this time."
+    status, kind = (400, "badRequest") if verb is Verb.LIVE else (409, "conflictingRequest")
+    assert (answer.status, answer[kind]["message"]) == (status, message)
     cloud.idle()
     assert (host_of(admin, server), set(where(cloud, server)) >= {before}) == (before, True)
 
@@ -68,6 +78,26 @@ def test_from_2_34_on_a_live_migration_off_such_a_host_ends_in_its_record(admin:
     assert host_of(admin, server) == source
     record = admin.compute("GET", f"/cumulet/migrations/{last_migration(admin, server)['uuid']}")["migration"]
     assert (record["reason"], record["details"]) == ("HOST_DOWN", f"{source}: HOST_DOWN")
+
+
+@pytest.mark.parametrize("verb", [Verb.COLD, Verb.RESIZE])
+def test_a_host_that_goes_down_before_the_move_begins_stops_it(
+    admin: Client, server: str, larger: str, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, required = host_of(admin, server), preconditions.require
+
+    def require(tx: Tx, of: Server, asked: Verb, settings: Settings) -> None:
+        required(tx, of, asked, settings)
+        assert of.host is not None
+        tx.run(sa.update(hosts).where(hosts.c.name == of.host).values(forced_down=True), {})
+        tx.touch(of.host)
+
+    monkeypatch.setattr(preconditions, "require", require)
+    assert ASK[verb](admin, server).status == 202
+    admin.wait("its end", lambda: last_migration(admin, server)["status"] == "error")
+    record = admin.compute("GET", f"/cumulet/migrations/{last_migration(admin, server)['uuid']}")["migration"]
+    assert (record["reason"], record["details"]) == ("HOST_DOWN", f"{source}: HOST_DOWN")
+    assert host_of(admin, server) == source
 
 
 @pytest.mark.parametrize("verb", applies("the host it came from is up"))
