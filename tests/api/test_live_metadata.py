@@ -7,7 +7,7 @@ import json
 import msgspec
 
 from cumulet.compute.server_password import record_posted
-from cumulet.compute.telling import SECONDS_UNTIL_RETRY, Tellings
+from cumulet.compute.telling import SECONDS_BETWEEN_TWO, SECONDS_UNTIL_RETRY, Tellings
 from cumulet.compute.untold import untold
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
@@ -34,6 +34,8 @@ def ec2(cloud: TestCloud, server_id: str) -> JsonObject:
 
 def told(cloud: TestCloud, client: Client) -> None:
     """Wait until no guest is to be told anything."""
+    cloud.clock.advance(SECONDS_BETWEEN_TWO)
+    cloud.await_(cloud.embedded.conductor.reconciler(Tellings).round())
     client.wait("the guests that are not told", lambda: notes(cloud) == [])
 
 
@@ -121,6 +123,23 @@ def test_what_is_lost_is_told_again_and_where_nothing_changes_nobody_is_told(
         cloud.clock.advance(SECONDS_UNTIL_RETRY)
         told(cloud, member)
         assert (way.told, meta(cloud, server)["name"]) == (2, "twice")
+
+
+def test_who_changes_a_server_all_the_time_keeps_its_host_no_busier_than_once_a_second(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    server = create(member)["id"]
+    told(cloud, member)
+    with instead(cloud, host_of(admin, server), Counting) as way:
+        cloud.reconcile()
+        begun = cloud.clock.monotonic()
+        for number in range(40):
+            assert member.compute("PUT", f"/servers/{server}", {"server": {"name": f"name{number}"}}).status == 200
+        told(cloud, member)
+        told(cloud, member)
+        passed = cloud.clock.monotonic() - begun
+        assert 1 <= way.told <= 1 + passed, f"{way.told} times in {passed:.1f} s"
+    assert meta(cloud, server)["name"] == "name39"
 
 
 class Older(Counting):

@@ -38,6 +38,8 @@ SECONDS_BETWEEN = 1.0
 """How soon a note is seen whose notice was lost, and how soon a guest that an operation is making is looked for."""
 SECONDS_UNTIL_RETRY = 5.0
 """How soon a host that could not be told is told again."""
+SECONDS_BETWEEN_TWO = 1.0
+"""How soon a guest that was told is told again: whoever changes a server all the time keeps no host busy."""
 AT_ONCE = 32
 """So many hosts are told at one time."""
 
@@ -105,7 +107,7 @@ class Tellings(Teller):
         self._told: dict[str, Note] = {}
         """By server id, while an operation is at work on it: what its host was told already."""
         self._retry_at: dict[str, float] = {}
-        """By server id: when its host, which could not be told, is told again; monotonic."""
+        """By server id: when its host is told again, which could not be told, or was told just now; monotonic."""
 
     def _watch_commits(self, hear: Callable[[], None]) -> Sequence[Watch]:
         return [self._db.watch(untold.TABLES, hear)]
@@ -113,12 +115,12 @@ class Tellings(Teller):
     async def round(self) -> None:
         """Begin to tell whom nobody tells yet. A slow host delays no other, and no further round."""
         found = {note.server_id: note for note in await self._db.look_up(notes)}
-        for known in (self._told, self._retry_at):
-            for gone in known.keys() - found:
-                del known[gone]
         now = self._clock.monotonic()
+        for gone in self._told.keys() - found:
+            del self._told[gone]
+        self._retry_at = {server_id: at for server_id, at in self._retry_at.items() if at > now}
         for server_id, note in found.items():
-            if server_id in self._telling or self._retry_at.get(server_id, now) > now:
+            if server_id in self._telling or server_id in self._retry_at:
                 continue
             if note.busy and self._told.get(server_id) == note:
                 continue  # It is told once more when the operation has ended.
@@ -134,6 +136,7 @@ class Tellings(Teller):
                 await self._db.write_async(lambda tx: untold.told(tx, server_id, note.revision))
                 return
             assert note.host is not None
+            self._retry_at[server_id] = self._clock.monotonic() + SECONDS_BETWEEN_TWO
             try:
                 heard = await self._hosts.send(note.host, told.message)
             except m.HostError as error:
