@@ -55,6 +55,7 @@ FIRST_SEED: dict[str, int] = {
     "never_comparing_ports": 1129,
     "not_renewing_while_it_starts": 45,
     "overlooking_a_rescue_image": 303,
+    "overlooking_an_abort_at_the_line": 25,
     "plugging_in_a_subport": 181,
     "remembering_what_hosts_had": 30,
     "removing_what_was_staged_too_early": 683,
@@ -65,7 +66,7 @@ FIRST_SEED: dict[str, int] = {
     "starting_over_what_others_import": 56,
     "starting_over_what_was_staged": 257,
     "taking_in_what_it_was_before": 34,
-    "telling_nothing_after_a_move": 40,
+    "telling_nothing_after_a_move": 130,
     "telling_once_during_an_operation": 2,
     "unshelving_to_the_host_it_was_on": 43,
 }

@@ -95,6 +95,11 @@ class StepContext:
         await sleep_unless_woken(self.clock, seconds, self.wish)
 
 
+def before_line(saga: Saga[S], position: int) -> bool:
+    """Whether its undos can take back all that was done before `position`. What has none only goes forward."""
+    return bool(saga.steps) and position <= len(saga.steps)
+
+
 class Runner:
     """Carries operations of the given sagas. `name` is unique per process start."""
 
@@ -299,8 +304,9 @@ class Runner:
         status, error = operation.status, operation.error
         plan = saga.plan
         while status is Status.FORWARD and position < len(plan) and is_database_step(do := plan[position].do):
-            if abort and position < len(saga.steps):
+            if abort and before_line(saga, position):
                 status, error = Status.UNWINDING, Aborted().failure
+                position = min(position, len(saga.steps) - 1)
                 break
             try:
                 with tx.savepoint():

@@ -1,7 +1,9 @@
 """Invariants that hold as soon as a record is written, and not only after a reconciler or at rest.
 
 A port that was detached is in no guest. A shelved server has the image that it will start from. An evacuated server
-does not run on its former host. They are read from the tables, after commits that wrote to these.
+does not run on its former host. What was asked to abort does not cross its line.
+
+They are read from the tables, after commits that wrote to these.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import msgspec
 from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
 from cumulet.compute.model import SHELVED_IMAGE
+from cumulet.conductor.saga import is_database_step
 from cumulet.host.driver import GuestState
+from cumulet.processes.parts import SAGAS
 from cumulet.testing.simulation.segments import Segments
 
 if TYPE_CHECKING:
@@ -33,6 +37,11 @@ CREATE TRIGGER simulation_evacuated AFTER UPDATE OF host ON servers WHEN NEW.hos
 (SELECT 1 FROM operations WHERE subject = NEW.id AND saga = '{EVACUATION.name}' AND ended_at_us IS NULL)
 BEGIN SELECT evacuated(NEW.id, OLD.host); END
 """  # noqa: S608 - the name is a constant
+_ABORTED = """
+CREATE TRIGGER simulation_aborted AFTER UPDATE OF position ON operations
+WHEN OLD.abort_requested AND NEW.status IN ('forward', 'done') AND NEW.position > OLD.position
+BEGIN SELECT went_on(NEW.saga, NEW.subject, OLD.position, NEW.position); END
+"""
 _DOWN = "SELECT 1 FROM hosts WHERE name = ? AND (forced_down OR NOT up)"
 
 
@@ -60,6 +69,8 @@ class AtOnce:
         self._begun: dict[str, Counter[str]] = {}
         """By attachment: how often each host had gone down or come up when it began."""
         self._turns: Counter[str] = Counter()
+        self._went_on: list[tuple[str, str]] = []
+        """Saga and subject of each operation that crossed its line after it was asked to abort."""
         self._segments = Segments()
 
     def watch(self, driver: sqlite3.Connection) -> None:
@@ -72,6 +83,8 @@ class AtOnce:
             driver.execute(f"{trigger} BEGIN SELECT shelved_touched(); END")
         driver.create_function("evacuated", 2, lambda *of: self._evacuated.append(of))
         driver.execute(_EVACUATED)
+        driver.create_function("went_on", 4, self._note_went_on)
+        driver.execute(_ABORTED)
         driver.create_function("host_turned", 1, lambda name: self._turns.update([name]))
         driver.execute(
             "CREATE TRIGGER simulation_turned AFTER UPDATE OF up, forced_down ON hosts "
@@ -96,6 +109,7 @@ class AtOnce:
         self._shelved_touched = False
         self._ended.clear()
         self._evacuated.clear()
+        self._went_on.clear()
         self._begun.clear()
         self._turns.clear()
         self._segments.forget()
@@ -107,6 +121,9 @@ class AtOnce:
             self._shelved_touched = False
             for server_id, vm_state in cloud.db.driver.execute(_SHELVED):
                 yield "lost image", f"server {server_id[:8]} is {vm_state}, and has no image"
+        while self._went_on:
+            saga, subject = self._went_on.pop()
+            yield "abort unheeded", f"the {saga} of {subject[:8]} crossed its line after it was asked to abort"
         while self._evacuated:
             server_id, host = self._evacuated.pop()
             if cloud.machines[host].driver.present().get(server_id) is GuestState.RUNNING:
@@ -130,6 +147,11 @@ class AtOnce:
         if self._turns[change.host] > before[change.host] or cloud.db.driver.execute(_DOWN, (change.host,)).fetchone():
             return True
         return (change.server_id, change.nic.port_id) in cloud.machines[change.host].cannot_unplug
+
+    def _note_went_on(self, saga: str, subject: str, before: int, now: int) -> None:
+        line = len(SAGAS[saga].steps)
+        if line and before <= line < now and is_database_step(SAGAS[saga].finals[0].do):
+            self._went_on.append((saga, subject))
 
     def _touched(self) -> None:
         self._shelved_touched = True

@@ -9,6 +9,7 @@ from unittest import mock
 from cumulet.compute import drift
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
+from cumulet.conductor import runner
 from cumulet.conductor.leadership import Leadership
 from cumulet.db.transaction import Tx
 from cumulet.host.driver import GuestReport
@@ -60,6 +61,11 @@ def reading_hosts_only_once() -> AbstractContextManager[object]:
     return mock.patch.object(host_records, "version", return_value=())
 
 
+def overlooking_an_abort_at_the_line() -> AbstractContextManager[object]:
+    """Once all steps above its line are done, an operation goes on, also if it was asked to abort before that."""
+    return mock.patch.object(runner, "before_line", lambda saga, position: position < len(saga.steps))
+
+
 def notices_that_the_database_refuses() -> AbstractContextManager[object]:
     """A commit sends its notice with a function that the database does not have."""
     return mock.patch.object(TxBesideOthers, "say", Tx.say)
@@ -70,6 +76,7 @@ PLANTS = (
     comparing_only_what_hosts_say_anew,
     leading_on_after_a_stop,
     not_renewing_while_it_starts,
+    overlooking_an_abort_at_the_line,
     reading_hosts_only_once,
     remembering_what_hosts_had,
 )
