@@ -125,7 +125,7 @@ def test_a_host_that_meters_nothing_is_told_nothing_and_new_rules_are_refused(
     wanted = {"metering_label_id": own, "direction": "ingress", "source_ip_prefix": "10.0.0.0/8"}
     with keeping("networks", on=["host9"]):
         refused = call(manager, "POST", RULES, {"metering_label_rule": wanted})
-    assert (refused.status, "Host host9 cannot meter" in refused.text) == (501, True)
+    assert (refused.status, "A host cannot meter" in refused.text) == (501, True)
 
 
 async def counted(self: SimulatedTraffic, port_ids: Collection[str]) -> Traffic:

@@ -240,6 +240,12 @@ def test_a_list_is_filtered_sorted_and_read_in_pages(member: Client) -> None:
     (back,) = [link for link in following["networks_links"] if link["rel"] == "previous"]
     before = member.request("GET", "/" + back["href"].partition("//")[2].partition("/")[2])
     assert [network["name"] for network in before["networks"]] == ["", "a", "b"]
+    last = call(member, "GET", "/networks?router:external=false&sort_key=name&sort_dir=asc&limit=3&page_reverse=True")
+    assert [network["name"] for network in last["networks"]] == ["a", "b", "c"]
+    (back,) = [link for link in last["networks_links"] if link["rel"] == "previous"]
+    first = member.request("GET", "/" + back["href"].partition("//")[2].partition("/")[2])
+    assert [network["name"] for network in first["networks"]] == [""]
+    assert [link["rel"] for link in first["networks_links"]] == ["next"]
     for nonsense in (
         "foo=1",
         "limit=-1",

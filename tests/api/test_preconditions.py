@@ -183,6 +183,11 @@ def test_until_2_33_the_answer_itself_says_why(admin: Client, manager: Client, s
     assert "HOST_DISABLED" in answer.headers["x-cumulet-details"]
     refused = ASK[Verb.LIVE](manager, server)
     assert refused.status == 400
+    source = host_of(admin, server)
+    force_down(admin, source)
+    down = ASK[Verb.LIVE](manager, server)
+    assert (down.status, "unavailable" in down.text, source in down.text) == (400, True, False)
+    assert not [name for name in down.headers if name.startswith("x-cumulet")], "no host's name leaves us"
     assert not [name for name in refused.headers if name.startswith("x-cumulet")], "no host's name leaves us"
 
 

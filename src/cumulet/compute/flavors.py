@@ -295,7 +295,7 @@ def _select_page(call: Call[None, None], asked: Page) -> list[Flavor]:
     column = _SORT_COLUMNS[key]
     order = [column.desc(), flavors.c.id.desc()] if descending else [column.asc(), flavors.c.id.asc()]
     if asked.marker is not None:
-        conditions.append(_after(call.tx, asked.marker, column, descending))
+        conditions.append(_after(call, asked.marker, column, descending))
     if not asked.limit:
         return []
     rows = call.tx.all(_select().where(*conditions).order_by(*order).limit(asked.limit))
@@ -315,8 +315,9 @@ def _visible(call: Call[None, None]) -> sa.ColumnElement[bool]:
     return sa.or_(flavors.c.is_public.is_(public), own)
 
 
-def _after(tx: Tx, marker: str, column: Any, descending: bool) -> sa.ColumnElement[bool]:
-    at = tx.first(sa.select(column, flavors.c.id).where(flavors.c.flavor_id == marker))
+def _after(call: Call[None, None], marker: str, column: Any, descending: bool) -> sa.ColumnElement[bool]:
+    in_sight = sa.true() if call.caller.is_admin else _visible(call)
+    at = call.tx.first(sa.select(column, flavors.c.id).where(flavors.c.flavor_id == marker, in_sight))
     if at is None:
         raise BadRequest(f"marker [{marker}] not found")
     value, number = tuple(at)

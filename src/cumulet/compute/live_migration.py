@@ -81,7 +81,7 @@ def migrate_live(call: Call[Server, MigrateLive]) -> None:
     host_records.require_known(call.tx, body.host)
     if not call.version.at_least("2.34"):
         # Up to 2.33 the caller is told at once; from 2.34 on the migration's record says it.
-        preconditions.require(call.tx, server, Verb.LIVE, call.cloud.settings)
+        _require_movable(call, server)
         _refuse_unfit_host(call.tx, server, body.host)
     operations.begin(
         call,
@@ -92,6 +92,17 @@ def migrate_live(call: Call[Server, MigrateLive]) -> None:
         event="conductor_live_migrate_instance",
         task_state="migrating",
     )
+
+
+def _require_movable(call: Call[Server, MigrateLive], server: Server) -> None:
+    """As in the saga. Upstream's words name the server's host: they are for administrators."""
+    try:
+        preconditions.require(call.tx, server, Verb.LIVE, call.cloud.settings)
+    except BadRequest as refused:
+        if call.caller.is_admin:
+            raise
+        words = "Compute service of the server's host is unavailable at this time."
+        raise BadRequest(words, reason=refused.reason, private=refused.private) from None
 
 
 def _refuse_unfit_host(tx: Tx, server: Server, host: str | None) -> None:

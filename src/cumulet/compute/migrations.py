@@ -180,7 +180,7 @@ def list_migrations(call: Call[None, None]) -> dict[str, object]:
     paged = call.version.at_least("2.59")
     asked = page(call, since="2.59")
     if asked.marker is not None:
-        conditions.append(_after(call.tx, asked.marker))
+        conditions.append(_after(call.tx, asked.marker, exact.get("project_id")))
     statement, values = _listing(tuple(exact), paged=paged), {**exact, "most": asked.limit}
     # A client that waits for a move asks for its server's migrations again and again: that statement is built once.
     rows = call.tx.execute(statement.where(*conditions), values).all() if conditions else call.tx.all(statement, values)
@@ -224,9 +224,11 @@ def _listing(exact: tuple[str, ...], *, paged: bool) -> Select:
     return sa.select(migrations).where(*equal).order_by(*order).limit(sa.bindparam("most", type_=sa.Integer))
 
 
-def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
-    at = tx.first(sa.select(migrations.c.created_at_us, migrations.c.id).where(migrations.c.uuid == marker))
-    if at is None:
+def _after(tx: Tx, marker: str, project_id: str | None) -> sa.ColumnElement[bool]:
+    """`project_id`: whose migrations are listed. A marker of another project is one that does not exist."""
+    wanted = (migrations.c.created_at_us, migrations.c.id, migrations.c.project_id)
+    at = tx.first(sa.select(*wanted).where(migrations.c.uuid == marker))
+    if at is None or project_id not in (None, at.project_id):
         raise BadRequest(f"Marker {marker} could not be found.")
     return sa.or_(
         migrations.c.created_at_us < at.created_at_us,

@@ -130,7 +130,7 @@ def _rows(call: Call[None, None], project_id: str | None, span: Span) -> list[Ro
     if project_id is not None:
         conditions.append(servers.c.project_id == project_id)
     if asked.marker is not None:
-        conditions.append(_after(call.tx, asked.marker))
+        conditions.append(_after(call.tx, asked.marker, project_id))
     return call.tx.all(
         sa.select(
             servers.c.id,
@@ -147,9 +147,10 @@ def _rows(call: Call[None, None], project_id: str | None, span: Span) -> list[Ro
     )
 
 
-def _after(tx: Tx, marker: str) -> sa.ColumnElement[bool]:
+def _after(tx: Tx, marker: str, project_id: str | None) -> sa.ColumnElement[bool]:
+    """`project_id`: whose servers are listed. A marker of another project is one that does not exist."""
     at = tx.first(sa.select(servers.c.project_id, servers.c.id).where(servers.c.id == marker))
-    if at is None:
+    if at is None or project_id not in (None, at.project_id):
         raise BadRequest(f"Marker {marker} could not be found.")
     return sa.or_(
         servers.c.project_id > at.project_id, sa.and_(servers.c.project_id == at.project_id, servers.c.id > at.id)

@@ -113,8 +113,8 @@ _READ: dict[str, paging.Reader] = {
 }
 
 
-def _listed(call: Call[object, object], found: Sequence[Agent], **more: object) -> View:
-    return paging.of_few(call, "agents", [view | more for view in _views(call.tx, found)], _READ)
+def _listed(call: Call[object, object], found: Sequence[Agent], path: str | None = None, **more: object) -> View:
+    return paging.of_few(call, "agents", [view | more for view in _views(call.tx, found)], _READ, path=path)
 
 
 def _unknown(agent_id: str) -> NotFound:
@@ -147,7 +147,7 @@ class UpdateAgent(Body):
 @NETWORK.operation("GET", "/agents", rules=())
 def list_agents(call: Call[None, None]) -> View:
     """List the agents of all hosts that have networks; for others than administrators there are none."""
-    return _listed(call, _agents(call.tx) if call.authorise(SHOW, {}) else [])
+    return _listed(call, _agents(call.tx) if call.authorise(SHOW, {}) else [], "agents")
 
 
 @NETWORK.operation("GET", PATH, rules=(), target=_target)

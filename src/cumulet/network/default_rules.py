@@ -152,7 +152,8 @@ class NewDefaultRule(bodies.NewResource):
 @NETWORK.operation("GET", "/default-security-group-rules", rules=(Rule(SHOW),))
 def list_default_security_group_rules(call: Call[None, None]) -> View:
     """List the rules that new security groups begin with."""
-    return paging.of_few(call, "default_security_group_rules", [_view(one) for one in rules(call.tx)], _READERS)
+    views = [_view(one) for one in rules(call.tx)]
+    return paging.of_few(call, "default_security_group_rules", views, _READERS, path="default-security-group-rules")
 
 
 @NETWORK.operation(

@@ -69,4 +69,4 @@ def require(tx: Tx, feature: str, only: str | None = None) -> None:
     lacking = [host.name for host in wiring(tx) if feature not in host.features and only in (None, host.name)]
     if lacking:
         reason, undone = _WITHOUT[feature]
-        raise NotYet(f"Host {lacking[0]} cannot {undone}.", reason=reason)
+        raise NotYet(f"A host cannot {undone}.", reason=reason, private=f"{', '.join(lacking)}: {reason}")

@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import refusals
-from cumulet.network.resource_columns import Resource
 from cumulet.web.operation import Call
 
 
@@ -33,22 +32,25 @@ def flag(call: Call[object, object], name: str) -> bool:
 
 
 def links(
-    call: Call[object, object], path: str, records: Sequence[Resource], limit: int, marker: str | None
+    call: Call[object, object], path: str, ids: Sequence[str], limit: int, marker: str | None
 ) -> list[dict[str, str]]:
-    def link(rel: str, record: Resource, *, reverse: bool) -> dict[str, str]:
+    """To the pages before and after the page of these ids."""
+
+    def link(rel: str, marker: str, *, reverse: bool) -> dict[str, str]:
         kept = [(name, value) for name, value in call.query.pairs if name not in ("marker", "page_reverse")]
         if not asks_for_pages(call):
             kept = [*((name, value) for name, value in kept if name != "limit"), ("limit", str(limit))]
-        kept.append(("marker", record.id))
+        kept.append(("marker", marker))
         if reverse:
             kept.append(("page_reverse", "True"))
         return {"rel": rel, "href": f"{call.service_url}/{path}?{urlencode(kept)}"}
 
+    backwards, full = flag(call, "page_reverse"), len(ids) == limit
     found = []
-    if records and (len(records) == limit or flag(call, "page_reverse")):
-        found.append(link("next", records[-1], reverse=False))
-    if records and marker is not None:
-        found.append(link("previous", records[0], reverse=True))
+    if ids and (full or backwards):
+        found.append(link("next", ids[-1], reverse=False))
+    if ids and (full if backwards else marker is not None):
+        found.append(link("previous", ids[0], reverse=True))
     return found
 
 
@@ -62,19 +64,26 @@ def number(text: str) -> object:
 
 
 def of_few(
-    call: Call[object, object], plural: str, views: Sequence[dict[str, object]], readers: Mapping[str, Reader]
+    call: Call[object, object],
+    plural: str,
+    views: Sequence[dict[str, object]],
+    readers: Mapping[str, Reader],
+    *,
+    path: str | None = None,
 ) -> dict[str, object]:
     """The answer to a list request for few resources that are in no table: filtered, and one page of them.
 
-    readers: the attributes that can be filtered by, and how their values are read.
+    readers: the attributes that can be filtered by, and how their values are read. path: of the list, for links.
     """
     found = list(views)
     marker = call.query.get("marker") if asks_for_pages(call) else None
+    backwards = flag(call, "page_reverse") and asks_for_pages(call)
     if marker is not None:
         ids = [view["id"] for view in found]
         if marker not in ids:
             raise NotFound(f"Marker {marker} could not be found.")
-        found = found[ids.index(marker) + 1 :]
+        at = ids.index(marker)
+        found = found[:at] if backwards else found[at + 1 :]
     for name in call.query.names():
         if name in ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir"):
             continue
@@ -82,7 +91,12 @@ def of_few(
             raise BadRequest(f"{[name]} is invalid attribute for filtering")
         wanted = [readers[name](value) for value in call.query.getall(name)]
         found = [view for view in found if view[name] in wanted]
+    most = limit(call)
+    found = found[-most:] if backwards else found[:most]
+    answer: dict[str, object] = {plural: found}
+    if path is not None and (around := links(call, path, [str(view["id"]) for view in found], most, marker)):
+        answer[f"{plural}_links"] = around
     fields = frozenset(call.query.getall("fields"))
     if fields:
-        found = [{name: value for name, value in view.items() if name in fields} for view in found]
-    return {plural: found[: limit(call)]}
+        answer[plural] = [{name: value for name, value in view.items() if name in fields} for view in found]
+    return answer

@@ -20,6 +20,8 @@ from cumulet.network.store import Network, Port, find, find_by, floating_ips, ne
 from cumulet.web.operation import Call
 from cumulet.web.schema import Unset
 
+_PROMISES = frozenset({hosts.MINIMUM_BANDWIDTHS, hosts.MINIMUM_PACKET_RATES})
+"""What a rule of these types says of a floating IP or a gateway would be ignored, so that is refused, too."""
 _USERS = (
     ("port", ports, BANDWIDTH_LIMITS),
     ("network", networks, BANDWIDTH_LIMITS),
@@ -45,8 +47,8 @@ def wanted(call: Call[object, object], policy_id: str | Unset | None, feature: s
 def _require_kept(tx: Tx, policy_id: str, feature: str) -> None:
     """501 where a host could not keep a policy. `feature`: what hosts say of the kind of thing that has it."""
     hosts.require(tx, feature)
-    if feature == BANDWIDTH_LIMITS:
-        for needed in _features(tx, {policy_id}):
+    for needed in _features(tx, {policy_id}):
+        if feature == BANDWIDTH_LIMITS or needed in _PROMISES:
             hosts.require(tx, needed)
 
 
@@ -60,9 +62,9 @@ def users(tx: Tx, policy_id: str) -> Iterator[tuple[str, str, str]]:
 
 def require_rule_kept(tx: Tx, policy_id: str, rules: RuleType) -> None:
     """501 where a host could not keep one more rule of this type for what has the policy. Of floating IPs and gateways
-    bandwidth is limited, and no more, as upstream."""
+    bandwidth is limited, and no more, as upstream; but what promises something is refused."""
     for _, _, feature in users(tx, policy_id):
-        if feature == BANDWIDTH_LIMITS:
+        if feature == BANDWIDTH_LIMITS or rules.feature in _PROMISES:
             hosts.require(tx, rules.feature)
         elif rules.feature == BANDWIDTH_LIMITS:
             hosts.require(tx, feature)

@@ -204,7 +204,9 @@ def listed(call: Call[object, object], kind: Kind[RecordT]) -> View:
     if reverse:
         records.reverse()
     answer: View = {kind.plural: _shown(call, kind, records, may_see=False)}
-    if links := paging.links(call, kind.place or kind.plural.replace("_", "-"), records, limit, marker):
+    if links := paging.links(
+        call, kind.place or kind.plural.replace("_", "-"), [one.id for one in records], limit, marker
+    ):
         answer[f"{kind.plural}_links"] = links
     return answer
 
