@@ -172,6 +172,22 @@ def test_it_has_no_more_ports_than_its_firmware_finds(cloud: TestCloud, member: 
     assert (answer.status, "at most 8 ports" in answer.text) == (400, True)
 
 
+def test_it_is_not_made_and_not_made_anew_with_more_ports_than_it_can_have(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    networks, asked = [{"uuid": network_of(member)}] * 9, image(member, hw_vif_model="e1000e")
+    refused = ask_for(member, imageRef=asked, networks=networks)
+    assert (refused.status, "hw_vif_model=e1000e" in refused.text) == (400, True), refused.text
+    refused = ask_for(member, networks=networks * 2)
+    assert (refused.status, "at most 16 ports" in refused.text) == (400, True), refused.text
+    server = create(member, networks=networks)["id"]
+    before = member.server(server)
+    refused = member.action(server, {"rebuild": {"imageRef": asked}})
+    assert (refused.status, "hw_vif_model=e1000e" in refused.text) == (400, True), refused.text
+    cloud.idle()
+    assert (member.server(server), cloud.guests(host_of(admin, server))[server]) == (before, "running")
+
+
 @pytest.mark.parametrize("bus", ["virtio", "scsi", "ide"])
 def test_a_disk_is_on_no_other_bus_than_the_first_one(member: Client, bus: str) -> None:
     asked = image(member, hw_disk_bus="sata")
@@ -224,6 +240,9 @@ def test_it_is_rescued_from_the_device_that_the_image_asks_for(
         ({"hw_rescue_device": "cdrom", "hw_rescue_bus": "usb"}, 501, "hw_rescue_bus=usb"),
         ({"hw_rescue_bus": "carrier"}, 400, "hw_rescue_bus is carrier"),
         ({"hw_disk_bus": "ide"}, 501, "hw_disk_bus=ide"),
+        ({"hw_disk_bus": ""}, 400, "hw_disk_bus is"),
+        ({"hw_rescue_bus": ""}, 400, "hw_rescue_bus is"),
+        ({"hw_rescue_device": ""}, 400, "hw_rescue_device is"),
     ],
 )
 def test_what_is_not_done_is_refused_and_changes_nothing(

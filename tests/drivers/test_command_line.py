@@ -157,7 +157,7 @@ def test_a_nic_is_where_the_metadata_say(model: str) -> None:
 
 
 def test_a_guest_has_no_more_nics_than_its_firmware_finds() -> None:
-    assert [nics.most(guest_with(nic_model=model)) for model in NIC_MODELS] == [16, 16, 8, 16]
+    assert [nics.most(Devices(nic_model=model)) for model in NIC_MODELS] == [16, 16, 8, 16]
 
 
 @pytest.mark.parametrize("model", [model for model in VIDEO_MODELS if model != "none"])

@@ -181,3 +181,19 @@ def test_a_guest_without_bounds_is_said(
     Sandbox("host1", as_root=True)._make_cgroups("server", Bounds(memory_bytes=1, cpus=1, file_bytes=1))
     assert "a guest runs without a bound of its cpu and memory and pids" in caplog.messages
     assert any(message.startswith(f"no cgroup at {tmp_path / 'memory'}") for message in caplog.messages)
+
+
+def test_cgroups_that_were_left_are_removed_when_a_host_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_CGROUP", tmp_path)
+    groups = tmp_path / "pids" / "cumulet"
+    left, used, fresh, other = (groups / name for name in ("host1-left", "host1-used", "host1-fresh", "other"))
+    for group in (left, used, fresh, other):
+        group.mkdir(parents=True)
+    (used / "a process").touch()  # Stands for what the kernel refuses: a group with a process in it.
+    long_ago = time.time() - 7200
+    for group in (left, used, other):
+        os.utime(group, (long_ago, long_ago))
+    Sandbox("host2", as_root=False).remove_left_groups()
+    assert left.exists(), "without root there are no cgroups of ours"
+    Sandbox("host2", as_root=True).remove_left_groups()
+    assert [group.exists() for group in (left, used, fresh, other)] == [False, True, True, True]

@@ -14,6 +14,7 @@ from cumulet.compute.model import Flavor
 from cumulet.compute.promises import Kept, says
 from cumulet.errors import BadRequest, NotYet
 from cumulet.host import devices as d
+from cumulet.host import nics
 from cumulet.host.devices import USUAL, Devices
 
 _FORMER_NIC_MODELS = {"virtuale1000": d.E1000, "virtuale1000e": d.E1000E}
@@ -23,6 +24,7 @@ _CDROM_OF_USB_DISKS = d.SATA
 _KNOWN_RESCUE_DEVICES = (d.DISK, d.CDROM, "floppy", "lun")
 _KNOWN_BUSES = ("fdc", "ide", "sata", "scsi", "usb", "virtio", "xen", "lxc", "uml")
 """Upstream's."""
+_OF_RESCUE = ("hw_rescue_device", "hw_rescue_bus", "hw_disk_bus", "hw_cdrom_bus")
 
 
 def _never(value: str, flavor: Flavor) -> bool:
@@ -92,12 +94,22 @@ def needed(devices: Devices) -> dict[str, str]:
     return found
 
 
+def require_places(properties: Mapping[str, object], ports: int) -> None:
+    """BadRequest if a guest that is made from an image with these properties has no places for so many ports."""
+    most = nics.most(of(properties))
+    if ports > most:
+        who = "A server" if most == nics.MOST_NICS else f"With the image's property hw_vif_model={d.E1000E} a server"
+        raise BadRequest(f"{who} has at most {most} ports.", reason="TOO_MANY_PORTS")
+
+
 def for_rescue(devices: Devices, properties: Mapping[str, object]) -> Devices:
     """A guest's devices while it is rescued from an image with these properties. Refuses what is not done.
 
     As upstream: if the image says which device or bus it is to be on, it is behind the guest's own disks, which stay at
     their places; otherwise it is before them, on the bus of the disks of such images.
     """
+    for empty in (name for name in _OF_RESCUE if name in properties and not _value(properties, name)):
+        raise BadRequest(f"The image's property {empty} is empty.")
     device, bus = (_value(properties, f"hw_rescue_{what}") for what in ("device", "bus"))
     stable = bool(device or bus)
     _require("hw_rescue_device", device or d.DISK, (d.DISK, d.CDROM), _KNOWN_RESCUE_DEVICES)

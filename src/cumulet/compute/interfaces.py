@@ -152,9 +152,9 @@ def _guest(server: Server) -> Guest:
 
 def _free_slots(guest: Guest) -> list[int]:
     taken = {nic.slot for nic in placed(guest)}
-    free = [slot for slot in range(most(guest)) if slot not in taken]
+    free = [slot for slot in range(most(guest.devices)) if slot not in taken]
     if not free:
-        raise BadRequest(f"A server has at most {most(guest)} ports.", reason="TOO_MANY_PORTS")
+        raise BadRequest(f"A server has at most {most(guest.devices)} ports.", reason="TOO_MANY_PORTS")
     return free
 
 

@@ -39,6 +39,7 @@ from cumulet.errors import BadRequest, NotYet
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.image.store import boot_image, find_visible
+from cumulet.network import wiring as network
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Key, LooseBool, Since, Unset, Until
@@ -129,6 +130,7 @@ def _require_kept(tx: Tx, server: Server, properties: Mapping[str, str]) -> None
     unkept = image_promises.unkept(properties, server.flavor)
     if unkept is not None:
         raise BadRequest(f"The image's property {unkept} asks for what no host has.")
+    image_devices.require_places(properties, len(network.ports_of_server(tx, server.id)))
     devices = image_devices.needed(image_devices.of(properties))
     asked = Promises(resources={}, required=image_promises.traits(properties), devices=devices)
     promises.require_kept_by(tx, asked, server.host or "", server.id)

@@ -74,6 +74,7 @@ def create_servers(call: Call[None, CreateServers]) -> Reply:
     )  # fmt: skip
     key = public_key_of(call.tx, call.caller.user_id, body.key_name) if body.key_name is not None else None
     require_fit(call, flavor, image)
+    image_devices.require_places(image.properties, len(request) if isinstance(request, tuple) else 0)
     block_devices.require_fit(disks, flavor)
     block_devices.require_bus(body.block_device_mapping_v2, image_devices.bus_of(image.properties))
     _require_room_for_metadata(call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from cumulet.host.devices import E1000E
+from cumulet.host.devices import E1000E, Devices
 from cumulet.host.driver import Guest, Nic
 
 MOST_NICS = 16
@@ -17,9 +17,9 @@ DEVICE_TAGS = "device-tags"
 """Of `HostFacts.features`: its metadata service tells the tags of ports that were attached later."""
 
 
-def most(guest: Guest) -> int:
-    """How many this guest may have."""
-    return _MOST_E1000E if guest.devices.nic_model == E1000E else MOST_NICS
+def most(devices: Devices) -> int:
+    """How many a guest with these devices may have."""
+    return _MOST_E1000E if devices.nic_model == E1000E else MOST_NICS
 
 
 def placed(guest: Guest) -> tuple[Nic, ...]:

@@ -120,6 +120,7 @@ class QemuDriver:
         facts = facts or await probe()
         sandbox = Sandbox(host=name, uids=guest_uids)
         await sandbox.probe()
+        await asyncio.to_thread(sandbox.remove_left_groups)
         cache = ImageCache(folder=state / "images", source=images, limits=limits)
         host = QemuHost(
             name=name,

@@ -36,7 +36,7 @@ async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         _refuse(record)
-        if nic.slot is None or nic.slot >= (most := nics.most(record.guest)):
+        if nic.slot is None or nic.slot >= (most := nics.most(record.guest.devices)):
             raise DriverError(f"TOO_MANY_PORTS: such a guest has at most {most} ports")
         hypervisor = host.hypervisor(server_id)
         if all(other.port_id != nic.port_id for other in record.guest.nics):

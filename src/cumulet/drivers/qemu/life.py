@@ -23,7 +23,7 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
     """The description with what the host decides filled in. Raises `DriverError` for what it cannot offer."""
     if guest.nics and host.network is None:
         raise DriverError("NO_NETWORKS: this host cannot wire guests; boot with networks 'none'")
-    if len(guest.nics) > (most_nics := nics.most(guest)):
+    if len(guest.nics) > (most_nics := nics.most(guest.devices)):
         raise DriverError(f"TOO_MANY_PORTS: such a guest has at most {most_nics} ports")
     host.require_devices(guest.devices)
     if [disk.place for disk in guest.disks] != list(range(1, len(guest.disks) + 1)):
@@ -35,7 +35,7 @@ def frozen(host: QemuHost, guest: Guest) -> Guest:
         guest,
         machine_type=guest.machine_type or host.facts.machine_type,
         cpu_model=guest.cpu_model or host.facts.cpu_model,
-        nic_slots=guest.nic_slots if guest.machine_type else nics.most(guest),
+        nic_slots=guest.nic_slots if guest.machine_type else nics.most(guest.devices),
         uneven_memory=guest.uneven_memory if guest.machine_type else host.facts.misses_even_memory,
         screen=guest.screen or (not guest.machine_type and guest.devices.video_model != NO_SCREEN),
     )

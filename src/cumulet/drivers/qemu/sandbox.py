@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 UIDS = range(70_000, 74_000)
 """Of guests, unless told otherwise: above all that systemd and adduser give out, below the first subordinate ids."""
 _CGROUP = Path("/sys/fs/cgroup")
+_LEFT_SECONDS = 3600.0
+"""So old is an empty cgroup that is removed: that of a guest that is just being started is empty for a moment, too."""
 
 _GUEST_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1024, "RLIMIT_NPROC": 512}
 
@@ -134,6 +137,17 @@ class Sandbox:
             if not left:
                 return
             await asyncio.sleep(0.01)
+
+    def remove_left_groups(self) -> None:
+        """Remove cgroups that nobody has used for long: of guests that ended with their cloud, or whose host's state
+        folder is gone. The kernel removes none that a process is in."""
+        if not self.as_root:
+            return
+        for controller in _controllers():
+            for group in (controller / "cumulet").glob("*-*"):
+                with suppress(OSError):
+                    if time.time() - group.stat().st_mtime > _LEFT_SECONDS:
+                        group.rmdir()
 
     def _group(self, server_id: str) -> str:
         return f"{self.host}-{server_id}"
