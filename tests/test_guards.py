@@ -47,7 +47,7 @@ from tests.every_operation import (
 )
 from tests.every_operation.asking import Case, Stage, staged
 from tests.every_operation.rehearsal import opened
-from tests.every_saga import faults, test_every_step, test_late_commands, test_step_tables
+from tests.every_saga import faults, test_aborts, test_every_step, test_late_commands, test_step_tables
 from tests.every_saga import stage as saga_stage
 from tests.every_saga.late import Told, look_into
 from tests.guards import SWITCHES, generated, replaced_operation, without
@@ -347,6 +347,14 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         document = Path(folder, "page.md")
         document.write_text("Shown by `tests/test_docs.py::test_nothing_of_the_kind`.")
         test_docs.test_every_test_that_a_document_names_exists(document)
+
+
+@without(
+    test_aborts.test_an_abort_that_comes_just_before_the_line_takes_all_back, "an abort once all steps above are done"
+)
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    with planted("overlooking_an_abort_at_the_line"):
+        test_aborts.test_an_abort_that_comes_just_before_the_line_takes_all_back("live-migration", patch)
 
 
 @without(test_simulation.test_no_promise_is_broken, "that hosts refuse what is late")

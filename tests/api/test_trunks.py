@@ -245,7 +245,7 @@ def test_all_hosts_of_a_guest_must_keep_the_policies_of_its_subports_and_carry_t
     assert call(cloud.persona("service"), "POST", f"/ports/{parent}/bindings", destination).status == 201
     with keeping("networks", "bandwidth-limits", on=["host2"]):
         refused = call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]})
-        assert (refused.status, "host2 cannot carry" in refused.text) == (501, True), refused.text
+        assert (refused.status, "A host cannot carry" in refused.text) == (501, True), refused.text
     assert call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]}).status == 200
 
 
