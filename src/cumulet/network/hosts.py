@@ -66,7 +66,7 @@ def require(tx: Tx, feature: str, only: str | None = None) -> None:
 
     only: the host of a guest that is there.
     """
-    lacking = [host.name for host in wiring(tx) if feature not in host.features and only in (None, host.name)]
-    if lacking:
+    lacking = (host.name for host in wiring(tx) if feature not in host.features and only in (None, host.name))
+    if (first := next(lacking, None)) is not None:
         reason, undone = _WITHOUT[feature]
-        raise NotYet(f"A host cannot {undone}.", reason=reason, private=f"{', '.join(lacking)}: {reason}")
+        raise NotYet(f"A host cannot {undone}.", reason=reason, private=f"{first}: {reason}")
