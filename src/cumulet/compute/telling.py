@@ -106,7 +106,7 @@ class Tellings(Teller):
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._told: dict[str, Note] = {}
         """By server id, while an operation is at work on it: what its host was told already."""
-        self._retry_at: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}
         """By server id: when its host is told again, which could not be told, or was told just now; monotonic."""
 
     def _watch_commits(self, hear: Callable[[], None]) -> Sequence[Watch]:
@@ -118,9 +118,9 @@ class Tellings(Teller):
         now = self._clock.monotonic()
         for gone in self._told.keys() - found:
             del self._told[gone]
-        self._retry_at = {server_id: at for server_id, at in self._retry_at.items() if at > now}
+        self._not_before = {server_id: at for server_id, at in self._not_before.items() if at > now}
         for server_id, note in found.items():
-            if server_id in self._telling or server_id in self._retry_at:
+            if server_id in self._telling or server_id in self._not_before:
                 continue
             if note.busy and self._told.get(server_id) == note:
                 continue  # It is told once more when the operation has ended.
@@ -136,7 +136,7 @@ class Tellings(Teller):
                 await self._db.write_async(lambda tx: untold.told(tx, server_id, note.revision))
                 return
             assert note.host is not None
-            self._retry_at[server_id] = self._clock.monotonic() + SECONDS_BETWEEN_TWO
+            self._not_before[server_id] = self._clock.monotonic() + SECONDS_BETWEEN_TWO
             try:
                 heard = await self._hosts.send(note.host, told.message)
             except m.HostError as error:
@@ -160,4 +160,4 @@ class Tellings(Teller):
         return note.busy
 
     def _failed(self, key: str) -> None:
-        self._retry_at[key] = self._clock.monotonic() + SECONDS_UNTIL_RETRY
+        self._not_before[key] = self._clock.monotonic() + SECONDS_UNTIL_RETRY
