@@ -72,8 +72,9 @@ async def _hypervisor() -> list[Finding]:
     if facts.kvm_problem is None:
         found.append(Finding(subject="KVM", good=True, found="boots a guest; servers run at full speed"))
     else:
-        remedy = "guests are emulated, and slower"
-        found.append(Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy=remedy))
+        found.append(
+            Finding(subject="KVM", good=None, found=facts.kvm_problem, remedy="guests are emulated, and slower")
+        )
     no_post_copy = post_copy_problem(facts)
     found.append(
         Finding(subject="post-copy", good=True, found="moves completed by force need not pause their guest")
