@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
+from functools import partial
 from pathlib import Path
 
 from cumulet.drivers.qemu.driver import QemuDriver
@@ -13,7 +14,7 @@ from cumulet.host.driver import Guest, Image, MigrationParameters, MigrationPhas
 from cumulet.testing.image_files import ImageFiles
 from cumulet.testing.moving import prepared
 
-from .conftest import follow, until
+from .conftest import follow, printed, until
 
 _IN_ROUNDS = MigrationParameters(bandwidth_mib_s=2, downtime_limit_ms=300, copy_disk=True)
 """Slow enough that the guest writes on while its memory is sent, and fast enough for the 512 KiB that it writes."""
@@ -61,7 +62,7 @@ def test_what_a_guest_writes_while_it_moves_is_there_after_the_move(tmp_path: Pa
             Guest(server_id=server_id, name="x", vcpus=1, memory_mib=64, disk_gib=1, image=image)
         )
         try:
-            await until(lambda: says(source, server_id, b"."), "the first rounds")
+            await until(lambda: printed(source, guest, b"."), "the first rounds")
             for _ in range(3):
                 endpoint = await prepared(source, destination, guest, _IN_ROUNDS)
                 await source.start_copy(server_id, endpoint, _IN_ROUNDS)
@@ -70,8 +71,7 @@ def test_what_a_guest_writes_while_it_moves_is_there_after_the_move(tmp_path: Pa
                 before = await said(destination, server_id)
                 await destination.resume_destination(server_id)
                 await source.destroy(server_id)
-                until_it_says = f"{before.decode()}."
-                await until(lambda: says(destination, server_id, until_it_says.encode()), "further rounds")  # noqa: B023
+                await until(partial(printed, destination, guest, before + b"."), "further rounds")
                 assert b"X" not in await said(destination, server_id), "memory was lost in the move"
                 source, destination = destination, source
         finally:
@@ -84,7 +84,3 @@ def test_what_a_guest_writes_while_it_moves_is_there_after_the_move(tmp_path: Pa
 
 async def said(host: QemuDriver, server_id: str) -> bytes:
     return await host.console_output(server_id, max_bytes=1 << 20)
-
-
-async def says(host: QemuDriver, server_id: str, words: bytes) -> bool:
-    return words in await said(host, server_id)
