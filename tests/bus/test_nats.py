@@ -60,7 +60,6 @@ async def at_a_request(cloud: NatsCloud, bus: NatsBus) -> tuple[NatsAgent, Gate,
 async def connect_anew(agent: NatsAgent) -> None:
     client = agent._connection.client
     assert client is not None
-    agent._connection.ready.clear()
     await client.close()
     await agent.connected()
 

@@ -110,12 +110,12 @@ def test_the_door_the_bus_and_its_client_show_new_certificates_without_a_restart
             assert agent.is_connected
             assert remote.bus_state() == "connected", "connections go on"
             assert remote._server._process is not None
+            lost = [end._connection.client for end in (remote._bus, agent)]
             remote._server._process.kill()
-            lost = remote._bus._connection._client
-            while lost is not None and not lost.is_closed:
+            while not all(client is not None and client.is_closed for client in lost):
                 await shown_by_door(int(made["join"].rpartition(":")[2]), context)
             await remote._bus.connected()
-            await agent._connection.ready.wait()
+            await agent.connected()
             assert (await cloud.cloud.hosts.facts("rack1")).session == "first"
 
     tell(tmp_path, story, clock)

@@ -80,7 +80,7 @@ class NatsBus:
 
     async def connected(self) -> None:
         """Wait until it is."""
-        await self._connection.ready.wait()
+        await self._connection.made()
 
     @property
     def is_connected(self) -> bool:
@@ -217,7 +217,7 @@ class NatsAgent:
 
     async def connected(self) -> None:
         """Wait until it listens."""
-        await self._connection.ready.wait()
+        await self._connection.made()
 
     @property
     def is_connected(self) -> bool:
@@ -305,13 +305,19 @@ class _Connection:
         self._lost = lost
         self._client: Client | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self.ready = asyncio.Event()
+        self._new = asyncio.Event()
 
     @property
     def client(self) -> Client | None:
         """None while there is no connection."""
         client = self._client
         return client if client is not None and client.is_connected else None
+
+    async def made(self) -> None:
+        """Wait until there is a connection. The last one may have ended a moment before anybody was told."""
+        while self.client is None:
+            self._new.clear()
+            await self._new.wait()
 
     async def move_to(self, servers: Sequence[str]) -> None:
         """Connect to these servers instead. A connection to one of those before, and an attempt at one, is ended: the
@@ -352,7 +358,7 @@ class _Connection:
                 for _ in range(2):  # The library's first PING may overtake what it has yet to write.
                     await client.flush()
                 told, pause, self._client = "", RECONNECT_SECONDS, client
-                self.ready.set()
+                self._new.set()
                 await _closed(client, closed)
                 log.warning("the connection to the bus was lost")
             except Exception as error:
@@ -360,7 +366,6 @@ class _Connection:
                     log.warning("the bus cannot be reached: %r", error)
                 told, pause = repr(error), min(2 * pause, LONGEST_PAUSE_SECONDS)
             finally:
-                self.ready.clear()
                 self._client = None
                 self._lost()
                 await _let_go(client)
