@@ -24,6 +24,9 @@ from tests.drivers.qemu_host import qemu_host
 from tests.drivers.test_config_drive import nic
 from tests.drivers.test_told_when_plugged import SERVER, Network
 
+REMOVALS = 300
+"""A few dozen of them are removed while something is written."""
+
 
 def drive(name: str) -> tuple[DriveFile, ...]:
     meta = {"uuid": SERVER, "name": name, "admin_pass": "secret", "devices": []}
@@ -243,3 +246,26 @@ def test_a_password_that_was_cleared_before_its_host_knew_does_not_come_back(pla
         assert await place.reported() == ""
 
     play(story)
+
+
+def test_a_real_guest_is_removed_while_all_is_told_and_posted(tmp_path: Path) -> None:
+    """A rebuild and a deletion failed at a file that was listed, and renamed a moment later."""
+
+    async def story() -> None:
+        place = Real(tmp_path)
+        await place.again()
+        for _ in range(REMOVALS):
+            await place.made_anew("first")
+            removing = asyncio.create_task(asyncio.to_thread(place.host.folder(SERVER).remove))
+            revision = 0
+            while not removing.done():
+                revision += 1
+                await place.tell(told(revision, f"name {revision}"))
+                await place.post("c2VjcmV0")
+                await asyncio.sleep(0)
+            await removing
+            assert not place.host.folder(SERVER).path.exists()
+            assert await place.tell(told(1, "late")) == Heard(revision=0)
+            assert not await place.post("bGF0ZQ==")
+
+    asyncio.run(story())

@@ -165,7 +165,7 @@ class GuestFolder:
         return _read(self.posted, _posted_decoder)
 
     def write_told(self, told: Told) -> None:
-        """Durable when this returns. FileNotFoundError where the guest was removed just now."""
+        """Durable when this returns. FileNotFoundError where the guest is removed just now."""
         write_durably(self.told, _encoder.encode(told))
 
     def write_posted(self, posted: Posted) -> None:
@@ -177,11 +177,15 @@ class GuestFolder:
         write_durably(self._record, _encoder.encode(record))
 
     def remove(self) -> None:
-        """The record goes last, so that an interrupted removal is seen and repeated."""
+        """The record goes last, so that an interrupted removal is seen and repeated. What is told of it may be written
+        meanwhile: `write_told` takes no lock."""
         while self.path.exists():
             for entry in self.path.iterdir():
                 if entry != self._record:
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        entry.unlink(missing_ok=True)
             self._record.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # A record was being written just now.
                 self.path.rmdir()

@@ -21,7 +21,7 @@ async def tell(host: QemuHost, server_id: str, told: Told) -> Heard:
     try:
         if known != told:
             folder.write_told(told)
-    except FileNotFoundError:  # It was removed just now.
+    except FileNotFoundError:  # It is removed just now.
         return Heard(revision=0)
     if left is None:
         folder.posted.unlink(missing_ok=True)
@@ -35,6 +35,9 @@ async def post(host: QemuHost, server_id: str, content: str) -> bool:
     record, told = folder.read(), folder.read_told()
     if record is None or folder.read_posted() is not None or (told is not None and told.documents.get(PASSWORD)):
         return False
-    folder.write_posted(Posted(id=secrets.token_hex(16), content=content))
+    try:
+        folder.write_posted(Posted(id=secrets.token_hex(16), content=content))
+    except FileNotFoundError:  # It is removed just now.
+        return False
     await host.tell_ports(record.guest)
     return True
