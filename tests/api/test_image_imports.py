@@ -139,6 +139,8 @@ def test_staged_data_is_bounded_like_uploads_and_staged_once(cloud: TestCloud, m
     image_id = new(member)
     too_much = str((cloud.embedded.settings.image_size_limit_gib << 30) + 1)
     assert stage(member, image_id, CONTENT, **{"x-openstack-image-size": too_much}).status == 413
+    for size in (len(CONTENT) - 1, len(CONTENT) + 1):
+        assert stage(member, image_id, CONTENT, **{"x-openstack-image-size": str(size)}).status == 400
     assert ask(member, "PUT", f"/images/{image_id}/stage", content=b"x", headers={"Content-Type": "a/b"}).status == 415
     assert (image(member, image_id)["status"], left(cloud, image_id)) == ("queued", [])
     assert stage(member, image_id).status == 204

@@ -80,6 +80,16 @@ def data_whose_size_is_no_number(scene: Scene) -> Answer:
     return upload(scene, image(scene, None), b"content", **{"x-openstack-image-size": "many"})
 
 
+@refused(400, "longer than its sender said: 6 bytes")
+def data_that_is_longer_than_it_says(scene: Scene) -> Answer:
+    return upload(scene, image(scene, None), b"content", **{"x-openstack-image-size": "6"})
+
+
+@refused(400, "has 7 bytes; its sender said 8 bytes")
+def data_that_is_shorter_than_it_says(scene: Scene) -> Answer:
+    return upload(scene, image(scene, None), b"content", **{"x-openstack-image-size": "8"})
+
+
 @refused(413, "too large")
 def data_that_says_it_is_too_large(scene: Scene) -> Answer:
     size = scene.cloud.embedded.settings.image_size_limit_gib * 2**30 + 1

@@ -129,7 +129,21 @@ async def upload(call: Call[Image, None], body: Body, declared: int | None, way:
         if await cloud.identity.authenticate(token, **request) is None:
             raise Unauthorized("The request you have made requires authentication.", private="the token ended")
 
-    await receive_data(cloud, call.target.id, body.pieces(), declared, require_token, way)
+    pieces = body.pieces() if declared is None else _as_declared(body.pieces(), declared)
+    await receive_data(cloud, call.target.id, pieces, declared, require_token, way)
+
+
+async def _as_declared(pieces: AsyncIterator[bytes], declared: int) -> AsyncIterator[bytes]:
+    """BadRequest as soon as there is more than its sender said, and at the end of what is less."""
+    received = 0
+    async for piece in pieces:
+        received += len(piece)
+        if received > declared:
+            raise BadRequest(f"The data is longer than its sender said: {declared} bytes.", reason="IMAGE_SIZE")
+        yield piece
+    if received < declared:
+        words = f"The data has {received} bytes; its sender said {declared} bytes."
+        raise BadRequest(words, reason="IMAGE_SIZE")
 
 
 async def receive_data(
