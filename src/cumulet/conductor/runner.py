@@ -95,11 +95,6 @@ class StepContext:
         await sleep_unless_woken(self.clock, seconds, self.wish)
 
 
-def before_line(saga: Saga[S], position: int) -> bool:
-    """Whether its undos can take back all that was done before `position`. What has none only goes forward."""
-    return bool(saga.steps) and position <= len(saga.steps)
-
-
 class Runner:
     """Carries operations of the given sagas. `name` is unique per process start."""
 
@@ -304,7 +299,7 @@ class Runner:
         status, error = operation.status, operation.error
         plan = saga.plan
         while status is Status.FORWARD and position < len(plan) and is_database_step(do := plan[position].do):
-            if abort and before_line(saga, position):
+            if abort and saga.may_unwind_at(position):
                 status, error = Status.UNWINDING, Aborted().failure
                 position = min(position, len(saga.steps) - 1)
                 break

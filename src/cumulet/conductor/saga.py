@@ -197,6 +197,10 @@ class Saga(Generic[S]):
     def plan(self) -> tuple[Step[S] | Final[S], ...]:
         return (*self.steps, *self.finals)
 
+    def may_unwind_at(self, position: int) -> bool:
+        """Whether undos can take back all that was done before `position`. What has no steps only goes forward."""
+        return bool(self.steps) and position <= len(self.steps)
+
     def number_of(self, status: Status, position: int) -> int:
         """The number of the next step. It rises on the way forward, and keeps rising while that is unwound."""
         return position if status is Status.FORWARD else 2 * len(self.steps) - position

@@ -9,8 +9,8 @@ from unittest import mock
 from cumulet.compute import drift
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
-from cumulet.conductor import runner
 from cumulet.conductor.leadership import Leadership
+from cumulet.conductor.saga import Saga
 from cumulet.db.transaction import Tx
 from cumulet.host.driver import GuestReport
 from cumulet.testing.simulation.database import TxBesideOthers
@@ -63,7 +63,7 @@ def reading_hosts_only_once() -> AbstractContextManager[object]:
 
 def overlooking_an_abort_at_the_line() -> AbstractContextManager[object]:
     """Once all steps above its line are done, an operation goes on, also if it was asked to abort before that."""
-    return mock.patch.object(runner, "before_line", lambda saga, position: position < len(saga.steps))
+    return mock.patch.object(Saga, "may_unwind_at", lambda saga, position: position < len(saga.steps))
 
 
 def notices_that_the_database_refuses() -> AbstractContextManager[object]:
