@@ -18,13 +18,16 @@ def _boot_id() -> str:
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The identity of a living process, None where there is none (a zombie is none)."""
+    """The identity of a living process, None where there is none.
+
+    A zombie is none once its first thread is its last. Until then others have its files open, and may write to them.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
+    if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:  # proc(5): state, num_threads
         return None
     return ProcessId(pid=pid, start_time=int(fields[19]), boot_id=_boot_id())
 
