@@ -21,6 +21,9 @@ from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
 from cumulet.web.operation import Service
 
+SEEDED = "seeded"
+"""In the state folder once a new cloud has what it begins with; which cloud that is, says what is in it."""
+
 
 class SettingRefused(Exception):
     """A setting asks for what is not possible here; the message says what is missing."""
@@ -88,7 +91,7 @@ def seed_once(
     parts: Sequence[Part], settings: Settings, db: Database, clock: Clock, projects: Callable[[Tx], Mapping[str, str]]
 ) -> None:
     """Make what a new cloud begins with. If a start was killed meanwhile, the next one does it."""
-    marker = settings.state_dir / "seeded"
+    marker = settings.state_dir / SEEDED
     if marker.exists():
         return
     if not settings.bare:

@@ -27,6 +27,10 @@ CONFIG = click.option(
     help=f"The configuration file of `cumulet up`.  [default: {DEFAULT_FILE}, if there is one]",
 )
 NOT_GUESTS = "Guests' disks are not part of it"
+ENDS_GUESTS = (
+    "Once it starts, guests that the backup does not know, or knows on another host, are removed from their hosts with "
+    "their disks: stop the agents of hosts with such guests before, and save what you need."
+)
 
 
 @click.command(short_help="Save a cloud to one file, while it runs or not.")
@@ -95,12 +99,14 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"cannot restore into {folder}: {_words(error)}") from None
+    elsewhere = manifest.database == "postgresql"
     print(
         f"restored into {folder}: {_size(manifest)}, saved at {manifest.made_at} by Cumulet {manifest.version}. "
-        f"{NOT_GUESTS}. Start it with: cumulet up --state {folder}"
+        f"{NOT_GUESTS}. Start it with: cumulet up --state {folder}{' --database URL' if elsewhere else ''}"
     )
-    if manifest.database == "postgresql":
+    if elsewhere:
         print("Its PostgreSQL database is not part of it: restore that before the start.", file=sys.stderr)
+    print(ENDS_GUESTS, file=sys.stderr)
 
 
 def _refuse_others_folder(folder: Path) -> None:

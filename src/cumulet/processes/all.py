@@ -21,6 +21,7 @@ from cumulet.processes.ground import say_that_it_lives
 from cumulet.processes.local_hosts import connect_real, connect_simulated
 from cumulet.processes.prepared import Prepared, prepare_cloud
 from cumulet.processes.remote_hosts import RemoteHosts
+from cumulet.processes.same_cloud import note_cloud
 from cumulet.processes.serving import cloud_of, serve_api
 from cumulet.settings import Settings
 from cumulet.web.policy import Policy
@@ -71,6 +72,7 @@ async def _run(made: Prepared, before_step: BeforeStep | None, stack: AsyncExitS
     await remote.start(None if cloud.door is None else images)
     await conductor.start()
     await asyncio.to_thread(seed_once, parts, settings, db, clock, first_projects)
+    note_cloud(settings.state_dir, db)
     local, gateways = None if agents is None else agents.networks, await db.read_async(public_gateways)
     reach = await asyncio.to_thread(join_public, settings, local, gateways)
     served = await serve_api(parts, cloud, certificates, stack, own=settings.state_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -11,6 +12,7 @@ from cumulet.conductor.presence import Presence
 from cumulet.db.engine import Database
 from cumulet.db.shared import shared_clock, shared_database
 from cumulet.fleet.hosts import Hosts
+from cumulet.processes.same_cloud import require_same_cloud
 from cumulet.settings import Settings
 from cumulet.space import Space
 from cumulet.web.health import answer_health
@@ -33,9 +35,10 @@ async def shared_ground(settings: Settings, stack: AsyncExitStack, clock: Clock 
     """That of one process among several, on the database of a cloud that `cumulet up` has prepared; `stack` ends it.
 
     `settings.state_dir` has the cloud's keys, certificate authority and images; every process of the cloud sees it.
-    OtherState: the database cannot be shared, or nothing was prepared in it.
+    OtherState: the database cannot be shared, nothing was prepared in it, or it is of another cloud.
     """
     db = await shared_database(settings, stack)
+    await asyncio.to_thread(require_same_cloud, settings.state_dir, settings.database_url)
     hosts = Hosts()
     stack.push_async_callback(hosts.close)
     return Ground(settings=settings, db=db, clock=await shared_clock(db, clock or SystemClock(), stack), hosts=hosts)

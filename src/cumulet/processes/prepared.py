@@ -20,6 +20,7 @@ from cumulet.identity.service import Identity
 from cumulet.part import Part, catalog_of
 from cumulet.processes.certificates import Certificates, certificates_of
 from cumulet.processes.ground import Ground
+from cumulet.processes.same_cloud import require_same_cloud
 from cumulet.settings import Settings
 
 
@@ -41,6 +42,7 @@ async def prepare_cloud(
 
     `clock` and `more_parts`: as for `all.start_cloud`.
     """
+    require_same_cloud(settings.state_dir, settings.database_url)
     own_folder(settings)
     db = Database(settings.database_url)
     stack.push_async_callback(asyncio.to_thread, db.close)

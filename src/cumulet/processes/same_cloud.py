@@ -1,0 +1,65 @@
+"""A state folder and a database belong together: what only one of them knows would be taken for left over, and removed.
+
+Once a cloud has begun, its folder says which one it is, so that a start with another database changes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from cumulet.db import schema
+from cumulet.db.engine import Database, Tx, database_file
+from cumulet.db.schema import OtherState
+from cumulet.identity import store
+from cumulet.owned import write_whole
+from cumulet.part import SEEDED
+
+FIRST_ROLE = "admin"
+"""Its id is made at random with the cloud, goes where the records go, and cannot be changed."""
+NO_RECORDS = (
+    "{state} is the folder of a cloud whose records are not here: there is no cloud in {place}. Name its database with "
+    "--database, or, to begin a new cloud, an empty folder with --state"
+)
+OTHER_RECORDS = (
+    "{state} is the folder of another cloud than that in {place}. Name its own database with --database, or this "
+    "cloud's own folder with --state"
+)
+
+
+def require_same_cloud(state: Path, url: str) -> None:
+    """Raise OtherState unless the cloud of this folder, if it has one, is the one in this database. Changes nothing."""
+    mark = state / SEEDED
+    if not mark.exists():
+        return
+    known, found = mark.read_text(encoding="ascii").strip(), _cloud_at(url)
+    place = sa.make_url(url).render_as_string(hide_password=True)
+    if found is None:
+        raise OtherState(NO_RECORDS.format(state=state, place=place))
+    if known and known != found:
+        raise OtherState(OTHER_RECORDS.format(state=state, place=place))
+
+
+def note_cloud(state: Path, database: Database) -> None:
+    """Let the folder of a cloud that has begun say which one it is."""
+    mark = state / SEEDED
+    if mark.exists() and not mark.read_text(encoding="ascii"):
+        write_whole(mark, f"{database.read(_cloud)}\n".encode("ascii"))
+
+
+def _cloud_at(url: str) -> str | None:
+    file = database_file(url)
+    if file is not None and not file.exists():
+        return None
+    database = Database(url)
+    try:
+        return None if schema.version_of(database) is None else database.read(_cloud)
+    finally:
+        database.close()
+
+
+def _cloud(tx: Tx) -> str | None:
+    of = (store.roles.c.name == FIRST_ROLE) & store.roles.c.domain_id.is_(None)
+    found: str | None = tx.scalar(sa.select(store.roles.c.id).where(of))
+    return found

@@ -1,0 +1,62 @@
+"""A start with a forgotten or a wrong --database changes nothing: it once removed guests and images of the cloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import cumulet.testing
+from cumulet.cli.program import run
+from cumulet.part import SEEDED
+
+UP = ["up", "--driver", "simulated", "--hosts", "1", "--listen", "127.0.0.1:0"]
+
+
+def content(state: Path) -> dict[str, bytes]:
+    """Of all files of a state folder, but its lock."""
+    files = (path for path in state.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(state)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The folder of a cloud that has been used, with its database beside it."""
+    state, url = tmp_path / "state", f"sqlite:///{tmp_path / 'records.db'}"
+    with cumulet.testing.cloud(hosts=1, state=state, database_url=url):
+        pass
+    return state
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(arguments) == 1
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_forgotten_database_is_asked_for(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(state)
+    told = refused([*UP, "--state", str(state)], capsys)
+    assert "is the folder of a cloud whose records are not here" in told
+    assert "Name its database with --database" in told
+    assert content(state) == before, "and no empty database was made"
+
+
+def test_the_database_of_another_cloud_is_refused(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    with cumulet.testing.cloud(hosts=1, state=tmp_path / "other", database_url=url):
+        pass
+    before = content(state)
+    told = refused([*UP, "--state", str(state), "--database", url], capsys)
+    assert "is the folder of another cloud than that in" in told
+    assert content(state) == before
+
+
+def test_a_folder_of_before_learns_whose_it_is(state: Path, tmp_path: Path) -> None:
+    known = (state / SEEDED).read_text()
+    assert known.strip()
+    (state / SEEDED).write_text("")
+    with cumulet.testing.cloud(hosts=1, state=state, database_url=f"sqlite:///{tmp_path / 'records.db'}"):
+        pass
+    assert (state / SEEDED).read_text() == known
