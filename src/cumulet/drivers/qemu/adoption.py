@@ -42,10 +42,11 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         run_state = await hypervisor.run_state()
         await consoles.restore(hypervisor)
         await hypervisor.learn_migration()
-        if record.role is Role.OWN and hypervisor.migration == "completed" and run_state != "postmigrate":
+        sent = run_state in ("finish-migrate", "postmigrate")
+        if record.role is Role.OWN and hypervisor.migration == "completed" and not sent:
             hypervisor.migration = "none"  # This was the move by which it came here.
         record = _mended(folder, record, run_state)
-        if run_state in ("paused", "postmigrate") and suspension.should_run(record):
+        if (sent or run_state == "paused") and suspension.should_run(record):
             host.start_task(folder.server_id, suspension.PUT_RIGHT, suspension.put_right(host, folder.server_id))
     if record.copy is not None and record.copy.outcome is None:
         host.start_task(folder.server_id, "copy", carry(host, folder.server_id))

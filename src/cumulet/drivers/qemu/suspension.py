@@ -20,6 +20,7 @@ from cumulet.host.driver import DriverError
 
 _SAVE_SECONDS = 600.0
 _CANCEL_SECONDS = 20.0
+_MOMENT_SECONDS = 0.1
 _STATE = "memory-state"
 """The file's descriptor, as QEMU knows it."""
 _UNLIMITED_BYTES_S = 1 << 40
@@ -66,7 +67,7 @@ async def _saved_or_being_saved(hypervisor: Hypervisor, folder: GuestFolder) -> 
         if status != "cancelling" and folder.memory.exists():
             return True
         await _cancel(hypervisor)
-    return status == "completed" and await hypervisor.run_state() == "postmigrate" and folder.memory.exists()
+    return status == "completed" and await _run_state_at_rest(hypervisor) == "postmigrate" and folder.memory.exists()
 
 
 async def _begin_save(hypervisor: Hypervisor, folder: GuestFolder) -> None:
@@ -84,8 +85,18 @@ async def _run_on(hypervisor: Hypervisor, folder: GuestFolder, record: GuestReco
     if (await hypervisor.migration_status()).status in _UNDER_WAY:
         await _cancel(hypervisor)
     await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
-    if not record.user_paused and await hypervisor.run_state() in ("paused", "postmigrate"):
+    if not record.user_paused and await _run_state_at_rest(hypervisor) in ("paused", "postmigrate"):
         await hypervisor.cont()
+
+
+async def _run_state_at_rest(hypervisor: Hypervisor) -> str:
+    """Once a save that has ended has left it: QEMU says that the save is `completed` a moment before."""
+    async with asyncio.timeout(_CANCEL_SECONDS):
+        while True:
+            change = hypervisor.change()
+            if (run_state := await hypervisor.run_state()) != "finish-migrate":
+                return run_state
+            await hypervisor.wait_for_change(change, _MOMENT_SECONDS)
 
 
 async def _cancel(hypervisor: Hypervisor) -> None:
