@@ -76,3 +76,17 @@ def test_guests_of_a_host_whose_agent_runs_are_left_alone(
     assert [one.poll() for one in guests] == [None] * 3
     assert run(["host", "clean", "--state", str(tmp_path / "nowhere")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_guest_that_does_not_end_is_named(
+    guests: list[subprocess.Popen[bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def hangs_in_the_kernel(_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(process, "kill", hangs_in_the_kernel)
+    assert run(["host", "clean", "--state", str(tmp_path)]) == 1
+    assert f"(process {guests[0].pid}) does not end" in " ".join(capsys.readouterr().err.split())

@@ -47,6 +47,16 @@ def test_two_processes_that_start_on_an_empty_database(database: Database) -> No
     assert schema.is_current(database)
 
 
+def test_who_waits_for_others_at_the_schema_may_be_told_to_stop(database: Database) -> None:
+    cancelled = threading.Event()
+    with schema._alone(database, threading.Event()), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(schema.prepare, database, cancelled)
+        cancelled.set()
+        with pytest.raises(schema.Cancelled):
+            waiting.result()
+    assert schema.version_of(database) is None
+
+
 NextRelease = Callable[..., None]
 
 

@@ -191,3 +191,11 @@ def test_network_data_of_the_metadata_service_follows_the_nics_and_the_drive_sta
     assert told(wired(1, 2)) == {}
     assert told(wired(1), nic(1), nic(2)) == on_drive, "one of its ports is not wired here yet"
     assert told(None, nic(1)) == on_drive
+
+
+def test_user_data_of_an_old_description_that_is_not_base64_is_refused() -> None:
+    guest = Guest(
+        server_id="u", name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, nics=(), user_data="no base64!"
+    )
+    with pytest.raises(DriverError, match="USER_DATA: not base64"):
+        documents(guest, None)

@@ -166,6 +166,20 @@ def test_only_who_has_the_key_joins_again(tmp_path: Path, monkeypatch: pytest.Mo
     told(tmp_path, story)
 
 
+def test_a_machine_that_is_another_host_by_its_own_records_stays_as_it_is(tmp_path: Path) -> None:
+    async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        machine = await ended(cloud, clock, tmp_path / "rack1")
+        joined, found = tmp_path / "rack1" / "joined.json", machine.joined()
+        assert found is not None
+        renamed = msgspec.json.encode(msgspec.structs.replace(found, name="rack0"))
+        joined.write_bytes(renamed)
+        with pytest.raises(Refused, match="takes this machine for rack1, but it is rack0"):
+            await join(machine, await cloud.invite("rack1"))
+        assert joined.read_bytes() == renamed
+
+    told(tmp_path, story)
+
+
 def test_wrong_used_and_expired_tokens_stay_refused_and_another_one_helps(tmp_path: Path) -> None:
     async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
         machine = await ended(cloud, clock, tmp_path / "rack1")
