@@ -156,6 +156,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     restart_servers_of_lost_hosts: bool = False
     """Whether servers of a host that is lost for certain (see `fence_silent_hosts`; or forced down) are started on
     other hosts automatically, from their images."""
+    keep_unknown_guests: bool = False
+    """Whether guests of servers that are in no record are left alone and only reported. For the first start after a
+    restore: such guests came after the backup."""
     dhcp_domain: str = ""
     """The domain of the host names that guests are told, as Nova's `dhcp_domain`; empty: the names as the API shows
     them."""

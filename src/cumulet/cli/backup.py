@@ -27,9 +27,9 @@ CONFIG = click.option(
     help=f"The configuration file of `cumulet up`.  [default: {DEFAULT_FILE}, if there is one]",
 )
 NOT_GUESTS = "Guests' disks are not part of it"
-ENDS_GUESTS = (
-    "Once it starts, guests that the backup does not know, or knows on another host, are removed from their hosts with "
-    "their disks: stop the agents of hosts with such guests before, and save what you need."
+NEWER_GUESTS = (
+    "Hosts on other machines may have guests that came after the backup: these are removed with their disks, unless it "
+    "is started with --set keep_unknown_guests=true."
 )
 
 
@@ -106,7 +106,7 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
     )
     if elsewhere:
         print("Its PostgreSQL database is not part of it: restore that before the start.", file=sys.stderr)
-    print(ENDS_GUESTS, file=sys.stderr)
+    print(NEWER_GUESTS, file=sys.stderr)
 
 
 def _refuse_others_folder(folder: Path) -> None:

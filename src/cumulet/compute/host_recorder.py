@@ -18,6 +18,7 @@ from cumulet.clock import Clock
 from cumulet.compute import drift, untold
 from cumulet.compute import hosts as host_records
 from cumulet.compute.heard import Known, Recorded
+from cumulet.compute.restored import without_newer_guests
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.compute.store import servers
 from cumulet.conductor import findings
@@ -148,8 +149,18 @@ class HostRecorder:
         for one in said:
             if recorded is not None and one.name in compared:
                 reports, before = compared[one.name], one.known.before.revisions
-                found[one.name] = drift.compare(
+                corrections = drift.compare(
                     tx, one.name, reports, linked=_plugged(one), before=before, now_us=now_us, recorded=recorded
+                )
+                found[one.name] = without_newer_guests(
+                    tx,
+                    one.name,
+                    corrections,
+                    reports,
+                    recorded.of(one.name, [report.server_id for report in reports]),
+                    reconciler=WATCH,
+                    keep_unknown=self._settings.keep_unknown_guests,
+                    now_us=now_us,
                 )
         cleared = {one.name for one in said if one.known.cleared}
         for one in said:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.compute import block_devices, drift
+from cumulet.compute import block_devices, drift, restored
 from cumulet.compute.model import VmState
 from cumulet.compute.store import get_server, migrations, servers
 from cumulet.conductor.findings import findings
@@ -96,6 +96,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
         return [
             *in_records,
             *_lost(tx, workload),
+            *_newer_than_records(tx),
             *_otherwise_described(tx, made),
             *_with_other_disks(tx, further),
             *not_as_recorded(tx, cloud),
@@ -158,6 +159,13 @@ def _with_other_disks(tx: Tx, further: Mapping[str, Mapping[str, FurtherDisks]])
         wanted = block_devices.of(get_server(tx, row.id))
         if told != wanted or present != {disk.place: disk.content for disk in wanted}:
             yield f"server {row.id[:8]} should have the disks {wanted}, but on {row.host} has {told} with {present}"
+
+
+def _newer_than_records(tx: Tx) -> Iterator[str]:
+    """No backup was restored, so no host may know more of a server than the records do."""
+    for row in tx.all(_FINDINGS, {}):
+        if row.finding == restored.FINDING:
+            yield f"{row.host} has a guest of server {row.subject[:8]} that is newer than the records"
 
 
 def _lost(tx: Tx, workload: Workload) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from unittest import mock
 
-from cumulet.compute import drift
+from cumulet.compute import drift, restored
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.leadership import Leadership
@@ -66,6 +66,11 @@ def overlooking_an_abort_at_the_line() -> AbstractContextManager[object]:
     return mock.patch.object(Saga, "may_unwind_at", lambda saga, position: position < len(saga.steps))
 
 
+def taking_what_is_as_old_as_the_records_for_newer() -> AbstractContextManager[object]:
+    """A guest that was left over by a move is taken for one that came after a backup, and stays."""
+    return mock.patch.object(restored, "is_newer", lambda reported, recorded: reported >= recorded)
+
+
 def notices_that_the_database_refuses() -> AbstractContextManager[object]:
     """A commit sends its notice with a function that the database does not have."""
     return mock.patch.object(TxBesideOthers, "say", Tx.say)
@@ -79,4 +84,5 @@ PLANTS = (
     overlooking_an_abort_at_the_line,
     reading_hosts_only_once,
     remembering_what_hosts_had,
+    taking_what_is_as_old_as_the_records_for_newer,
 )
