@@ -261,28 +261,78 @@ def test_a_move_has_a_second_binding_that_services_make_and_activate(cloud: Test
     assert hosts() == {}
 
 
+def server_with(cloud: TestCloud, port: str) -> str:
+    member = cloud.persona("member")
+    image = member.request("GET", "/image/v2/images")["images"][0]["id"]
+    flavor = member.compute("GET", "/flavors")["flavors"][0]["id"]
+    server = {"name": "s", "imageRef": image, "flavorRef": flavor, "networks": [{"port": port}]}
+    made = member.compute("POST", "/servers", {"server": server})
+    assert made.status == 202, made.text
+    cloud.idle()
+    return str(made["server"]["id"])
+
+
 def test_a_servers_port_is_changed_by_compute_only_until_the_server_is_gone(cloud: TestCloud) -> None:
     member, admin = cloud.persona("member"), cloud.persona("admin")
     network_id, _ = network_with_subnet(member)
     port = make(member, "port", network_id=network_id)
-    image = member.request("GET", "/image/v2/images")["images"][0]["id"]
-    flavor = member.compute("GET", "/flavors")["flavors"][0]["id"]
-    server = {"name": "s", "imageRef": image, "flavorRef": flavor, "networks": [{"port": port["id"]}]}
-    made = member.compute("POST", "/servers", {"server": server})
-    assert made.status == 202, made.text
-    cloud.idle()
+    server = server_with(cloud, port["id"])
     path = f"/ports/{port['id']}"
     plugged = call(admin, "GET", path)["port"]
-    assert (plugged["device_id"], plugged["status"]) == (made["server"]["id"], "ACTIVE")
+    assert (plugged["device_id"], plugged["status"]) == (server, "ACTIVE")
     assert plugged["binding:host_id"] in cloud.hosts
-    for body in ({"device_id": "else"}, {"device_owner": ""}, {"binding:host_id": "host9"}):
-        assert call(admin, "PUT", path, {"port": body}).status == 409
+    kind = "binding:vnic_type"
+    others: list[JsonObject] = [{"device_id": "else"}, {"device_owner": ""}, {"binding:host_id": "host9"}]
+    for body in (*others, {kind: "direct"}):
+        refused = call(admin, "PUT", path, {"port": body})
+        assert (refused.status, refused["NeutronError"]["type"]) == (409, "PortInUse")
+    assert call(admin, "GET", path)["port"] == plugged
+    same: list[JsonObject] = [{kind: "normal"}, {kind: None}, {"device_id": plugged["device_id"]}]
+    for body in same:
+        assert call(admin, "PUT", path, {"port": body}).status == 200
     assert call(member, "DELETE", path).status == 403
-    assert member.compute("DELETE", f"/servers/{made['server']['id']}").status == 204
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
     cloud.idle()
     free = call(admin, "GET", path)["port"]
     assert (free["device_id"], free["device_owner"], free["binding:host_id"]) == ("", "", "")
+    assert call(member, "PUT", path, {"port": {kind: "direct"}})["port"][kind] == "direct"
     assert call(member, "DELETE", path).status == 204
+
+
+def test_the_kind_of_nic_of_a_port_without_server_changes_while_it_is_not_bound(cloud: TestCloud) -> None:
+    admin = cloud.persona("admin")
+    parent_net, _ = network_with_subnet(admin)
+    parent, child = (make(admin, "port", network_id=parent_net)["id"] for _ in range(2))
+    subports = [{"port_id": child, "segmentation_type": "vlan", "segmentation_id": 100}]
+    make(admin, "trunk", port_id=parent, sub_ports=subports)
+
+    def change(port: str, **attributes: object) -> tuple[int, str]:
+        answer = call(admin, "PUT", f"/ports/{port}", {"port": attributes})
+        return answer.status, "" if answer.status == 200 else answer["NeutronError"]["type"]
+
+    for port in (parent, child):
+        assert change(port, **{"binding:vnic_type": "direct"}) == (200, "")
+        assert change(port, **{"binding:vnic_type": "normal"}) == (200, "")
+    assert change(parent, **{"binding:host_id": "host1"}) == (200, "")
+    for port in (parent, child):  # A subport is bound with its parent.
+        assert change(port, **{"binding:vnic_type": "direct"}) == (409, "PortInUse")
+        assert change(port, name="n", **{"binding:vnic_type": "normal"}) == (200, "")
+    # Its type is looked at as it is bound now, whatever else is asked.
+    assert change(parent, **{"binding:vnic_type": "direct", "binding:host_id": ""}) == (409, "PortInUse")
+    assert change(parent, **{"binding:host_id": ""}) == (200, "")
+    assert change(parent, **{"binding:vnic_type": "direct", "binding:host_id": "host1"}) == (200, "")
+
+
+def test_a_shelved_server_comes_back_with_the_kind_of_nic_that_it_had(cloud: TestCloud) -> None:
+    member, admin = cloud.persona("member"), cloud.persona("admin")
+    network_id, _ = network_with_subnet(member)
+    port = make(member, "port", network_id=network_id)["id"]
+    server = server_with(cloud, port)
+    assert member.action(server, {"shelve": None}).status == 202
+    member.wait_for_status(server, "SHELVED_OFFLOADED")
+    assert call(admin, "GET", f"/ports/{port}")["port"]["binding:vif_type"] == "unbound"
+    refused = call(member, "PUT", f"/ports/{port}", {"port": {"binding:vnic_type": "direct"}})
+    assert (refused.status, refused["NeutronError"]["type"]) == (409, "PortInUse")
 
 
 def test_a_port_names_no_device_of_another_project(cloud: TestCloud) -> None:

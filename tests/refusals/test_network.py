@@ -93,6 +93,12 @@ def another_mac_address_for_a_bound_port(scene: Scene) -> Answer:
     return scene.network("PUT", f"/ports/{port}", {"port": {"mac_address": "fa:16:3e:00:00:99"}})
 
 
+@refused(409, "PortInUse")
+def another_kind_of_nic_for_a_bound_port(scene: Scene) -> Answer:
+    port = scene.made("port", network_id=net(scene)[0], **{"binding:host_id": "host1"})["id"]
+    return scene.network("PUT", f"/ports/{port}", {"port": {"binding:vnic_type": "direct"}})
+
+
 @refused(400, "QuotaMissingTenant")
 def the_quota_of_no_project(scene: Scene) -> Answer:
     passwords = scene.cloud.embedded.passwords.by_user

@@ -283,6 +283,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     devices.refuse_foreign(tx, call.caller, port.project_id, body.device_id)
     if port.server_id is not None:
         _refuse_what_compute_decides(port, given)
+    _refuse_other_nic(tx, port, given)
     _refuse_other_device(tx, port, given)
     values: dict[str, object] = {name: given[name] for name in ("name", "admin_state_up") if name in given}
     dns.refuse_too_long(text(body.dns_name), must_get(tx, Network, port.network_id))
@@ -329,6 +330,18 @@ def _refuse_what_compute_decides(port: Port, given: Mapping[str, object]) -> Non
         )
 
 
+def _refuse_other_nic(tx: Tx, port: Port, given: Mapping[str, object]) -> None:
+    """409 for another kind of NIC while a guest may have this one, or, of a shelved server, will have it again."""
+    binding = trunk_ports.bindings_of(tx, [port.id])[port.id][0]
+    changes = (given.get("binding:vnic_type", binding.vnic_type) or bindings.NORMAL) != binding.vnic_type
+    if changes and (binding.host != bindings.UNBOUND or port.server_id is not None):
+        raise Conflict(
+            f"Unable to complete operation on port {port.id} for network {port.network_id}. Port already has an "
+            f"attached device {port.device_id}.",
+            reason="PortInUse",
+        )
+
+
 def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
     binding = trunk_ports.bindings_of(tx, [port.id])[port.id][0]
     if binding.host != bindings.UNBOUND:
@@ -351,7 +364,7 @@ def _change_binding(tx: Tx, port: Port, given: Mapping[str, object]) -> bool:
     if "binding:profile" in given:
         values["profile"] = given["binding:profile"] or {}
     if "binding:vnic_type" in given:
-        values["vnic_type"] = given["binding:vnic_type"] or "normal"
+        values["vnic_type"] = given["binding:vnic_type"] or bindings.NORMAL
     active = sa.and_(port_bindings.c.port_id == port.id, port_bindings.c.active)
     if values:
         tx.execute(sa.update(port_bindings).where(active).values(**values))
