@@ -209,7 +209,26 @@ def plugged(cloud: TestCloud, server: str) -> tuple[str, ...]:
     return next(report.ports or () for report in reports if report.server_id == server)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in get_args(VnicType) if kind != "normal"])
+# Upstream's, as `VNIC_TYPES` of neutron-lib has them.
+KINDS = (
+    "direct",
+    "macvtap",
+    "baremetal",
+    "direct-physical",
+    "virtio-forwarder",
+    "smart-nic",
+    "vdpa",
+    "accelerator-direct",
+    "accelerator-direct-physical",
+    "remote-managed",
+)
+
+
+def test_the_kinds_of_nic_are_upstreams() -> None:
+    assert sorted(get_args(VnicType)) == sorted(["normal", *KINDS])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_port_of_a_kind_that_no_host_has_is_for_no_server(
     admin: Client, member: Client, network: str, kind: str
 ) -> None:

@@ -9,7 +9,20 @@ from cumulet.network.dhcp_options import DhcpOptions
 from cumulet.network.fixed_ips import FixedIps
 from cumulet.web.schema import UNSET, Body, Json, Key, Unset
 
-VnicType = Literal["normal", "direct", "direct-physical", "macvtap", "baremetal", "vdpa", "virtio-forwarder"]
+VnicType = Literal[
+    "normal",
+    "direct",
+    "direct-physical",
+    "macvtap",
+    "baremetal",
+    "vdpa",
+    "virtio-forwarder",
+    "smart-nic",
+    "accelerator-direct",
+    "accelerator-direct-physical",
+    "remote-managed",
+]
+"""All of upstream's (`VNIC_TYPES` of neutron-lib). Hosts offer `bindings.NORMAL` only."""
 
 
 class AddressPair(Body):
