@@ -93,3 +93,14 @@ def test_a_share_that_placements_users_made_is_theirs(cloud: TestCloud, admin: C
 def test_with_nothing_left_over_nothing_is_found(cloud: TestCloud, admin: Client, server: str) -> None:
     look(cloud)
     assert found(admin, server) == []
+
+
+def test_a_shelved_server_is_on_no_host_and_keeps_its_ports(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    assert member.action(server, {"shelve": None}).status == 202
+    member.wait_for_status(server, "SHELVED_OFFLOADED")
+    cloud.idle()
+    look(cloud)
+    assert found(admin, server) == []
+    assert member.server(server)["addresses"]

@@ -37,6 +37,7 @@ def judge_boot(stage: Stage, server_id: str, case: Case) -> None:
     nowhere = case.place.function.__name__ == "pick_host" and not case.fault.dies
     assert record.vm_state == (VmState.ERROR if nowhere else VmState.ACTIVE)
     assert (record.fault_message is not None) == nowhere
+    assert len(stage.ports(server_id)) == (0 if nowhere else 1)
 
 
 def deleted(stage: Stage) -> str:

@@ -226,7 +226,10 @@ def record_active(tx: Tx, context: Context, state: B) -> B:
 
 
 def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
-    """After a host's failure try another host; otherwise the server is in ERROR with a fault."""
+    """After a host's failure try another host; otherwise the server is in ERROR with a fault.
+
+    It will never run, so its ports are given back, as in Nova. A host that may still run its guest keeps them.
+    """
     now = context.clock.now_us()
     server = get_server(tx, state.server_id, deleted=True)
     host_failed = failure.reason not in ("NO_VALID_HOST", "ABORTED") and state.host is not None
@@ -258,6 +261,8 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
         return
     fault = operations.in_error(failure.public, now_us=now, failure=failure)
     operations.settle(tx, server.id, now_us=now, task_state=None, **fault)
+    if server.host is None:
+        network.release(tx, server.id)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 

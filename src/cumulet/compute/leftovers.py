@@ -71,8 +71,10 @@ _OF_MIGRATIONS = (
     .where(~_AT_WORK, ~sa.exists().where(resized_servers.c.migration_uuid == migrations.c.uuid))
     .distinct()
 )
+_NEVER_RAN = sa.and_(servers.c.host.is_(None), servers.c.launched_at_us.is_(None))
+"""Of a server at which nobody works: its boot has failed."""
 _PORTS_OF_NOBODY = sa.select(servers.c.id).where(
-    ~_AT_WORK, servers.c.deleted_at_us.is_not(None), network.any_port_of(servers.c.id)
+    ~_AT_WORK, sa.or_(servers.c.deleted_at_us.is_not(None), _NEVER_RAN), network.any_port_of(servers.c.id)
 )
 _BOUND_ELSEWHERE = sa.select(servers.c.id, servers.c.host).where(
     ~_AT_WORK,

@@ -382,6 +382,6 @@ def _add_row(views: list[PortView], columns: list[Any], groups: Mapping[str, tup
 
 
 def release(tx: Tx, server_id: str) -> None:
-    """Take all ports from a server that is gone. Repeating does nothing."""
+    """Take all ports from a server that is gone, or will never run. Repeating does nothing."""
     for port in find_by(tx, Port, server_id=server_id):
         port_life.release(tx, port)

@@ -91,6 +91,8 @@ def _of_server(tx: Tx, row: Row, places: dict[str, GuestState]) -> Iterator[str]
             yield f"server {name} has no host, but there are guests: {places}"
         if placement.held(tx, row.id):
             yield f"server {name} has no host, but holds {placement.held(tx, row.id)}"
+        if row.launched_at_us is None and (ports := bindings.hosts_of(tx, row.id)):
+            yield f"server {name} has never run and never will, but has ports {sorted(ports)}"
         return
     seen = places.get(row.host, GuestState.ABSENT)
     kept = kept_of(tx, row.id)

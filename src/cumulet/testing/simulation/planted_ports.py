@@ -6,13 +6,14 @@ import dataclasses
 from contextlib import AbstractContextManager
 from unittest import mock
 
-from cumulet.compute import drift, interfaces, operations
+from cumulet.compute import boot, drift, interfaces, operations
 from cumulet.compute import hosts as host_records
+from cumulet.compute.boot import BOOT, Boot
 from cumulet.compute.interfaces import ATTACHMENT, PortChange
-from cumulet.conductor.saga import Context, Final, nothing
+from cumulet.conductor.saga import Context, Failure, Final, nothing
 from cumulet.db.engine import Tx
 from cumulet.host.nics import without_tags
-from cumulet.network import port_status
+from cumulet.network import for_compute, port_status
 from cumulet.testing.simulation.planted_places import with_saga
 
 
@@ -45,7 +46,18 @@ def leaving_tags_behind() -> AbstractContextManager[object]:
     return mock.patch.object(host_records, "as_told", lambda _tx, _host, guest: without_tags(guest))
 
 
+def keeping_the_ports_of_a_failed_boot() -> AbstractContextManager[object]:
+    """A server that found no host has its ports until it is deleted."""
+
+    def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
+        with mock.patch.object(for_compute, "release"):
+            boot.unwound(tx, context, state, failure)
+
+    return with_saga(BOOT, unwound=unwound)
+
+
 PLANTS = (
+    keeping_the_ports_of_a_failed_boot,
     leaving_tags_behind,
     forgetting_what_was_plugged_in,
     leaving_the_device_in_the_guest,
