@@ -92,6 +92,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "signals"): STARTS,
     ("cli.fleet", "signals"): STARTS,
     ("cli.state_folder", "owned"): STARTS,
+    ("cli.state_folder", "db.full_disk"): STARTS,
+    ("cli.state_folder", "space"): STARTS,
     ("cli.namespaces", "owned"): STARTS,
     ("cli.namespaces", "image.tiny"): STARTS,
     ("cli.namespaces", "rootless"): STARTS,

@@ -63,10 +63,10 @@ class Promise:
 class Space:
     """The promises of one process. Lives on the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reserve_is_given: bool = False) -> None:
         self.promised = 0
         """Bytes."""
-        self.reserve_is_given = False
+        self.reserve_is_given = reserve_is_given
         """Whether the room kept for deleting (`db.full_disk.Reserve`) was used, and waits to be taken back."""
 
     def promise(self, folder: Path, size: int, *, floor_mib: int) -> Promise:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -105,6 +107,47 @@ def test_a_second_one_on_the_same_folder_is_refused(running: Up) -> None:
     assert second.status == 1
     assert second.out == ""
     assert f"in use by another cumulet (process {running.process.pid})" in second.err
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m,mode=0700", "none", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here: this needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, name: str) -> None:
+    with open(disk / name, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_on_a_full_disk_it_starts_and_deletes_or_says_which_folder_needs_room(small_disk: Path) -> None:
+    state = small_disk / "state"
+    with up(state, "--bare") as cloud:
+        group = {"security_group": {"name": "one"}}
+        made = logged_in(cloud).ask("POST", "/network/v2.0/security-groups", group)
+        assert made.status == 201, made.text
+        place = f"/network/v2.0/security-groups/{made.json['security_group']['id']}"
+        cloud.stop()
+    fill(small_disk, "others")
+    with up(state, "--bare") as cloud:
+        assert "the start takes the room kept for deleting" in cloud.log.read_text()
+        assert logged_in(cloud).ask("DELETE", place).status == 204
+        cloud.stop()
+    assert not (state / "reserve").exists()
+    fill(small_disk, "more")
+    refused = cumulet("up", "--state", str(state), "--listen", "127.0.0.1:0", "--driver", "simulated")
+    assert f"cannot use the state folder {state}: its disk is full" in refused.err
+    assert (refused.status, "Traceback" in refused.err) == (1, False)
+    assert (state / "driver").read_text() == "simulated\n"
+    (small_disk / "others").unlink()
+    with up(state, "--bare") as cloud:
+        assert (state / "reserve").exists()
 
 
 def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:

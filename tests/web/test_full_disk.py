@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import errno
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 import sqlalchemy as sa
 
 from cumulet import space
+from cumulet.cli import fleet
 from cumulet.db import full_disk
 from cumulet.db.engine import Database, Tx, opened
-from cumulet.db.full_disk import RESERVE_BYTES, Reserve, is_full
+from cumulet.db.full_disk import RESERVE_BYTES, SPARE, Reserve, is_full, is_full_here
+from cumulet.db.schema import OtherState
+from cumulet.processes.api import api_alone
+from cumulet.processes.bus import bus_alone, bus_users_alone
+from cumulet.processes.conductor import conductor_alone
+from cumulet.settings import Settings
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from cumulet.web.operation import Call
@@ -104,3 +114,70 @@ def test_other_errors_of_a_database_are_not_taken_for_a_full_disk(tmp_path: Path
     with opened(f"sqlite:///{tmp_path / 'some.db'}") as database, pytest.raises(sa.exc.DBAPIError) as caught:
         database.read(lambda tx: tx.execute(sa.text("SELECT * FROM nothing")))
     assert not is_full(caught.value)
+
+
+def test_the_index_of_the_log_without_room_is_a_full_disk_too() -> None:
+    """SQLite calls it an I/O error."""
+    original = sqlite3.OperationalError("disk I/O error")
+    original.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    error = sa.exc.OperationalError("COMMIT", (), original)
+    assert (is_full(error), is_full_here(error)) == (True, True)
+    original.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+    assert (is_full(error), is_full_here(error)) == (False, False)
+    assert is_full_here(OSError(errno.ENOSPC, "No space left on device"))
+    assert not is_full_here(OSError(errno.EROFS, "Read-only file system"))
+
+
+def test_a_start_with_little_room_takes_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve, file = Reserve(tmp_path), tmp_path / "reserve"
+    assert not reserve.spare()  # it is made by the cloud's own start alone
+    reserve.fill()
+    monkeypatch.setattr(full_disk, "free_bytes", lambda _: RESERVE_BYTES)
+    assert reserve.spare()  # this is enough for a start
+    assert file.exists()
+    monkeypatch.setattr(full_disk, "free_bytes", lambda _: RESERVE_BYTES - 1)
+    assert not reserve.spare()
+    assert not file.exists()
+
+
+def test_a_process_that_may_not_write_in_the_state_folder_starts_and_serves_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = Reserve(tmp_path / "nowhere")
+    assert not nowhere.spare()
+    monkeypatch.setattr(full_disk, "free_bytes", lambda _: SPARE * RESERVE_BYTES)
+    assert not nowhere.fill()
+
+
+@pytest.mark.parametrize("role", ["api", "conductor", "bus", "users of a bus"])
+def test_every_role_takes_the_reserve_at_a_start_without_room(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Reserve(tmp_path).fill()
+    monkeypatch.setattr(full_disk, "free_bytes", lambda _: 0)
+    settings = Settings(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path / 'none.db'}", bus="nats://127.0.0.1:1")
+    roles: dict[str, AbstractAsyncContextManager[object]] = {
+        "api": api_alone((), settings, tmp_path),
+        "conductor": conductor_alone((), settings),
+        "bus": bus_alone(settings, tmp_path),
+        "users of a bus": bus_users_alone(settings, tmp_path / "users", None),
+    }
+
+    async def start() -> None:
+        async with roles[role]:
+            pass
+
+    with pytest.raises(OtherState, match="needs PostgreSQL"):
+        asyncio.run(start())
+    assert not (tmp_path / "reserve").exists()
+
+
+def test_a_role_without_room_names_the_folder(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def role() -> AsyncIterator[None]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    settings = Settings(state_dir=tmp_path, database_url="sqlite://")
+    with pytest.raises(click.ClickException, match=f"cannot use the state folder {tmp_path}: its disk is full"):
+        fleet._run(role(), settings, str, own=tmp_path / "missing")

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from cumulet.cli import state_folder
 from cumulet.cli.configuration import SettingType
 from cumulet.host.limits import HostLimits
 
@@ -152,7 +153,8 @@ def _run_joined(**given: Any) -> None:
 
     log = log_to(None, level=logging.INFO, as_json=not sys.stderr.isatty())
     try:
-        asyncio.run(run_joined_agent(JoinedPlace(**given)))
+        with state_folder.room_told(given["state"]):
+            asyncio.run(run_joined_agent(JoinedPlace(**given)))
     except NoHost as problem:
         raise click.ClickException(str(problem)) from None
     except OSError as error:

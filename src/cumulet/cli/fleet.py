@@ -88,9 +88,8 @@ def api(
     settings = _settings(state, database, config, sets, bus=bus, listen=listen)
     _require_bus(settings)
     require_ports_apart(settings)
-    _run(
-        api_alone(PARTS, settings, own.absolute()), settings, lambda one: f"https://{listen.address}:{one.server.port}/"
-    )
+    own = own.absolute()
+    _run(api_alone(PARTS, settings, own), settings, lambda one: f"https://{listen.address}:{one.server.port}/", own)
 
 
 @click.command(short_help="Carry long operations, as one of several.")
@@ -159,7 +158,7 @@ def bus(
         _run(kept, settings, lambda shown: f"{users_file}; certificate and key of the server: {shown}")
     elif own is not None:
         role = bus_alone(settings, own.absolute(), health=_place(health))
-        _run(role, settings, lambda server: f"nats://{listen.address}:{server.port}")
+        _run(role, settings, lambda server: f"nats://{listen.address}:{server.port}", own.absolute())
 
 
 def _place(health: Listen | None) -> tuple[str, int] | None:
@@ -202,8 +201,10 @@ def _settings(
     return Settings(**given)
 
 
-def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Callable[[Any], str]) -> None:
-    """Run until SIGINT or SIGTERM. An error that a user can mend is one line."""
+def _run(
+    role: AbstractAsyncContextManager[Any], settings: Settings, named: Callable[[Any], str], own: Path | None = None
+) -> None:
+    """Run until SIGINT or SIGTERM. An error that a user can mend is one line. `own`: a folder of this process."""
     from cumulet.ca import BadCertificate
     from cumulet.db.schema import OtherState
     from cumulet.fleet.nats_server import NoNatsServer
@@ -227,7 +228,7 @@ def _run(role: AbstractAsyncContextManager[Any], settings: Settings, named: Call
             service_manager.tell("STOPPING=1")
 
     try:
-        with ExitStack() as at_the_end, database_trouble_told():
+        with ExitStack() as at_the_end, database_trouble_told(), state_folder.room_told(settings.state_dir, own):
             at_the_end.callback(end_log, log_as(settings))
             asyncio.run(serve())
     except PolicyError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def driver_of(folder: Path) -> str | None:
         return None
 
 
+WITHOUT_ROOM = (
+    "its disk is full (No space left on device): free 16 MiB there, by moving other files away, and start again"
+)
 RESTORING = ".restoring"
 """The folder inside a state folder that is being restored; the same name as in `cumulet.backup`."""
 
@@ -44,7 +48,8 @@ def held(folder: Path, *, to_restore: bool = False) -> Iterator[None]:
     except Exposed as error:
         raise click.ClickException(f"cannot use the state folder {folder}: {error}") from error
     except OSError as error:
-        raise click.ClickException(f"cannot use the state folder {folder}: {error.strerror}") from error
+        words = WITHOUT_ROOM if error.errno == errno.ENOSPC else error.strerror
+        raise click.ClickException(f"cannot use the state folder {folder}: {words}") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,13 +59,37 @@ def held(folder: Path, *, to_restore: bool = False) -> Iterator[None]:
                 f"the state folder {folder} is in use by another cumulet (process {holder}); stop it, or name another "
                 "folder with --state"
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        _name_holder(lock, folder)
         if not to_restore and (folder / RESTORING).exists():
             raise click.ClickException(f"a restore into {folder} did not end; empty the folder and restore again")
         yield
     finally:
         os.close(lock)
+
+
+def _name_holder(lock: int, folder: Path) -> None:
+    """Over the name before: a full disk has no room for another block, if the one that is there was given up first."""
+    words = f"{os.getpid()}\n".encode()
+    with room_told(folder):
+        os.pwrite(lock, words, 0)
+        os.ftruncate(lock, len(words))
+
+
+@contextmanager
+def room_told(*folders: Path | None) -> Iterator[None]:
+    """Turn the error of a full disk into one line. It names the folder which has the least room."""
+    try:
+        yield
+    except Exception as error:
+        from cumulet.db.full_disk import is_full_here
+        from cumulet.space import free_bytes
+
+        there = [folder for folder in folders if folder is not None and folder.exists()]
+        if not is_full_here(error) or not there:
+            raise
+        raise click.ClickException(
+            f"cannot use the state folder {min(there, key=free_bytes)}: {WITHOUT_ROOM}"
+        ) from error
 
 
 def write_private(path: Path, text: str) -> None:

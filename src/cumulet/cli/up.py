@@ -312,7 +312,8 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     from cumulet.web.server import AddressTaken
 
     try:
-        with database_trouble_told(), image_trouble_told(), contextlib.ExitStack() as on_failure:
+        told = state_folder.room_told(settings.state_dir)
+        with database_trouble_told(), image_trouble_told(), told, contextlib.ExitStack() as on_failure:
             # On a terminal, a line for every request would hide the important ones.
             on_failure.callback(end_log, log_as(settings, on_terminal="warning"))
             cloud = await start_cloud(settings)

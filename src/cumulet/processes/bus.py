@@ -14,6 +14,7 @@ from cumulet.clock import Clock, SystemClock
 from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
+from cumulet.db.full_disk import Reserve
 from cumulet.db.shared import shared_clock, shared_database
 from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
 from cumulet.processes.certificates import certificates_of
@@ -31,6 +32,7 @@ async def bus_alone(
     """A NATS server that admits the members of the cloud. `own`: a folder of this process alone. Raises OtherState and
     NoNatsServer."""
     async with AsyncExitStack() as stack:
+        Reserve(settings.state_dir).spare()
         db = await shared_database(settings, stack)
         shared = await shared_clock(db, clock or SystemClock(), stack)
         certificates = await certificates_of(settings.state_dir, shared, stack)
@@ -51,6 +53,7 @@ async def bus_users_alone(
     certificate and key for that server. Raises OtherState, and OSError for a file that cannot be written."""
     users = UsersFile(file, pid_file)
     async with AsyncExitStack() as stack:
+        Reserve(settings.state_dir).spare()
         db = await shared_database(settings, stack)
         shared = await shared_clock(db, SystemClock(), stack)
         certificates = await certificates_of(settings.state_dir, shared, stack)

@@ -10,6 +10,7 @@ import msgspec
 from cumulet.clock import Clock, SystemClock
 from cumulet.conductor.presence import Presence
 from cumulet.db.engine import Database
+from cumulet.db.full_disk import Reserve
 from cumulet.db.shared import shared_clock, shared_database
 from cumulet.fleet.hosts import Hosts
 from cumulet.processes.same_cloud import require_same_cloud
@@ -37,11 +38,13 @@ async def shared_ground(settings: Settings, stack: AsyncExitStack, clock: Clock 
     `settings.state_dir` has the cloud's keys, certificate authority and images; every process of the cloud sees it.
     OtherState: the database cannot be shared, nothing was prepared in it, or it is of another cloud.
     """
+    space = Space(reserve_is_given=not Reserve(settings.state_dir).spare())
     db = await shared_database(settings, stack)
     await asyncio.to_thread(require_same_cloud, settings.state_dir, settings.database_url)
     hosts = Hosts()
     stack.push_async_callback(hosts.close)
-    return Ground(settings=settings, db=db, clock=await shared_clock(db, clock or SystemClock(), stack), hosts=hosts)
+    clock = await shared_clock(db, clock or SystemClock(), stack)
+    return Ground(settings=settings, db=db, clock=clock, hosts=hosts, space=space)
 
 
 async def say_that_it_lives(presence: Presence, db: Database, stack: AsyncExitStack, health: Place | None) -> None:

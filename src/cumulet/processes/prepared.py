@@ -12,16 +12,18 @@ import msgspec
 from cumulet.clock import Clock, SystemClock
 from cumulet.db import schema
 from cumulet.db.engine import Database
-from cumulet.db.own_folder import own_folder
+from cumulet.db.own_folder import own_database, own_folder
 from cumulet.db.shared import shared_clock
 from cumulet.fleet.hosts import Hosts
 from cumulet.identity import bootstrap
 from cumulet.identity.service import Identity
+from cumulet.owned import write_whole
 from cumulet.part import Part, catalog_of
 from cumulet.processes.certificates import Certificates, certificates_of
 from cumulet.processes.ground import Ground
 from cumulet.processes.same_cloud import require_same_cloud
 from cumulet.settings import Settings
+from cumulet.space import Space
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,8 +44,9 @@ async def prepare_cloud(
 
     `clock` and `more_parts`: as for `all.start_cloud`.
     """
+    reserved = own_folder(settings)
     require_same_cloud(settings.state_dir, settings.database_url)
-    own_folder(settings)
+    own_database(settings)
     db = Database(settings.database_url)
     stack.push_async_callback(asyncio.to_thread, db.close)
     schema.refuse_moved(db)
@@ -62,14 +65,21 @@ async def prepare_cloud(
     for part in parts:
         if part.mend is not None:
             part.mend(db, settings, clock)
-    (settings.state_dir / "driver").write_text(f"{settings.driver}\n", encoding="utf-8")
+    _note_driver(settings)
     hosts = Hosts()
     stack.push_async_callback(hosts.close)
     return Prepared(
         parts=parts,
-        ground=Ground(settings=settings, db=db, clock=clock, hosts=hosts),
+        ground=Ground(settings=settings, db=db, clock=clock, hosts=hosts, space=Space(reserve_is_given=not reserved)),
         identity=identity,
         certificates=certificates,
         passwords=passwords,
         clouds_file=clouds_file,
     )
+
+
+def _note_driver(settings: Settings) -> None:
+    """What the state was made with. It is not written anew: on a full disk, an empty file would be left."""
+    file, words = settings.state_dir / "driver", f"{settings.driver}\n".encode()
+    if not file.exists() or file.read_bytes() != words:
+        write_whole(file, words, 0o644)
