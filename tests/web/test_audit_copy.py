@@ -58,6 +58,7 @@ def test_a_trail_without_a_line_is_copied_as_such(tmp_path: Path) -> None:
     Audit(tmp_path / "audit.jsonl").close()
     copy_while_written(tmp_path / "audit.jsonl", copy)
     assert (copy / "audit.jsonl").read_bytes() == b""
+    assert verify(copy / "audit.jsonl").number == 0
     resumed = Audit(copy / "audit.jsonl")
     write(resumed, 0)
     resumed.close()

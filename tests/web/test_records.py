@@ -98,6 +98,38 @@ def test_a_chain_cannot_be_computed_anew_without_its_key(cloud: Cloud, tmp_path:
         verify(path)
 
 
+def test_a_chain_without_a_line_is_whole_and_a_head_that_was_emptied_is_none(cloud: Cloud, tmp_path: Path) -> None:
+    path, head = tmp_path / "audit.jsonl", tmp_path / "audit.head"
+    Audit(path).close()
+    begun = verify(path)
+    assert begun.number == 0
+    Audit(path).close()  # a restart
+    assert verify(path, begun) == begun
+    make_requests(cloud, path)
+    lines = path.read_bytes()
+    assert verify(path, begun).number == 4
+    path.write_bytes(b"")
+    assert broken(path) == "it ends with line 0, and there were 4"
+    for content in (lines, b""):
+        path.write_bytes(content)
+        head.write_bytes(b"")
+        assert "its head (audit.head) is missing or was changed" in broken(path)
+        head.unlink()
+        assert "its head (audit.head) is missing or was changed" in broken(path)
+
+
+def test_a_crash_between_the_first_line_and_its_head_breaks_nothing(cloud: Cloud, tmp_path: Path) -> None:
+    path, head = tmp_path / "audit.jsonl", tmp_path / "audit.head"
+    Audit(path).close()
+    begun = head.read_bytes()
+    make_requests(cloud, path)
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    head.write_bytes(begun)
+    assert verify(path).number == 1
+    make_requests(cloud, path)
+    assert verify(path).number == 5
+
+
 def test_a_chain_whose_end_was_cut_off_stays_broken_however_it_goes_on(cloud: Cloud, tmp_path: Path) -> None:
     path, head = tmp_path / "audit.jsonl", tmp_path / "audit.head"
     make_requests(cloud, path)

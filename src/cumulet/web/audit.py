@@ -49,6 +49,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.number}:{self.code}"
 
 
+_NO_LINE = Head(number=0, code=_START)
+"""The head of a chain that has just begun."""
+
+
 class Broken(Exception):
     """The chain is not what was written; says where."""
 
@@ -82,7 +86,10 @@ class Audit:
             os.write(self._file, b"\n")
         if not tail and (before := put_aside(path)):
             tail = _tail_of(before[-1])
-        self._number, self._last = _resumed(self._key, tail, _read_head(self._key, head_file))
+        head = _read_head(self._key, head_file)
+        self._number, self._last = _resumed(self._key, tail, head)
+        if head is None and (self._number, self._last) == (0, _START):
+            os.pwrite(self._head_file, _sealed(self._key, _NO_LINE), 0)  # An empty head is one that was emptied.
 
     def full(self, *, deletes: bool) -> bool:
         """Whether a change now could not be recorded."""
@@ -223,7 +230,7 @@ def copy_while_written(path: Path, folder: Path) -> None:
 
 def _cut_after(copied: Path, head: Head | None, others: list[Path]) -> None:
     """Leave out the lines that came after `head`; None: all of them."""
-    if head is None or (others and int(others[-1].stem.rpartition("-")[2]) == head.number):
+    if head is None or head == _NO_LINE or (others and int(others[-1].stem.rpartition("-")[2]) == head.number):
         os.truncate(copied, 0)
         return
     last = b',"code":"' + head.code.encode() + b'"}\n'
@@ -299,7 +306,7 @@ def _tail(file: int) -> bytes:
 def _resumed(key: bytes, tail: bytes, head: Head | None) -> tuple[int, str]:
     """The number of the last line, and the code that the next line names as the one before it."""
     if not tail:
-        return (0, _START) if head is None else (head.number, _LOST)
+        return (0, _START) if head is None or head == _NO_LINE else (head.number, _LOST)
     line = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
     found = _CODE.search(line)
     if head is not None and found is not None:
