@@ -113,6 +113,39 @@ def test_on_a_full_disk_lines_wait_and_the_chain_is_whole_before_and_after(
     audit.close()
 
 
+def test_lines_that_wait_at_the_end_are_tried_once_more(cloud: Cloud, tmp_path: Path, no_room: list[bool]) -> None:
+    audit = Audit(tmp_path / "audit.jsonl")
+    change(cloud, audit, 3)
+    no_room.clear()
+    audit.close()
+    assert verify(tmp_path / "audit.jsonl").number == 3
+
+
+@pytest.mark.parametrize("written", [0, 2])
+def test_lines_lost_at_the_end_are_counted_and_the_gap_is_found_for_ever(
+    written: int, cloud: Cloud, tmp_path: Path, no_room: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    no_room.clear()
+    audit = Audit(path)
+    change(cloud, audit, written)
+    no_room.append(True)
+    change(cloud, audit, 3)
+    assert verify(path).number == written
+    audit.close()
+    lost = [record.getMessage() for record in caplog.records if "are lost" in record.getMessage()]
+    assert lost == ["lines of the audit trail are lost, for there was no room for them until the end: 3"]
+    with pytest.raises(Broken, match=f"it ends with line {written}, and there were {written + 3}"):
+        verify(path)
+    no_room.clear()
+    audit = Audit(path)
+    change(cloud, audit, 1)
+    audit.close()
+    assert json.loads(path.read_text().splitlines()[-1])["number"] == written + 4
+    with pytest.raises(Broken, match=f"line {written + 1} does not follow the one before it"):
+        verify(path)
+
+
 def test_where_too_many_lines_wait_nothing_is_changed_but_deleting_goes_on_longer(
     cloud: Cloud, tmp_path: Path, no_room: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

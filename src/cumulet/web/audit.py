@@ -3,8 +3,9 @@
 The chain continues from file to file. A file that has grown large is put aside under the number of its last line, and
 the oldest of these are removed. Another file, the start, says where the oldest one that is left begins.
 
-A line that cannot be written waits in memory, so a full disk breaks no chain. When too many lines wait, `full` says so,
-and changes are refused because they could not be recorded.
+A line that cannot be written waits in memory, so a full disk breaks no chain while the process runs. When too many
+lines wait, `full` says so, and changes are refused because they could not be recorded. What waits until the end is
+lost: the head then says that there were more lines, so the chain stays broken there.
 
 Each line names the one before it and ends with its own code (HMAC-SHA256). A file beside it, the head, says under the
 same key how many lines there are: a line that is changed, taken out, put in or cut off at the end is found by `verify`.
@@ -159,6 +160,16 @@ class Audit:
         except OSError as error:
             log.error("the audit trail cannot be written: %s", error.strerror)
 
+    def _give_up_waiting(self) -> None:
+        """The head names the last line that is lost. So `verify` finds the gap, and the next start goes on after it."""
+        count, (_, last) = len(self._waiting), self._waiting[-1]
+        log.error("lines of the audit trail are lost, for there was no room for them until the end: %d", count)
+        try:
+            os.pwrite(self._head_file, _sealed(self._key, last), 0)  # Over the one before, which needs no room.
+        except OSError as error:
+            log.error("nor does the audit trail say so, its head cannot be written: %s", error.strerror)
+        self._waiting.clear()
+
     def _put_aside(self, last: int) -> None:
         """Go on in a new file, and remove the oldest of the others if there are too many."""
         os.rename(self._path, self._path.with_name(f"{self._path.stem}-{last:012}{self._path.suffix}"))
@@ -170,6 +181,11 @@ class Audit:
             oldest.unlink()
 
     def close(self) -> None:
+        """Try once more to write what waits. What finds no room even now is lost, and counted."""
+        with self._lock:
+            self._write_waiting()
+            if self._waiting:
+                self._give_up_waiting()
         os.close(self._file)
         os.close(self._head_file)
 
