@@ -74,6 +74,14 @@ def test_what_sends_no_certificate_is_no_cloud(tmp_path: Path, monkeypatch: pyte
     assert refused.value.refusal.code == "NO_CLOUD"
 
 
+def test_at_the_api_s_port_it_says_where_the_address_of_the_door_comes_from() -> None:
+    body = b'{"error": {"code": 404, "message": "Not Found"}}'
+    words = r"the port of the API: .* `cumulet host add` prints .* \(it answered 404\)"
+    with pytest.raises(Refused, match=words) as refused:
+        asyncio.run(joining._fetch(client(lambda _: httpx.Response(404, content=body)), "GET", "/authority"))
+    assert refused.value.refusal.code == "NO_CLOUD"
+
+
 def test_an_image_that_finds_nobody_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = ImagesOfControlPlane("https://cloud.test", tmp_path)
 

@@ -278,12 +278,16 @@ def test_a_file_that_is_not_what_the_manifest_says_is_found_and_nothing_is_resto
         file, state = tmp_path / f"{kind}.tar", tmp_path / kind
         rewritten(saved, file, **{name: other})
         assert f"{name} is not what its manifest says" in refused(capsys, "restore", str(file), "--state", str(state))
-        assert [path.name for path in state.iterdir()] == ["lock"]
+        assert not state.exists()
+    state.mkdir(mode=0o700)
+    (state / "lock").touch()
+    refused(capsys, "restore", str(file), "--state", str(state))
+    assert [path.name for path in state.iterdir()] == ["lock"]  # it was there before
     assert run(["restore", str(saved.file), "--state", str(state)]) == 0  # a folder with a lock only is empty
 
 
 def test_what_is_no_backup_is_refused(saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    state, whole = tmp_path / "state", saved.file.read_bytes()
+    state, whole = tmp_path / "new" / "state", saved.file.read_bytes()
     for number, content in enumerate((b"", b"no tar", whole[: len(whole) // 2], whole[:700])):
         file = tmp_path / f"{number}.tar"
         file.write_bytes(content)
@@ -291,8 +295,11 @@ def test_what_is_no_backup_is_refused(saved: Saved, tmp_path: Path, capsys: pyte
     for name in ("../outside", "/tmp/outside", "hosts/x", "images/../../outside"):
         file = rewritten(saved, tmp_path / "names.tar", **{name: b"x", "manifest.json": None})
         assert "it holds" in refused(capsys, "restore", str(file), "--state", str(state))
-    assert [path.name for path in state.iterdir()] == ["lock"]
     assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "new").exists()
+    state.mkdir(parents=True, mode=0o700)
+    assert "it holds" in refused(capsys, "restore", str(file), "--state", str(state))
+    assert list(state.iterdir()) == []
 
 
 def test_a_newer_schema_is_refused_by_name(saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

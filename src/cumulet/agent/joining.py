@@ -42,6 +42,10 @@ RENEW_DAYS = 10
 """How long before its end a certificate is renewed."""
 _BAD_DATES = (9, 10)
 """OpenSSL's numbers for a certificate that is not valid yet, and not valid any more."""
+NO_DOOR = (
+    "what answers at {url} is no Cumulet's door for hosts; perhaps it is the port of the API: the address to join at "
+    "is what `cumulet host add` prints where the cloud runs"
+)
 AnswerT = TypeVar("AnswerT", Admitted, Granted)
 
 
@@ -209,7 +213,7 @@ class Membership:
         try:
             found = x509.load_pem_x509_certificate(sent).fingerprint(hashes.SHA256()).hex()
         except ValueError:
-            raise Refused("NO_CLOUD", f"what answers at {url} is no Cumulet") from None
+            raise Refused("NO_CLOUD", NO_DOOR.format(url=url)) from None
         if found != re.sub(r"[:\s]", "", ca_fingerprint).lower():
             raise Refused(
                 "WRONG_CA",
@@ -280,7 +284,8 @@ async def _fetch(client: httpx.AsyncClient, method: str, path: str, body: bytes 
     try:
         refusal = msgspec.json.decode(answer.content, type=Refusal)
     except NOT_UNDERSTOOD:
-        raise Refused("NO_CLOUD", f"what answers at {client.base_url} is no Cumulet: {answer.status_code}") from None
+        words = NO_DOOR.format(url=client.base_url)
+        raise Refused("NO_CLOUD", f"{words} (it answered {answer.status_code})") from None
     raise Refused(refusal.code, refusal.message, again=refusal.again)
 
 

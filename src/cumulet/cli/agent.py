@@ -11,6 +11,7 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -103,6 +104,7 @@ def agent(
         )
         return
     _refuse_half(url, token, ca_fingerprint)
+    _refuse_other_than_https(url)
     _refuse_what_is_not_here(migration_address, public_device)
     _run_joined(
         state=(state or DEFAULT_STATE).absolute(),
@@ -130,6 +132,19 @@ def _refuse_half(url: str | None, token: str | None, ca_fingerprint: str | None)
     missing = [option for option, value in given.items() if not value]
     if 0 < len(missing) < len(given):
         raise click.UsageError(f"to join, give {' and '.join(missing)} too: run what `cumulet host add` printed")
+
+
+def _refuse_other_than_https(url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        words = f"{url!r} is not https://ADDRESS:PORT, and only https is spoken: give what `cumulet host add` printed"
+        raise click.BadParameter(words, param_hint="--join")
 
 
 def _refuse_what_is_not_here(address: str | None, device: str | None) -> None:

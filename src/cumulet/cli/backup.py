@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,11 +91,17 @@ def restore(file: Path, state: Path | None, config: Path | None) -> None:
     given = {name: one.value for name, one in from_file(config).items()}
     folder = (state or given.get("state_dir") or state_folder.default()).absolute()
     _refuse_others_folder(folder)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    had_lock = (folder / "lock").exists()
     try:
         with state_folder.held(folder, to_restore=True):
             if _content(folder):
                 raise click.ClickException(f"{folder} is not empty: restore into an empty folder, named with --state")
-            manifest = restore_into(file, folder)
+            try:
+                manifest = restore_into(file, folder)
+            except BaseException:
+                _leave_as_it_was(folder, made, had_lock=had_lock)
+                raise
     except Refused as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
@@ -116,6 +123,16 @@ def _refuse_others_folder(folder: Path) -> None:
             raise click.ClickException(f"{folder} is not empty: restore into an empty folder, named with --state")
     except OSError as error:
         raise click.ClickException(f"cannot use the state folder {folder}: {error.strerror}") from None
+
+
+def _leave_as_it_was(folder: Path, made: list[Path], *, had_lock: bool) -> None:
+    """Remove what was made for a restore of which nothing was put in place: the lock, which is held, and folders."""
+    with suppress(OSError):
+        if had_lock or [path.name for path in folder.iterdir()] != ["lock"]:
+            return
+        (folder / "lock").unlink()
+        for one in made:
+            one.rmdir()
 
 
 def _content(folder: Path) -> list[str]:
