@@ -95,6 +95,10 @@ class _Login(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str = ""
     """The one project an application credential, or an access token of OAuth 1.0, is for."""
 
+    @property
+    def user_id(self) -> str:
+        return self.user.id if self.user else self.parent.user_id if self.parent else ""
+
 
 @IDENTITY.operation("POST", "/auth/tokens", body=Auth, body_key="auth", success=201, public=True)
 async def issue_token(call: Call[None, Auth]) -> Reply:
@@ -116,6 +120,7 @@ async def issue_token(call: Call[None, Auth]) -> Reply:
         live, catalog = await (database.write_async(work) if counts else database.read_async(work))
     except Refused as refused:
         raise Unauthorized(UNAUTHENTICATED, private=str(refused)) from None
+    call.proved = login.user_id
     headers = {"X-Subject-Token": identity.seal(live.token), "Vary": "X-Auth-Token"}
     return Reply(body=tokens.token_view(live, catalog), status=201, headers=headers)
 
@@ -205,7 +210,7 @@ def _issue(tx: Tx, identity: Identity, auth: Auth, login: _Login) -> LiveToken:
     user, parent, by = login.user, login.parent, login.by
     if parent is not None:
         tokens.examine(tx, parent, identity.clock.now_us())
-    now = store.user_by_id(tx, user.id if user else parent.user_id if parent else "")
+    now = store.user_by_id(tx, login.user_id)
     if now is None or (user is not None and now.password_hash != user.password_hash):
         raise Refused("the password was changed during the login")
     require_factors(now, login.methods)

@@ -59,6 +59,7 @@ async def create_oauth2_token(call: Call[None, None]) -> Reply:
         live = await call.cloud.db.read_async(work)
     except Refused as refused:
         raise OAuth2Refused(401, "invalid_client", FAILED, private=str(refused)) from None
+    call.proved = user.id
     token: tokens.Token = live.token
     left = (token.expires_at_us - call.now_us) // 1_000_000
     body = {"access_token": identity.seal(token), "token_type": "Bearer", "expires_in": max(0, left)}

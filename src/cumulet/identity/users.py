@@ -314,6 +314,7 @@ async def change_password(call: Call[None, PasswordChange]) -> None:
         identity.end_tokens_of_user(tx, user.id)
 
     await call.cloud.db.write_async(work)
+    call.proved = user.id
 
 
 @IDENTITY.operation(

@@ -172,7 +172,7 @@ class App:
         name = exchange.service.name if exchange.service is not None else ""
         status, method = exchange.status, exchange.method
         self.metrics.count(name, method, status, seconds)
-        unknown = exchange.caller is None or not exchange.caller.user_id
+        unknown = not exchange.known
         if unknown and status >= 400 and not self._sampling.keep(exchange.client, self.cloud.clock.monotonic()):
             return
         left_out = self._sampling.left_out() if unknown else 0
@@ -187,7 +187,7 @@ class App:
                     "request_id": exchange.request_id,
                     "global_request_id": exchange.global_request_id,
                     "client": exchange.client,
-                    "user_id": exchange.caller.user_id if exchange.caller is not None else None,
+                    "user_id": (exchange.caller.user_id or None) if exchange.caller is not None else None,
                     "project_id": exchange.caller.project_id if exchange.caller is not None else None,
                     **({"left_out": left_out} if left_out else {}),
                 },

@@ -56,7 +56,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_lane", "_turn", "action", "base_url", "caller", "headers", "method", "negotiated", "path", "receive",
+        "_lane", "_turn", "action", "base_url", "caller", "headers", "known", "method", "negotiated", "path", "receive",
         "registry", "repeated", "request_id", "scope", "send", "service", "status",
     )  # fmt: skip
 
@@ -84,6 +84,8 @@ class Exchange:
         self.service: Service | None = None
         self.negotiated: Negotiated | None = None
         self.caller: Caller | None = None
+        self.known = False
+        """Whether a token said who the caller is."""
         self.action: str | None = None
         self.status = 0
 
@@ -159,6 +161,7 @@ class Exchange:
             raise faults.unauthenticated(self.base_url)
         self.caller = caller
         if caller is not ANONYMOUS:
+            self.known = True
             lane = f"project {caller.project_id}" if caller.project_id else f"user {caller.user_id}"
             if (connection := self.scope.get(CONNECTION)) is not None:
                 connection.known(lane)
@@ -194,7 +197,10 @@ class Exchange:
                 from starlette.requests import Request  # The import takes 15 ms, which most starts need not spend.
 
                 call.request = Request(self.scope, self._receive_in_turn)
-            return success(operation, await perform(operation, call))
+            answer = success(operation, await perform(operation, call))
+            if call.proved is not None:
+                self.caller = msgspec.structs.replace(caller, user_id=call.proved)
+            return answer
         finally:
             call.authorise = unbound  # It refers to the call: no circle is left to the garbage collector.
 

@@ -203,6 +203,7 @@ class Call(msgspec.Struct, Generic[TargetT_co, BodyT_co], kw_only=True):
     """The instance of the operation's query class, if it names one (`asked`); `query` has the pairs as they came."""
     client: str = ""
     """The address the request came from."""
+    proved: str | None = None  # The user who has shown to a public operation who they are: for what is kept of it.
     tx: Tx = None  # type: ignore[assignment]
 
     def asked(self, query: type[QueryT]) -> QueryT:

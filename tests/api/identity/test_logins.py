@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import argon2
 import pytest
 
 from cumulet.identity import bootstrap, store
+from cumulet.web.audit import Audit
 from tests.api.identity.place import Place, password_auth, project
 
 REFUSAL = "The request you have made requires authentication."
@@ -125,6 +127,36 @@ def test_passwords_and_tokens_stay_out_of_answers_and_logs(place: Place, caplog:
         caplog.text,
     ]
     assert not [text for text in texts if secret in text or str(admin.token) in text or "argon2" in text]
+
+
+def test_who_has_logged_in_is_kept_and_a_name_that_was_only_claimed_is_not(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    password = place.passwords.by_user["demo"]
+    session = place.login("demo", scope=project("demo"))
+    demo = session.body["user"]["id"]
+    credential = session.made("application_credential", f"users/{demo}/application_credentials", name="program")
+    shown = {"id": credential["id"], "secret": credential["secret"]}
+    change = {"user": {"original_password": password, "password": "a-new-one"}}
+    caplog.set_level("INFO", "cumulet.access")
+    caplog.clear()
+    place.app._audit = audit = Audit(tmp_path / "audit.jsonl")
+    answers = [
+        place.authenticate(password_auth("demo", password)),
+        place.authenticate({"identity": {"methods": ["token"], "token": {"id": session.token}}}),
+        place.authenticate({"identity": {"methods": ["application_credential"], "application_credential": shown}}),
+        place.authenticate(password_auth("demo", "wrong")),
+        place.authenticate(password_auth("demo", password, {"project": {"id": "0" * 32}})),
+        place.nobody.get(""),
+        place.nobody.post(f"/users/{demo}/password", change),
+        place.nobody.post(f"/users/{demo}/password", change),
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 401, 401, 200, 204, 401]
+    lines = [record for record in caplog.records if record.name == "cumulet.access"]
+    assert [vars(line)["user_id"] for line in lines] == [demo, demo, demo, None, None, None, demo, None]
+    audit.close()
+    events = [json.loads(text) for text in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [event["initiator"]["id"] for event in events] == [demo, demo, demo, None, None, demo, None]
 
 
 @pytest.mark.parametrize("name", ["demo", "nobody"])

@@ -45,6 +45,15 @@ def program(place: Place) -> Program:
     return Program(place)
 
 
+def test_the_access_log_names_the_user_of_a_program(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cumulet.access")
+    caplog.clear()
+    program.token()
+    known = f"{program.credential['id']}:wrong"
+    assert program.ask(basic=known, grant_type="client_credentials").status_code == 401
+    assert [vars(line)["user_id"] for line in caplog.records if line.name == "cumulet.access"] == [program.user, None]
+
+
 def test_a_program_gets_a_token_by_header_or_form(program: Program) -> None:
     identifier, secret = program.credential["id"], program.credential["secret"]
     known = f"{identifier}:{secret}"
