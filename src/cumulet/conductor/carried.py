@@ -29,7 +29,9 @@ RENEW = (
     .where(operations.c.lease_owner == sa.bindparam("of_owner"), operations.c.ended_at_us.is_(None))
     .values(lease_beat=operations.c.lease_beat + 1)
 )
-RUNNING = sa.select(operations.c.id, operations.c.lease_owner, operations.c.lease_beat).where(IS_RUNNING)
+RUNNING = sa.select(operations.c.id, operations.c.lease_owner, operations.c.lease_beat, operations.c.revision).where(
+    IS_RUNNING
+)
 WAITING = (
     sa.select(operations.c.id)
     .where(operations.c.subject == sa.bindparam("of_subject"), operations.c.status == Status.QUEUED)

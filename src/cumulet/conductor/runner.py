@@ -70,8 +70,10 @@ BeforeStep = Callable[[str, str, State], Awaitable[None]]
 class StepContext:
     """`saga.Context` for one operation."""
 
-    def __init__(self, runner: Runner, operation_id: str, subject: str) -> None:
+    def __init__(self, runner: Runner, operation_id: str, subject: str, claimed: int) -> None:
+        """`claimed`: the revision of the operation when its runner took it."""
         self._runner = runner
+        self.claimed = claimed
         self.operation_id = operation_id
         self.subject = subject
         self.step = 0
@@ -199,6 +201,9 @@ class Runner:
         for row in rows:
             if row.id not in self._tasks and self._is_free(row):
                 self._look(row.id)
+            elif (held := self._contexts.get(row.id)) and row.lease_owner != self.name and row.revision > held.claimed:
+                # Another has taken it since. What we still do for it is in vain, and in the way if that one dies.
+                self._tasks[row.id].cancel()
 
     def _is_free(self, row: Row) -> bool:
         """Whether no other runner holds it, or the one that does has not renewed its lease for `lease_seconds`."""
@@ -227,7 +232,7 @@ class Runner:
         if claimed is None:
             return None
         saga, operation = claimed
-        context = StepContext(self, operation.id, operation.subject)
+        context = StepContext(self, operation.id, operation.subject, operation.revision)
         do = self._next(saga, operation)
         if do is not None and is_database_step(do):
             try:
