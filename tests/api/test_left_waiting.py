@@ -5,7 +5,6 @@ The earlier move ended while that host was recorded down, so nobody could tell i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from cumulet.compute.host_watch import HostWatch
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, GuestState, MigrationParameters, MigrationPhase
@@ -38,16 +36,10 @@ class TellsNothing(Way):
 @contextlib.contextmanager
 def unwatched(cloud: TestCloud) -> Iterator[None]:
     """No reconciler learns what guests do, not even one that has asked already. It would remove what arrives."""
-    watch = cloud.embedded.conductor.reconciler(HostWatch)
-
-    async def end_of_rounds() -> None:
-        while asking := list(watch._asking.values()):
-            await asyncio.wait(asking)
-
     with contextlib.ExitStack() as hosts:
         for host in cloud.hosts:
             hosts.enter_context(instead(cloud, host, TellsNothing))
-        cloud.await_(end_of_rounds())
+        cloud.await_(cloud.end_of_looks())
         yield
 
 

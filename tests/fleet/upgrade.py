@@ -21,6 +21,7 @@ from cumulet.cli.client import Persona, Unexpected
 from cumulet.cli.demo.consoles import Watcher
 from cumulet.cli.demo.evidence import Evidence
 from cumulet.host.joining import PROTOCOL
+from cumulet.host.uneven_memory import FEATURE
 from cumulet.testing import JsonObject
 from tests.fleet.machines import ROOT, Program, fleet_of, inside, reason_not
 from tests.fleet.story import (
@@ -52,6 +53,26 @@ def source_of(revision: str, folder: Path) -> Path:
     return folder / "src"
 
 
+UNEVEN = (
+    ("drivers/qemu/command_line.py", '"size": guest.memory_mib << 20', '"size": (guest.memory_mib << 20) + 8192'),
+    ("drivers/qemu/command_line.py", 'f"size={guest.memory_mib}M"', 'f"size={(guest.memory_mib << 10) + 8}K"'),
+    ("drivers/qemu/driver.py", '"local-disk",', f'"local-disk", "{FEATURE}",'),
+    ("host/driver.py", "    nic_slots: int = 0\n", "    nic_slots: int = 0\n    uneven_memory: bool = True\n"),
+)
+"""In the old sources: a file below `cumulet`, what is in it once, and what is to be there."""
+
+
+def with_uneven_memory(source: Path) -> None:
+    """Give the old version's guests the 8 KiB of `host.uneven_memory`, which it did not know: without these, emulated
+    guests lose memory in some of its moves, and whether an upgrade keeps them could not be seen."""
+    for name, before, after in UNEVEN:
+        file = source / "cumulet" / name
+        text = file.read_text(encoding="utf-8")
+        if text.count(before) != 1:
+            raise Unexpected(f"{name} of commit {OLD} does not have {before!r} once")
+        file.write_text(text.replace(before, after), encoding="utf-8")
+
+
 def build_image(source: Path) -> None:
     """The guests' image as these sources make it, in the user's cache. The machines of a fleet reach no packages."""
     build = "from cumulet.image import tiny; tiny.build()"
@@ -63,6 +84,7 @@ def build_image(source: Path) -> None:
 
 def tell(evidence: Evidence, folder: Path) -> None:
     old = source_of(OLD, folder / "old")
+    with_uneven_memory(old)
     build_image(old)
     with (
         fleet_of(folder, "operator", "data", "control1", "control2", "rack1", "rack2") as machines,

@@ -47,6 +47,7 @@ FAST_ARGON2_MEMORY_KIB = 64
 MEMORY = Path("/dev/shm")  # noqa: S108  # as in shm_overview(7)
 ROOM_IN_MEMORY_MIB = 2048
 MOST_HOSTS = 1000
+HANGS_SECONDS = 5.0
 """Simulated hosts of one cloud."""
 
 
@@ -144,6 +145,14 @@ class TestCloud:
         one_of("host", host, self.hosts)
         return {report.server_id: report.state for report in self.await_(self.embedded.hosts.guests(host))}
 
+    async def end_of_looks(self) -> None:
+        """Wait for whoever has asked hosts about their guests and may act on the answer; not for hosts that hang."""
+        asking = self.embedded.conductor.reconciler(HostWatch)._asking
+        while asking:
+            _, hang = await asyncio.wait(asking.values(), timeout=HANGS_SECONDS)
+            if hang:
+                break
+
     def kill_conductor(self) -> None:
         """Stop the conductor as kill -9 would: it writes nothing more. Hosts still do what they were asked.
 
@@ -234,6 +243,10 @@ class TestCloud:
         self.idle()
         if wrong := self._read_hosts():
             raise AssertionError(f"what was known of hosts was not what had been committed: {', '.join(wrong)}")
+        for host in self.hosts:
+            for server_id in self.guests(host):
+                self.await_(self._destroy(host, server_id))
+        self.await_(self.end_of_looks())
         self.embedded.db.write(self._snapshot.restore)
         self.clock.return_to_now()
         self._read_hosts()
@@ -241,9 +254,6 @@ class TestCloud:
         self.embedded.db.write(self.embedded.identity.changed)
         self.await_(self.embedded.identity.logins.forget())
         self._image_files.restore()
-        for host in self.hosts:
-            for server_id in self.guests(host):
-                self.await_(self._destroy(host, server_id))
         self._personas = dict(self._kept)
         self._renew_kept()
 
