@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 import cumulet.testing
 from cumulet.cli.program import run
+from cumulet.db.engine import opened
+from cumulet.identity import store
 from cumulet.part import SEEDED
+from cumulet.processes.same_cloud import note_cloud, require_same_cloud
 
 UP = ["up", "--driver", "simulated", "--hosts", "1", "--listen", "127.0.0.1:0"]
 
@@ -60,3 +64,14 @@ def test_a_folder_of_before_learns_whose_it_is(state: Path, tmp_path: Path) -> N
     with cumulet.testing.cloud(hosts=1, state=state, database_url=f"sqlite:///{tmp_path / 'records.db'}"):
         pass
     assert (state / SEEDED).read_text() == known
+
+
+def test_a_cloud_whose_first_role_has_another_name_starts(state: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    with opened(url) as database:
+        renamed = sa.update(store.roles).where(store.roles.c.name == "admin").values(name="chief")
+        database.write(lambda tx: tx.execute(renamed))
+        require_same_cloud(state, url)
+        (state / SEEDED).write_text("")
+        note_cloud(state, database)
+    assert (state / SEEDED).read_text() == ""

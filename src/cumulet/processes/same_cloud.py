@@ -13,11 +13,13 @@ from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, database_file
 from cumulet.db.schema import OtherState
 from cumulet.identity import store
+from cumulet.identity.api import DEFAULT_DOMAIN_ID
 from cumulet.owned import write_whole
 from cumulet.part import SEEDED
 
 FIRST_ROLE = "admin"
-"""Its id is made at random with the cloud, goes where the records go, and cannot be changed."""
+"""Its id is made at random with the cloud, and goes where the records go. Who removes it, or names it otherwise, has no
+mark any more, and starts as before."""
 NO_RECORDS = (
     "{state} is the folder of a cloud whose records are not here: there is no cloud in {place}. Name its database with "
     "--database, or, to begin a new cloud, an empty folder with --state"
@@ -37,15 +39,15 @@ def require_same_cloud(state: Path, url: str) -> None:
     place = sa.make_url(url).render_as_string(hide_password=True)
     if found is None:
         raise OtherState(NO_RECORDS.format(state=state, place=place))
-    if known and known != found:
+    if known and found and known != found:
         raise OtherState(OTHER_RECORDS.format(state=state, place=place))
 
 
 def note_cloud(state: Path, database: Database) -> None:
     """Let the folder of a cloud that has begun say which one it is."""
     mark = state / SEEDED
-    if mark.exists() and not mark.read_text(encoding="ascii"):
-        write_whole(mark, f"{database.read(_cloud)}\n".encode("ascii"))
+    if mark.exists() and not mark.read_text(encoding="ascii") and (cloud := database.read(_cloud)):
+        write_whole(mark, f"{cloud}\n".encode("ascii"))
 
 
 def _cloud_at(url: str) -> str | None:
@@ -60,6 +62,9 @@ def _cloud_at(url: str) -> str | None:
 
 
 def _cloud(tx: Tx) -> str | None:
+    """The id of its first role, empty if that is gone; None: no cloud has begun here."""
+    if store.domain_by_id(tx, DEFAULT_DOMAIN_ID) is None:
+        return None
     of = (store.roles.c.name == FIRST_ROLE) & store.roles.c.domain_id.is_(None)
     found: str | None = tx.scalar(sa.select(store.roles.c.id).where(of))
-    return found
+    return found or ""
