@@ -30,6 +30,7 @@ from cumulet.web import dispatch, json_reader, refusals
 from cumulet.web.operation import Call, Caller
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
+from tests import scan_guards as scan_guards  # fills the table, too
 from tests import test_docs
 from tests.agent import test_fence
 from tests.api.identity import test_policy_table

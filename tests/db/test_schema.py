@@ -207,3 +207,14 @@ def stricter(said: str) -> list[str]:
 )
 def test_what_a_migration_may_not_do_while_old_processes_run(statement: str, refused: bool) -> None:
     assert bool(stricter(statement)) is refused
+
+
+def test_every_foreign_key_has_an_index() -> None:
+    """Without one, each deletion of what it points to reads the whole table."""
+    load_services()
+    for table in metadata.sorted_tables:
+        first: set[object] = {index.expressions[0] for index in table.indexes}
+        unique = [one for one in table.constraints if isinstance(one, sa.UniqueConstraint | sa.PrimaryKeyConstraint)]
+        first |= {next(iter(one.columns), None) for one in unique}
+        missing = [f"{table.name}.{key.parent.name}" for key in table.foreign_keys if key.parent not in first]
+        assert missing == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -15,10 +16,11 @@ from cumulet.clock import Clock
 from cumulet.compute import evacuation, operations
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, VmState
+from cumulet.compute.per_server import PerServer
 from cumulet.compute.store import get_server, hosts, migrations, servers
 from cumulet.conductor import findings, saga
 from cumulet.db.engine import Database, Tx
-from cumulet.periodic import Periodic
+from cumulet.db.parts import OfMany
 from cumulet.settings import Settings
 from cumulet.wake import Wake
 
@@ -27,52 +29,50 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 30.0
 """How long after a failed evacuation (perhaps no host had room) it is tried again."""
 
-_STRANDED = (
-    sa.select(servers.c.id, servers.c.host)
-    .join(hosts, hosts.c.name == servers.c.host)
-    .where(
-        sa.or_(hosts.c.forced_down, ~hosts.c.up),
-        servers.c.vm_state == VmState.ACTIVE,
-        servers.c.power_state == PowerState.RUNNING,
-        servers.c.task_state.is_(None),
-        servers.c.deleted_at_us.is_(None),
-        ~sa.exists().where(
-            migrations.c.server_id == servers.c.id,
-            migrations.c.type == "evacuation",
-            migrations.c.updated_at_us > sa.bindparam("since_us"),
-        ),
-    )
-    .order_by(servers.c.number)
+_LOST = sa.select(hosts.c.name).where(sa.or_(hosts.c.forced_down, ~hosts.c.up)).order_by(hosts.c.name)
+_STRANDED = sa.select(servers.c.id, servers.c.host, servers.c.number).where(
+    servers.c.vm_state == VmState.ACTIVE,
+    servers.c.power_state == PowerState.RUNNING,
+    servers.c.task_state.is_(None),
+    servers.c.deleted_at_us.is_(None),
+    ~sa.exists().where(
+        migrations.c.server_id == servers.c.id,
+        migrations.c.type == "evacuation",
+        migrations.c.updated_at_us > sa.bindparam("since_us"),
+    ),
 )
+_ON_HOSTS = OfMany(_STRANDED, servers.c.host)
+_THIS = _STRANDED.where(servers.c.id == sa.bindparam("of_server"))
 
 
-class AutomaticRestart(Periodic):
+class AutomaticRestart(PerServer):
     """Evacuates servers of lost hosts. `lost` is set when a host is marked down."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake, lost: asyncio.Event) -> None:
         every = settings.host_silent_seconds if settings.restart_servers_of_lost_hosts else None
-        super().__init__(name="automatic-restart", clock=clock, seconds=every, woken=lost)
-        self._db = db
+        super().__init__(db=db, name="automatic-restart", clock=clock, seconds=every, woken=lost)
         self._settings = settings
         self._wake = wake
 
-    async def round(self) -> None:
-        """Look at every lost host once."""
-        await self._db.write_async(self._restart_all)
+    def find(self, tx: Tx) -> Sequence[str]:
+        """Of all lost hosts."""
+        lost = [row.name for row in tx.all(_LOST, {}) if self._is_lost(tx, row.name)]
+        found = _ON_HOSTS.rows(tx, lost, since_us=self._since_us())
+        return [row.id for row in sorted(found, key=lambda row: row.number)]
 
-    def _restart_all(self, tx: Tx) -> None:
-        now = self._clock.now_us()
-        fenced: dict[str, bool] = {}
-        for row in tx.all(_STRANDED, {"since_us": now - int(AGAIN_SECONDS * 1_000_000)}):
-            if row.host not in fenced:
-                fenced[row.host] = host_records.is_fenced(tx, row.host, self._settings)
-            if fenced[row.host] and saga.running_operation(tx, row.id) is None:
-                self._restart(tx, row.id, now)
+    def _is_lost(self, tx: Tx, host: str) -> bool:
+        return host_records.is_fenced(tx, host, self._settings)
 
-    def _restart(self, tx: Tx, server_id: str, now_us: int) -> None:
+    def _since_us(self) -> int:
+        return self._clock.now_us() - int(AGAIN_SECONDS * 1_000_000)
+
+    def see_to(self, tx: Tx, server_id: str) -> None:
         """As an administrator would, in the name of the server's owner."""
+        row = tx.first(_THIS, {"of_server": server_id, "since_us": self._since_us()})
+        if row is None or not self._is_lost(tx, row.host) or saga.running_operation(tx, server_id) is not None:
+            return
+        now_us = self._clock.now_us()
         server = get_server(tx, server_id)
-        assert server.host is not None
         operations.begin_unasked(
             tx,
             self._wake,
@@ -100,7 +100,7 @@ class AutomaticRestart(Periodic):
             "server-of-a-lost-host",
             "starts on another one",
             now_us=now_us,
-            host=server.host,
+            host=row.host,
             subject=server_id,
         )
-        log.warning("%s ran on %s, which is lost: it starts elsewhere", server_id, server.host)
+        log.warning("%s ran on %s, which is lost: it starts elsewhere", server_id, row.host)

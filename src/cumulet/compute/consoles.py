@@ -47,7 +47,7 @@ console_tokens = sa.Table(
     sa.Column("protocol", sa.String(16), nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("user_id", sa.String(64), nullable=False),
-    sa.Column("expires_at_us", sa.BigInteger, nullable=False),
+    sa.Column("expires_at_us", sa.BigInteger, nullable=False, index=True),
     sa.Index("ix_console_tokens_server_id", "server_id", "expires_at_us"),
 )
 

@@ -118,8 +118,11 @@ def _require_quota(tx: Tx, server: Server, flavor: Flavor) -> None:
     more = {"cores": flavor.vcpus - old.vcpus, "ram": flavor.memory_mib - old.memory_mib}
     for user_id in ("", server.user_id):
         limits = limits_of(tx, server.project_id, user_id)
+        limited = [what for what, extra in more.items() if extra > 0 and limits[what] >= 0]
+        if not limited:
+            continue
         used = usage_of(tx, server.project_id, user_id or None)
-        overs = [what for what, extra in more.items() if extra > 0 and 0 <= limits[what] < used[what] + extra]
+        overs = [what for what in limited if limits[what] < used[what] + more[what]]
         if overs:
             raise OverQuota(
                 f"Quota exceeded for {', '.join(overs)}: Requested {', '.join(str(more[o]) for o in overs)}, but "

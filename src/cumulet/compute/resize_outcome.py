@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute import operations, preconditions, resized, wiring
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
+from cumulet.compute.per_server import PerServer
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.preconditions import Verb
 from cumulet.compute.rules import MEMBER
@@ -26,7 +28,6 @@ from cumulet.errors import BadRequest
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.network import bindings_for_compute as bindings
-from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.wake import Wake
@@ -279,33 +280,32 @@ RESIZE_REVERSION = Saga(
 # -- automatic confirmation
 
 
-class AutomaticConfirmation(Periodic):
+class AutomaticConfirmation(PerServer):
     """Confirms resizes that nobody has confirmed or reverted for `resize_confirm_seconds`."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake) -> None:
         after = settings.resize_confirm_seconds
         super().__init__(
-            name="automatic-confirmation", clock=clock, seconds=min(60.0, after / 2) if after > 0 else None
+            db=db, name="automatic-confirmation", clock=clock, seconds=min(60.0, after / 2) if after > 0 else None
         )
-        self._db = db
         self._settings = settings
         self._wake = wake
 
-    async def round(self) -> None:
-        """Look at every resize that waits for an answer once."""
-        await self._db.write_async(self._confirm_all)
+    def find(self, tx: Tx) -> Sequence[str]:
+        return resized.kept_since(tx, self._since_us())
 
-    def _confirm_all(self, tx: Tx) -> None:
-        now = self._clock.now_us()
-        for server_id in resized.kept_since(tx, now - self._settings.resize_confirm_seconds * 1_000_000):
-            self._confirm(tx, server_id, now)
+    def _since_us(self) -> int:
+        return self._clock.now_us() - self._settings.resize_confirm_seconds * 1_000_000
 
-    def _confirm(self, tx: Tx, server_id: str, now_us: int) -> None:
+    def see_to(self, tx: Tx, server_id: str) -> None:
         """Confirm as the owner would. An operation that the owner has begun meanwhile goes first."""
+        now_us = self._clock.now_us()
         kept = resized.kept_of(tx, server_id)
         row = tx.first(sa.select(servers.c.vm_state, servers.c.task_state).where(servers.c.id == server_id))
         idle = row is not None and row.vm_state == VmState.RESIZED and row.task_state is None
-        if kept is None or not idle or saga.running_operation(tx, server_id) is not None:
+        if kept is None or kept.finished_at_us >= self._since_us():
+            return
+        if not idle or saga.running_operation(tx, server_id) is not None:
             return
         if not host_records.is_up(tx, kept.host):
             return

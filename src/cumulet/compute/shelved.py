@@ -8,6 +8,8 @@ rests, and boots without that memory, as upstream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import sqlalchemy as sa
 
@@ -15,17 +17,17 @@ from cumulet.clock import Clock
 from cumulet.compute import operations
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
+from cumulet.compute.per_server import PerServer
 from cumulet.compute.store import change_owner, get_server, servers
 from cumulet.compute.wiring import learn_links
 from cumulet.conductor import findings, saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
-from cumulet.db.engine import Database, Tx
+from cumulet.db.engine import Database, Row, Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.image import files
 from cumulet.image import store as image_store
 from cumulet.network import port_life
-from cumulet.periodic import Periodic
 from cumulet.placement import allocations as placement
 from cumulet.settings import Settings
 from cumulet.wake import Wake
@@ -167,51 +169,51 @@ STARTING = Saga(
 # -- by themselves
 
 
-_RESTING = sa.select(servers.c.id).where(
+_RESTING = sa.select(servers.c.id, servers.c.host, servers.c.system_metadata).where(
     servers.c.vm_state == VmState.SHELVED, servers.c.task_state.is_(None), servers.c.deleted_at_us.is_(None)
 )
+_STILL_RESTING = _RESTING.where(servers.c.id == sa.bindparam("of_server"))
 
 
-class AutomaticOffload(Periodic):
+class AutomaticOffload(PerServer):
     """Takes servers off their hosts once they have rested there for `shelved_offload_time`."""
 
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, wake: Wake) -> None:
         self._after_s = settings.shelved_offload_time
         every = min(60.0, max(1.0, self._after_s / 2)) if self._after_s > 0 else None
-        super().__init__(name="automatic-offload", clock=clock, seconds=every)
-        self._db = db
+        super().__init__(db=db, name="automatic-offload", clock=clock, seconds=every)
         self._wake = wake
 
-    async def round(self) -> None:
-        """Look once at every shelved server that is on a host."""
-        await self._db.write_async(self._offload_all)
+    def find(self, tx: Tx) -> Sequence[str]:
+        return [row.id for row in tx.all(_RESTING, {}) if self._long_enough(row)]
 
-    def _offload_all(self, tx: Tx) -> None:
-        now = self._clock.now_us()
-        for row in tx.all(_RESTING, {}):
-            server = get_server(tx, row.id)
-            since = int(server.system_metadata.get(SINCE_US, "0"))
-            assert server.host is not None
-            if since + self._after_s * 1_000_000 > now or saga.running_operation(tx, server.id) is not None:
-                continue
-            operations.begin_unasked(
-                tx,
-                self._wake,
-                self._clock,
-                server,
-                OFFLOADING,
-                lambda *begun: Resting(**operations.on_host(*begun)),
-                action="shelveOffload",
-                event="compute_shelve_offload_instance",
-                task_state="shelving_offloading",
-                in_name_of_owner=True,
-            )
-            findings.note(
-                tx,
-                "automatic-offload",
-                "shelved-long-enough",
-                "taken off its host",
-                now_us=now,
-                host=server.host,
-                subject=server.id,
-            )
+    def _long_enough(self, row: Row) -> bool:
+        since = int(row.system_metadata.get(SINCE_US, "0"))
+        return since + self._after_s * 1_000_000 <= self._clock.now_us()
+
+    def see_to(self, tx: Tx, server_id: str) -> None:
+        row = tx.first(_STILL_RESTING, {"of_server": server_id})
+        if row is None or not self._long_enough(row) or saga.running_operation(tx, server_id) is not None:
+            return
+        server = get_server(tx, server_id)
+        operations.begin_unasked(
+            tx,
+            self._wake,
+            self._clock,
+            server,
+            OFFLOADING,
+            lambda *begun: Resting(**operations.on_host(*begun)),
+            action="shelveOffload",
+            event="compute_shelve_offload_instance",
+            task_state="shelving_offloading",
+            in_name_of_owner=True,
+        )
+        findings.note(
+            tx,
+            "automatic-offload",
+            "shelved-long-enough",
+            "taken off its host",
+            now_us=self._clock.now_us(),
+            host=row.host,
+            subject=server_id,
+        )

@@ -104,6 +104,7 @@ servers = sa.Table(
     sa.Column("deleted_at_us", sa.BigInteger),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Index("ix_servers_project", "project_id", "deleted_at_us", "created_at_us"),
+    sa.Index("ix_servers_created", "deleted_at_us", "created_at_us", "number"),
     sa.Index("ix_servers_host", "host", "deleted_at_us"),
     sa.Index("ix_servers_reservation", "reservation_id"),
 )
@@ -147,6 +148,7 @@ migrations = sa.Table(
     sa.Column("ended_at_us", sa.BigInteger),
     sa.Index("ix_migrations_server", "server_id"),
     sa.Index("ix_migrations_created", "created_at_us"),
+    sa.Index("ix_migrations_ended", "ended_at_us", "destination_host"),
 )
 
 instance_actions = sa.Table(
@@ -164,6 +166,7 @@ instance_actions = sa.Table(
     sa.Column("updated_at_us", sa.BigInteger),
     sa.Column("finished_at_us", sa.BigInteger),
     sa.UniqueConstraint("server_id", "request_id", "action"),
+    sa.Index("ix_instance_actions_started", "started_at_us", "server_id"),
 )
 
 instance_action_events = sa.Table(

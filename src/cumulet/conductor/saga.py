@@ -22,7 +22,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Row, Tx, metadata
-from cumulet.db.partial_index import unique_where
+from cumulet.db.partial_index import index_where, unique_where
 from cumulet.errors import Conflict
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ operations = sa.Table(
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
     sa.Column("ended_at_us", sa.BigInteger),
+    sa.Index("ix_operations_ended", "ended_at_us"),
     sa.Index("ix_operations_status", "status", "subject"),
 )
 unique_where(operations, "uq_operations_one_running_per_subject", "subject", where="status IN ('forward', 'unwinding')")
+# Of the rows nearly all have ended.
+index_where(operations, "ix_operations_unended", "subject", where="ended_at_us IS NULL")
 
 
 class Status(StrEnum):

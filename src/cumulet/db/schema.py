@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, asks_for_another_try, metadata
 
-HEAD = "0041"
+HEAD = "0042"
 """The newest migration in `db/migrations`; a test compares."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -42,7 +42,7 @@ registered_limits = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("service_id", Text, ForeignKey(store.services.c.id, ondelete="CASCADE"), nullable=False),
-    Column("region_id", Text, ForeignKey(store.regions.c.id, ondelete="CASCADE")),
+    Column("region_id", Text, ForeignKey(store.regions.c.id, ondelete="CASCADE"), index=True),
     Column("resource_name", Text, nullable=False),
     Column("default_limit", Integer, nullable=False),
     Column("description", Text),

@@ -54,9 +54,9 @@ associations = Table(
     "identity_policy_associations",
     metadata,
     Column("policy_id", Text, ForeignKey(policies.c.id, ondelete="CASCADE"), nullable=False, index=True),
-    Column("endpoint_id", Text, ForeignKey(store.endpoints.c.id, ondelete="CASCADE")),
-    Column("service_id", Text, ForeignKey(store.services.c.id, ondelete="CASCADE")),
-    Column("region_id", Text, ForeignKey(store.regions.c.id, ondelete="CASCADE")),
+    Column("endpoint_id", Text, ForeignKey(store.endpoints.c.id, ondelete="CASCADE"), index=True),
+    Column("service_id", Text, ForeignKey(store.services.c.id, ondelete="CASCADE"), index=True),
+    Column("region_id", Text, ForeignKey(store.regions.c.id, ondelete="CASCADE"), index=True),
 )
 """A policy for one endpoint, for a service, or for a service in a region; for each of these there is one at most."""
 Index(

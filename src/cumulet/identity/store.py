@@ -77,7 +77,7 @@ users = Table(
     Column("name", Text, nullable=False),
     Column("enabled", Boolean, nullable=False, default=True),
     Column("password_hash", Text),
-    Column("default_project_id", Text),
+    Column("default_project_id", Text, index=True),
     Column("options", JSON, nullable=False, default=dict),
     Column("extra", JSON, nullable=False, default=dict),
     Column("tokens_not_before_us", BigInteger, nullable=False, default=0),
@@ -92,7 +92,7 @@ roles = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("domain_id", Text, ForeignKey(domains.c.id)),
+    Column("domain_id", Text, ForeignKey(domains.c.id), index=True),
     Column("description", Text),
     Column("options", JSON, nullable=False, default=dict),
     Column("extra", JSON, nullable=False, default=dict),
@@ -104,7 +104,7 @@ implied_roles = Table(
     "identity_implied_roles",
     metadata,
     Column("prior_role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
-    Column("implied_role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("implied_role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), primary_key=True, index=True),
 )
 
 groups = Table(
@@ -128,11 +128,11 @@ memberships = Table(
 assignments = Table(
     "identity_assignments",
     metadata,
-    Column("user_id", Text, ForeignKey(users.c.id, ondelete="CASCADE")),
+    Column("user_id", Text, ForeignKey(users.c.id, ondelete="CASCADE"), index=True),
     Column("group_id", Text, ForeignKey(groups.c.id, ondelete="CASCADE")),
     Column("scope", Text, nullable=False),
     Column("scope_id", Text, nullable=False),
-    Column("role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), nullable=False),
+    Column("role_id", Text, ForeignKey(roles.c.id, ondelete="CASCADE"), nullable=False, index=True),
     Column("inherited", Boolean, nullable=False, default=False),
     Index("ix_identity_assignments_scope", "scope", "scope_id"),
     CheckConstraint("(user_id IS NULL) <> (group_id IS NULL)", name="one_holder"),
@@ -155,7 +155,7 @@ revoked_tokens = Table(
     "identity_revoked_tokens",
     metadata,
     Column("audit_id", Text, primary_key=True),
-    Column("expires_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False, index=True),
     Column("revoked_at_us", BigInteger, nullable=False, server_default="0"),
     Column("kind", Text, nullable=False, server_default="token"),
 )
@@ -166,7 +166,7 @@ regions = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("description", Text, nullable=False, default=""),
-    Column("parent_region_id", Text, ForeignKey("identity_regions.id")),
+    Column("parent_region_id", Text, ForeignKey("identity_regions.id"), index=True),
     Column("extra", JSON, nullable=False, default=dict),
 )
 
@@ -187,7 +187,7 @@ endpoints = Table(
     Column("id", Text, primary_key=True),
     Column("service_id", Text, ForeignKey(services.c.id, ondelete="CASCADE"), nullable=False, index=True),
     Column("interface", Text, nullable=False),
-    Column("region_id", Text, ForeignKey(regions.c.id)),
+    Column("region_id", Text, ForeignKey(regions.c.id), index=True),
     Column("url", Text, nullable=False),
     Column("enabled", Boolean, nullable=False, default=True),
     Column("extra", JSON, nullable=False, default=dict),

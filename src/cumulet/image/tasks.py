@@ -44,7 +44,7 @@ tasks = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
-    sa.Column("expires_at_us", sa.BigInteger),
+    sa.Column("expires_at_us", sa.BigInteger, index=True),
 )
 
 

@@ -20,6 +20,7 @@ network_segments = sa.Table(
     sa.Column("network_type", sa.String(32), nullable=False),
     sa.Column("physical_network", sa.String(64)),
     sa.Column("segmentation_id", sa.Integer),
+    sa.Index("ix_network_segments_segment", "network_type", "physical_network", "segmentation_id"),
 )
 """`project_id` is the network's."""
 

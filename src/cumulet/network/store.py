@@ -41,8 +41,8 @@ networks = sa.Table(
     *resource_columns(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
     # Read by control planes of the version before, which have no RBAC policies (`sharing.tell_older`).
-    sa.Column("shared", sa.Boolean, nullable=False, default=False),
-    sa.Column("external", sa.Boolean, nullable=False),
+    sa.Column("shared", sa.Boolean, nullable=False, default=False, index=True),
+    sa.Column("external", sa.Boolean, nullable=False, index=True),
     sa.Column("is_default", sa.Boolean, nullable=False),
     sa.Column("mtu", sa.Integer, nullable=False),
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
@@ -55,6 +55,7 @@ networks = sa.Table(
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
     sa.Column("dns_domain", sa.String(255), nullable=False),
     sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),
+    sa.Index("ix_networks_segment", "network_type", "physical_network", "segmentation_id"),
 )
 
 subnets = sa.Table(
@@ -119,7 +120,7 @@ port_bindings = sa.Table(
     metadata,
     sa.Column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
     # Empty: the port is not bound; the row holds what the user asked of a future binding.
-    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("host", sa.String(255), primary_key=True, index=True),
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("vnic_type", sa.String(64), nullable=False),
     sa.Column("profile", sa.JSON, nullable=False),
@@ -132,7 +133,7 @@ routers = sa.Table(
     metadata,
     *resource_columns(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
-    sa.Column("gateway_port_id", sa.ForeignKey("ports.id")),
+    sa.Column("gateway_port_id", sa.ForeignKey("ports.id"), index=True),
     sa.Column("enable_snat", sa.Boolean, nullable=False),
     sa.Column("routes", sa.JSON, nullable=False),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
@@ -144,12 +145,12 @@ floating_ips = sa.Table(
     "floating_ips",
     metadata,
     *resource_columns(but=("name",)),
-    sa.Column("floating_network_id", sa.ForeignKey("networks.id"), nullable=False),
-    sa.Column("floating_port_id", sa.ForeignKey("ports.id"), nullable=False),
-    sa.Column("floating_ip_address", sa.String(64), nullable=False),
+    sa.Column("floating_network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
+    sa.Column("floating_port_id", sa.ForeignKey("ports.id"), nullable=False, index=True),
+    sa.Column("floating_ip_address", sa.String(64), nullable=False, index=True),
     sa.Column("port_id", sa.ForeignKey("ports.id"), index=True),
     sa.Column("fixed_ip_address", sa.String(64)),
-    sa.Column("router_id", sa.ForeignKey("routers.id")),
+    sa.Column("router_id", sa.ForeignKey("routers.id"), index=True),
     sa.Column("dns_name", sa.String(255), nullable=False),
     sa.Column("dns_domain", sa.String(255), nullable=False),
     sa.Column("qos_policy_id", sa.ForeignKey("qos_policies.id"), index=True),

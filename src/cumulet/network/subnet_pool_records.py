@@ -18,7 +18,7 @@ subnet_pools = sa.Table(
     sa.Column("default_prefixlen", sa.Integer, nullable=False),
     sa.Column("default_quota", sa.Integer),
     # Read by control planes of the version before, as that of networks.
-    sa.Column("shared", sa.Boolean, nullable=False, default=False),
+    sa.Column("shared", sa.Boolean, nullable=False, default=False, index=True),
     sa.Column("is_default", sa.Boolean, nullable=False),
     sa.Column("address_scope_id", sa.ForeignKey("address_scopes.id"), index=True),
 )

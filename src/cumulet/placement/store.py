@@ -37,7 +37,7 @@ consumers = sa.Table(
     "consumers",
     metadata,
     sa.Column("uuid", sa.String(36), primary_key=True),
-    sa.Column("project_id", sa.String(255), nullable=False),
+    sa.Column("project_id", sa.String(255), nullable=False, index=True),
     sa.Column("user_id", sa.String(255), nullable=False),
     sa.Column("type", sa.String(255), nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
