@@ -142,8 +142,8 @@ class Bench:
     def __init__(self, cloud: MeasuredCloud) -> None:
         self.admin = cloud.admin
         project = self.admin.ask("GET", "/identity/v3/auth/projects")["projects"][0]["id"]
-        unlimited = {"quota_set": {"instances": -1, "cores": -1, "ram": -1}}
-        self.admin.ask("PUT", f"/compute/v2.1/os-quota-sets/{project}", unlimited)
+        self.quotas = f"/compute/v2.1/os-quota-sets/{project}"
+        self.admin.ask("PUT", self.quotas, {"quota_set": {"instances": -1, "cores": -1, "ram": -1}})
         flavors = {one["name"]: one["id"] for one in self.admin.ask("GET", "/compute/v2.1/flavors")["flavors"]}
         image = self.admin.ask("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]
         self.template = {"flavorRef": flavors["m1.nano"], "imageRef": image, "networks": "none"}
@@ -204,7 +204,7 @@ class Bench:
 
     def fill(self, total: int) -> None:
         """Make it `total` servers, all ACTIVE."""
-        present = len(self.admin.ask("GET", f"{SERVERS}?limit=1000")["servers"])
+        present = self.admin.ask("GET", f"{self.quotas}/detail")["quota_set"]["instances"]["in_use"]
         while present < total:
             present += len(self.create(min(100, total - present)))
         _until(self.admin, f"{SERVERS}/detail?status=BUILD&limit=1", lambda answer: not answer["servers"])

@@ -47,6 +47,20 @@ def test_a_share_on_a_host_that_is_not_the_servers(cloud: TestCloud, admin: Clie
     assert found(admin, server) == [("share-elsewhere", other(host))]
 
 
+def test_the_only_share_of_a_server_stays_wherever_it_is(cloud: TestCloud, admin: Client, server: str) -> None:
+    """By a change by hand. It is wrong, but with nothing at all its host would be overfilled."""
+    elsewhere = other(host_of(admin, server))
+
+    def write(tx: Tx) -> None:
+        placement.release(tx, consumer=server, now_us=1)
+        placement.claim(tx, consumer=server, provider=elsewhere, resources=SHARE, project_id="p", user_id="u", now_us=1)
+
+    cloud.embedded.db.write(write)
+    look(cloud)
+    assert set(cloud.embedded.db.read(lambda tx: placement.held(tx, server))) == {elsewhere}
+    assert found(admin, server) == []
+
+
 def test_the_share_of_a_move_that_has_ended(cloud: TestCloud, admin: Client, server: str) -> None:
     host = host_of(admin, server)
     assert admin.action(server, {"os-migrateLive": {"host": None, "block_migration": "auto"}}).status == 202

@@ -236,6 +236,14 @@ def test_the_addresses_that_a_router_or_a_floating_ip_needs_stay(member: Client,
     shown = call(member, "GET", f"/floatingips/{floating['id']}")["floatingip"]
     assert (shown["port_id"], shown["fixed_ip_address"]) == (port["id"], held)
 
+    without: dict[str, str | None] = {"fixed_ip_address": held}
+    for nowhere in (without, without | {"port_id": None}):
+        refused = call(member, "PUT", f"/floatingips/{floating['id']}", {"floatingip": nowhere})
+        assert (refused.status, kind_of(refused)) == (400, "BadRequest")
+        assert "fixed_ip_address cannot be specified without a port_id." in refused.text
+    shown = call(member, "GET", f"/floatingips/{floating['id']}")["floatingip"]
+    assert (shown["port_id"], shown["fixed_ip_address"]) == (port["id"], held)
+
     (interface,) = call(member, "GET", f"/ports?device_id={router}&network_id={network_id}")["ports"]
     for client in (member, admin):
         wanted = [{"subnet_id": subnet_id, "ip_address": "10.1.0.98"}]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import openstack
 import pytest
 
+from cumulet.compute import hosts
 from cumulet.testing import Client, TestCloud
 
 VERSION = {"OpenStack-API-Version": "placement 1.39"}
@@ -53,3 +55,45 @@ def test_projects_do_not_see_the_hosts(cloud: TestCloud, persona: str) -> None:
         answer = cloud.persona(persona).request("GET", f"/placement{path}", headers=VERSION)
         assert answer.status == 403, path
         assert not any(host in answer.text for host in cloud.hosts)
+
+
+def provider_of(admin: Client, host: str) -> str:
+    found: str = admin.request("GET", f"/placement/resource_providers?name={host}", headers=VERSION)[
+        "resource_providers"
+    ][0]["uuid"]
+    return found
+
+
+def test_the_provider_of_a_host_keeps_its_name(cloud: TestCloud, admin: Client) -> None:
+    """Its host is found by that name: with another one its servers would lose their shares."""
+    host = cloud.hosts[0]
+    path = f"/placement/resource_providers/{provider_of(admin, host)}"
+    before = admin.request("GET", path, headers=VERSION).json
+    answer = admin.request("PUT", path, {"name": "another"}, headers=VERSION)
+    assert answer.status == 409
+    assert f"The resource provider {host} is that of the host of this name." in answer.text
+    assert admin.request("GET", path, headers=VERSION).json == before
+    assert admin.request("PUT", path, {"name": host}, headers=VERSION).status == 200
+
+
+def test_nobody_else_takes_the_name_of_a_host(cloud: TestCloud, admin: Client) -> None:
+    host = cloud.hosts[0]
+    uuid = provider_of(admin, host)
+    made = admin.request("POST", "/placement/resource_providers", {"name": "mine"}, headers=VERSION).json
+    assert admin.request("DELETE", f"/placement/resource_providers/{uuid}", headers=VERSION).status == 204
+    renamed = admin.request("PUT", f"/placement/resource_providers/{made['uuid']}", {"name": host}, headers=VERSION)
+    again = admin.request("POST", "/placement/resource_providers", {"name": host}, headers=VERSION)
+    assert (renamed.status, again.status) == (409, 409)
+    own = {"name": host, "uuid": uuid}
+    assert admin.request("POST", "/placement/resource_providers", own, headers=VERSION).status == 200
+
+
+def test_a_new_host_has_the_id_of_the_provider_that_has_its_name(cloud: TestCloud, admin: Client) -> None:
+    """Whoever made the provider first finds its host by it."""
+    made = admin.request("POST", "/placement/resource_providers", {"name": "rack9"}, headers=VERSION).json
+    embedded = cloud.embedded
+    facts = msgspec.structs.replace(cloud.await_(embedded.hosts.facts(cloud.hosts[0])), name="rack9")
+    settings = msgspec.structs.replace(embedded.settings, host_names=(*embedded.settings.host_names, "rack9"))
+    embedded.db.write(lambda tx: hosts.register(tx, facts, clock=embedded.clock, settings=settings))
+    listed = admin.compute("GET", "/os-hypervisors", version="2.53")["hypervisors"]
+    assert {one["hypervisor_hostname"]: one["id"] for one in listed}["rack9"] == made["uuid"]

@@ -22,6 +22,7 @@ from cumulet.host.nics import DEVICE_TAGS, without_tags
 from cumulet.host.telling import LIVE_METADATA
 from cumulet.host.wiring import NO_PACKETS
 from cumulet.placement import allocations as placement
+from cumulet.placement import providers
 from cumulet.placement.store import inventories, resource_providers
 from cumulet.settings import Settings
 
@@ -58,6 +59,7 @@ _KNOWN = OfMany(
     sa.select(hosts.c.name, hosts.c.hypervisor_uuid, hosts.c.up, sa.cast(hosts.c.facts, sa.Text).label("facts_text")),
     hosts.c.name,
 )
+_HYPERVISOR = sa.select(hosts.c.hypervisor_uuid).where(_OF_NAME)
 _HEARD = sa.update(hosts).where(_OF_NAME).values(to_clear=sa.or_(hosts.c.to_clear, sa.not_(hosts.c.up)))
 _SERVERS_OF = sa.select(servers.c.id).where(
     servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None)
@@ -109,7 +111,7 @@ def register(
             if totals is not None and totals_of(facts).items() <= totals.get(name, {}).items():
                 continue
         else:
-            hypervisor_uuid = clock.uuid()
+            hypervisor_uuid = _provider_uuid(tx, name) or clock.uuid()
             tx.execute(
                 sa.insert(hosts).values(
                     name=name, service_uuid=clock.uuid(), hypervisor_uuid=hypervisor_uuid, zone=DEFAULT_ZONE,
@@ -122,6 +124,18 @@ def register(
     elif again:
         tx.execute(_HEARD, again)
     heard_again(tx, as_before, now_us=now)
+
+
+def _provider_uuid(tx: Tx, name: str) -> str | None:
+    """Of the provider that an administrator has made for a host to come."""
+    found = providers.load(tx, resource_providers.c.name == name)
+    return found[0].uuid if found else None
+
+
+def hypervisor_id(tx: Tx, name: str) -> str | None:
+    """See `web.context.Cloud.hypervisor_id`."""
+    uuid: str | None = tx.scalar(_HYPERVISOR, {"of_name": name})
+    return uuid
 
 
 def _offer(tx: Tx, facts: HostFacts, hypervisor_uuid: str, settings: Settings, *, now_us: int) -> None:

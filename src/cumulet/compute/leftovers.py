@@ -50,8 +50,13 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
 
 _AT_WORK = sa.exists().where(operations.c.subject == servers.c.id, operations.c.ended_at_us.is_(None))
 _SERVER = servers.c.id.label("server_id")
+_OWN, _HOME = allocations.alias("own"), resource_providers.alias("home")
 _HELD = sa.select(_SERVER, allocations.c.consumer_uuid, resource_providers.c.name.label("provider")).join(
     resource_providers, resource_providers.c.id == allocations.c.provider_id
+)
+# The only share of a server is never given back: it says that there is a guest somewhere.
+_ITS_OWN = sa.exists().where(
+    _OWN.c.consumer_uuid == servers.c.id, _OWN.c.provider_id == _HOME.c.id, _HOME.c.name == servers.c.host
 )
 _OF_SERVERS = (
     _HELD.join(servers, servers.c.id == allocations.c.consumer_uuid)
@@ -61,7 +66,7 @@ _OF_SERVERS = (
         sa.or_(
             servers.c.deleted_at_us.is_not(None),
             servers.c.host.is_(None),
-            servers.c.host != resource_providers.c.name,
+            sa.and_(servers.c.host != resource_providers.c.name, _ITS_OWN),
         ),
     )
     .distinct()

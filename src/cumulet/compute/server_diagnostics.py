@@ -39,8 +39,7 @@ async def show_diagnostics(call: Call[Server, None]) -> Mapping[str, object]:
         raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
     if server.power_state is not PowerState.RUNNING:
         raise Conflict(
-            f"Instance {server.id} in power state {server.power_state.value}. Cannot get_instance_diagnostics while "
-            "the instance is in this state.",
+            f"Cannot 'get_diagnostics' instance {server.id} while it is in power state {server.power_state.value}",
             reason="WRONG_STATE",
         )
     ports = await call.cloud.db.read_async(lambda tx: network.ports_of(tx, [server.id]).get(server.id, []))

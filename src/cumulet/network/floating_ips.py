@@ -359,7 +359,7 @@ def update_floatingip(call: Call[FloatingIp, UpdateFloatingIp]) -> View:
     change(call.tx, FloatingIp, floating.id, call.now_us, qos_policy_id=limit, **values)
     if isinstance(body.port_id, str):
         lead_to(call, floating, body.port_id, either(body.fixed_ip_address, None))
-    elif body.port_id is UNSET and isinstance(body.fixed_ip_address, str):
+    elif isinstance(body.fixed_ip_address, str):
         raise refusals.bad("floatingip", "fixed_ip_address cannot be specified without a port_id.")
     elif body.port_id is None and floating.port_id is not None:
         lead_nowhere(call, floating)

@@ -103,6 +103,7 @@ def create_provider(call: Call[None, CreateProvider]) -> Reply:
             raise Conflict(
                 f"Conflicting resource provider {column}: {value} already exists.", reason=providers.DUPLICATE_NAME
             )
+    _require_name(call, uuid, body.name)
     call.tx.touch(body.name)
     call.tx.execute(
         sa.insert(resource_providers).values(
@@ -120,6 +121,16 @@ def create_provider(call: Call[None, CreateProvider]) -> Reply:
     if not call.version.at_least("1.20"):
         return Reply(status=201, headers={"Location": f"{call.service_url}{location}"})
     return _show(call, providers.get(call.tx, uuid), location=location)
+
+
+def _require_name(call: Call[object, object], uuid: str, name: str) -> None:
+    """The host of this name would take its servers' shares from this provider, which is not its own."""
+    if call.cloud.hypervisor_id(call.tx, name) not in (None, uuid):
+        raise _is_a_hosts(name)
+
+
+def _is_a_hosts(name: str) -> Conflict:
+    return Conflict(f"The resource provider {name} is that of the host of this name.", reason=providers.DUPLICATE_NAME)
 
 
 def _require_parent(tx: Tx, uuid: str) -> None:
@@ -185,6 +196,10 @@ def update_provider(call: Call[None, UpdateProvider]) -> Reply:
     others = providers.load(call.tx, resource_providers.c.name == body.name, resource_providers.c.id != provider.id)
     if others:
         raise Conflict(f"Conflicting resource provider {body.name} already exists.", reason=providers.DUPLICATE_NAME)
+    if body.name != provider.name:
+        if call.cloud.hypervisor_id(call.tx, provider.name) is not None:
+            raise _is_a_hosts(provider.name)
+        _require_name(call, provider.uuid, body.name)
     parent = provider.parent_uuid
     if body.parent_provider_uuid is not UNSET:
         parent = body.parent_provider_uuid

@@ -106,6 +106,8 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     door: Door | None = None
     hosts_offer: Callable[[Tx, str], bool | None] = lambda _tx, _feature: True
     """Whether a host has reported this feature (`HostFacts.features`); None: no host has reported any."""
+    hypervisor_id: Callable[[Tx, str], str | None] = lambda _tx, _name: None
+    """The id of the hypervisor of the host of this name, if there is one."""
     presence: Presence | None = None
     """The state of this process."""
     certificates: Callable[[], Sequence[Certificate]] = tuple

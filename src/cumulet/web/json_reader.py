@@ -15,6 +15,9 @@ MOST_VALUES = 4096
 """Of a body, counted by what stands between them: commas, colons, opening brackets. They are read in a millisecond.
 A body class may take more (`most_values`)."""
 
+LONGEST_SHOWN = 64
+"""Of a field's name, in an error."""
+
 
 def read_json(data: bytes, most_values: int | None = None) -> Any:
     """The value in `data`; 400 for anything but a UTF-8 JSON text without duplicate keys, NaN, NUL, lone surrogates."""
@@ -35,7 +38,7 @@ def read_json(data: bytes, most_values: int | None = None) -> Any:
         _malformed(str(error))
     # NUL and surrogates can now come from escapes only, and most bodies have none.
     if "\\u" in text:
-        _check_text(value)
+        _check_text(value, ())
     return value
 
 
@@ -97,17 +100,19 @@ def _check_shape(data: bytes, text: str, most: int) -> None:
         raise TooLarge(f"Request is too large. A body has at most {most} values.")
 
 
-def _check_text(value: Any) -> None:
+def _check_text(value: object, at: tuple[str, ...]) -> None:
+    """`at`: the names of the fields that lead to `value`."""
     if isinstance(value, str):
         if "\x00" in value or not _is_encodable(value):
-            _malformed("NUL or lone surrogate")
+            field = ".".join(name[:LONGEST_SHOWN] for name in at) or "body"
+            raise BadRequest(f"Invalid input for field/attribute {field}. It has a NUL character or a lone surrogate.")
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _check_text(key)
-            _check_text(inner)
+            _check_text(key, at)
+            _check_text(inner, (*at, key))
     elif isinstance(value, list):
         for inner in value:
-            _check_text(inner)
+            _check_text(inner, at)
 
 
 def _is_encodable(text: str) -> bool:
