@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cumulet.agent import agent as agents
-from cumulet.agent.agent import Agent
+from cumulet.agent.agent import Agent, HostLease, Unleased
 from cumulet.agent.fence import MemoryFence
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
@@ -31,8 +31,8 @@ class Host:
             name="host1", world=World(), clock=SystemClock(), settings=settings, directory=None
         )
 
-    async def boot(self, session: str) -> Agent:
-        return Agent(name="host1", driver=self.driver, fence=self.fence, session=session)
+    async def boot(self, session: str, lease: HostLease | None = None) -> Agent:
+        return Agent(name="host1", driver=self.driver, fence=self.fence, lease=lease, session=session)
 
     async def made(self) -> None:
         first = await self.boot("first")
@@ -94,6 +94,29 @@ def test_a_welcome_for_an_earlier_start_of_it_says_nothing(tmp_path: Path, monke
             await agent.handle(start(2))
         await agent.handle(m.Destroy(server_id=SERVER, operation_id="o", generation=2, step=0))
         assert await agent.handle(m.Observe(server_id=SERVER)) is GuestState.ABSENT, "ending guests waits for nobody"
+
+    asyncio.run(story())
+
+
+class Welcomed(Unleased):
+    """A lease that notes how often its host was welcomed."""
+
+    times = 0
+
+    async def welcomed(self) -> None:
+        self.times += 1
+
+
+def test_its_lease_hears_of_its_own_welcome_only(tmp_path: Path) -> None:
+    """A host that has no lease any more ends its watchdog then, and not before: its guests would end with it."""
+
+    async def story() -> None:
+        lease = Welcomed()
+        agent = await Host(tmp_path).boot("second", lease)
+        await agent.handle(m.Welcome(session="first", generations={}))
+        assert lease.times == 0
+        await agent.handle(m.Welcome(session="second", generations={}))
+        assert lease.times == 1
 
     asyncio.run(story())
 
