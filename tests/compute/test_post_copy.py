@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar, cast
 
 import pytest
 
+from cumulet.compute import hosts as host_records
 from cumulet.compute import live_migration, post_copy
 from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.conductor.saga import Context
@@ -56,9 +57,12 @@ class Sides:
         *,
         begins: Exception | None = None,
         recorded: bool = True,
+        about: str = "source",
     ) -> None:
-        """`recorded`: what the database says of the host that is asked about, that it is up or that it is fenced."""
+        """`recorded`: what the database says `about` one host: that it is up, or that it is fenced. The other one is
+        up, and not fenced."""
         self.now = 0.0
+        self.about = about
         self.told: list[tuple[str, str]] = []
         self._source, self._destination, self._begins, self._recorded = source, destination, begins, recorded
         self.clock = self.hosts = self
@@ -85,14 +89,24 @@ class Sides:
             return cast("object", SimpleNamespace())
         return None
 
-    async def read(self, fn: object) -> bool:
-        return self._recorded
+    async def read(self, fn: Callable[[Sides], bool]) -> bool:
+        return fn(self)
+
+    def recorded(self, host: str, otherwise: bool) -> bool:
+        return self._recorded if host == self.about else otherwise
 
     async def record(self, fn: object) -> None:
         return None
 
     async def wait_for_wish(self, seconds: float) -> None:
         self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def _records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transaction in which something is read is the `Sides` themselves."""
+    monkeypatch.setattr(host_records, "is_up", lambda tx, host: tx.recorded(host, True))
+    monkeypatch.setattr(host_records, "is_fenced", lambda tx, host, settings: tx.recorded(host, False))
 
 
 def answered(said: object) -> object:
@@ -214,7 +228,7 @@ def test_the_source_keeps_what_a_silent_destination_may_still_fetch(
         return None
 
     monkeypatch.setattr("cumulet.compute.live_migration.wiring.learn_links", nothing)
-    sides = Sides(destination=lambda now: GONE, recorded=fenced)
+    sides = Sides(destination=lambda now: GONE, recorded=fenced, about="destination")
     discarded = live_migration.discard_source(cast("Context", sides), STATE)
     if fenced:
         asyncio.run(discarded)

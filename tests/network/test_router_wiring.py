@@ -9,7 +9,9 @@ import pytest
 from cumulet.db.engine import Tx
 from cumulet.host import wiring as w
 from cumulet.network import port_life, routing, topology
+from cumulet.network.addresses import FixedIp
 from cumulet.network.forwarding_records import PortForwarding
+from cumulet.network.metering_records import MeteringLabel, MeteringRule
 from cumulet.network.router_hosts import host_of
 from cumulet.network.store import FloatingIp, Network, Router, Subnet, change, find, insert, subnets
 from cumulet.network.wiring import hosts_of_networks
@@ -93,6 +95,51 @@ def test_its_host_has_all_of_a_router_and_the_other_hosts_know_where_it_is(route
     assert seen.networks[0].remotes == (w.Remote(mac=inside.mac, host_address=HOSTS[routed.host]),)
     assert seen.networks[0].peers == (HOSTS[routed.host],)
     assert routed.of(routed.others[1]) == w.Wiring(host=routed.others[1])
+
+
+@pytest.mark.parametrize("outside", ["172.24.4", "172.24.5"])
+def test_a_router_sends_what_is_for_elsewhere_to_the_gateway_of_the_subnet_that_it_has_an_address_of(
+    routed: Routed, outside: str
+) -> None:
+    wanted = [FixedIp(address=f"{outside}.99")]
+
+    def move(tx: Tx) -> None:
+        (router,) = find(tx, Router)
+        routing.set_gateway(tx, routed.cloud.clock, router, routed.public, fixed_ips=wanted, enable_snat=True)
+
+    routed.cloud.db.write(move)
+    (router,) = routed.of(routed.host).routers
+    assert router.gateway is not None
+    assert router.gateway.addresses == (f"{outside}.99/24",)
+    assert router.next_hops == (f"{outside}.1",)
+    assert {f"{outside}.0/24", *router.on_link} == {"172.24.4.0/24", "172.24.5.0/24"}
+
+
+def test_what_does_not_count_is_looked_at_before_what_does(routed: Routed) -> None:
+    """Whatever the order of their ids: the first rule that fits a packet decides."""
+
+    def meter(tx: Tx) -> None:
+        clock = routed.cloud.clock
+        label = insert(tx, MeteringLabel, clock, project_id=OURS, name="", shared=False)
+        for identifier, excluded in (("a", False), ("b", True), ("c", False), ("d", True)):
+            insert(
+                tx,
+                MeteringRule,
+                clock,
+                id=identifier,
+                project_id=OURS,
+                metering_label_id=label.id,
+                direction="egress",
+                excluded=excluded,
+                remote_ip_prefix=None,
+                source_ip_prefix=f"10.0.0.{ord(identifier)}/32",
+                destination_ip_prefix=None,
+            )
+
+    routed.cloud.db.write(meter)
+    (router,) = routed.of(routed.host).routers
+    (found,) = router.meters
+    assert [rule.excluded for rule in found.rules] == [True, True, False, False]
 
 
 def test_a_router_is_on_another_host_when_its_own_is_gone_and_nowhere_while_it_is_down(routed: Routed) -> None:
