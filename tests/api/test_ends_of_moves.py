@@ -40,6 +40,28 @@ def end_of(admin: Client, server: str) -> str:
     return str(last_migration(admin, server)["status"])
 
 
+class TakesNobody(Way):
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.PrepareIncoming):
+            raise m.VerbFailed("a test asked for this failure")
+        return await super().send(message)
+
+
+def test_a_move_that_has_failed_keeps_its_destination_no_longer(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    servers = create_pair(member)
+    server, destination = servers[0], other(host_of(admin, servers[0]))
+    for moved in servers[1:]:
+        assert member.compute("DELETE", f"/servers/{moved}").status == 204
+    with instead(cloud, destination, TakesNobody):
+        assert end_of(admin, server) == "error"
+    cloud.idle()
+    (service,) = admin.compute("GET", f"/os-services?host={destination}")["services"]
+    answer = admin.compute("DELETE", f"/os-services/{service['id']}")
+    assert (answer.status, "in-progress migrations" in answer.text) == (501, False), answer.text
+
+
 class SaysOfArrival(Way):
     """The way to a destination that says these phases of what arrives, one after the other, the last for ever."""
 

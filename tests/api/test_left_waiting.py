@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cumulet.compute import hosts as host_records
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, GuestState, MigrationParameters, MigrationPhase
@@ -165,3 +166,46 @@ def test_a_copy_that_no_move_needs_is_ended(cloud: TestCloud, admin: Client, mem
     assert [report.copied for report in cloud.await_(here.guests())] == [False] * len(cloud.await_(here.guests()))
     assert admin.action(server_id, {"os-stop": None}).status == 202
     admin.wait_for_status(server_id, "SHUTOFF")
+
+
+class DownForAMoment(Way):
+    """It is silent, and recorded down, when a guest that stands by is to stand down; then it is back."""
+
+    cloud: TestCloud
+    name = ""
+    missed = 0
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.StandDown) and not self.missed:
+            self.missed += 1
+            self._recorded(up=False)
+            raise m.HostUnreachable("a test has taken this host away")
+        self._recorded(up=True)
+        return await super().send(message)
+
+    def _recorded(self, *, up: bool) -> None:
+        now_us = self.cloud.clock.now_us()
+        self.cloud.embedded.db.write(lambda tx: host_records.set_up(tx, self.name, up=up, now_us=now_us))
+
+
+class TakesNobody(Way):
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.PrepareIncoming):
+            raise m.VerbFailed("a test asked for this failure")
+        return await super().send(message)
+
+
+def test_one_that_stands_by_stands_down_once_its_host_is_back(cloud: TestCloud, admin: Client, member: Client) -> None:
+    """Nothing else would end that: it is stopped by its record, and has to stay so."""
+    server_id = create_pair(member)[0]
+    source = host_of(admin, server_id)
+    world = cloud.embedded.world
+    assert world is not None
+    assert member.action(server_id, {"os-stop": None}).status == 202
+    member.wait_for_status(server_id, "SHUTOFF")
+    with unwatched(cloud), instead(cloud, source, DownForAMoment) as way, instead(cloud, other(source), TakesNobody):
+        way.cloud, way.name = cloud, source
+        assert admin.action(server_id, {"migrate": {"host": None}}).status == 202
+        admin.wait("the end of the move", lambda: last_migration(admin, server_id)["status"] == "error")
+        assert way.missed
+        assert cloud.await_(world.drivers[source].observe(server_id)) is GuestState.STOPPED

@@ -8,6 +8,8 @@ import pytest
 
 import cumulet.testing
 from cumulet.compute.resize_outcome import AutomaticConfirmation
+from cumulet.compute.store import get_server
+from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.links import silent
@@ -125,6 +127,19 @@ def test_reverted_it_is_as_it_was(cloud: TestCloud, admin: Client, member: Clien
     migration = last_migration(admin, server)
     assert (migration["status"], held(admin, migration["uuid"])) == ("reverted", {})
     resized(member, server, larger)
+
+
+def test_what_comes_late_starts_no_guest_where_it_came_from(
+    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
+) -> None:
+    source = host_of(admin, server)
+    before = cloud.embedded.db.read(lambda tx: get_server(tx, server).generation)
+    resized(member, server, larger)
+    link = cloud.embedded.hosts.link(source)
+    late = m.Start(server_id=server, operation_id="late", generation=before + 1, step=99)
+    with pytest.raises(m.StaleGeneration):
+        cloud.await_(link.send(late))
+    assert where(cloud, server)[source] is GuestState.STOPPED
 
 
 def test_a_server_whose_new_host_has_lost_it_can_be_reverted(

@@ -127,6 +127,14 @@ def test_one_that_was_suspended_boots_anew(cloud: TestCloud, admin: Client, memb
     assert guest.ran_us == 0, "it began anew"
 
 
+def test_one_that_was_paused_runs_when_it_is_started_again(cloud: TestCloud, admin: Client, member: Client) -> None:
+    """It was paused by its user once: that ended when it was stopped."""
+    made = create_pair(member, networks="auto")[0]
+    acted(member, made, "pause", "PAUSED")
+    acted(member, made, "shelve", "SHELVED")
+    unshelved(cloud, admin, member, made)
+
+
 @pytest.mark.parametrize("which", ["server", "suspended"])
 def test_what_cannot_be_started_rests_on(
     cloud: TestCloud, admin: Client, member: Client, which: str, request: pytest.FixtureRequest

@@ -17,7 +17,7 @@ from tests.testing.test_reachability import made
 
 from .servers import AUTO, create_pair, event_details, host_of, image_and_flavor, other
 from .test_evacuation import force_down
-from .test_resize import larger
+from .test_resize import larger, resized
 
 __all__ = ["larger"]
 
@@ -123,3 +123,31 @@ def test_no_port_is_plugged_in_without_its_rules(
         admin.wait("its end", lambda: REASON in event_details(admin, server, "attach_interface"))
         assert [way.made for way in ways] == [[]]
     assert len(member.compute("GET", f"/servers/{server}/os-interface")["interfaceAttachments"]) == 1
+
+
+class Told(Way):
+    """What a host was told of the ports before it was to start a guest."""
+
+    ports: tuple[tuple[str, bool], ...] = ()
+    at_start: tuple[tuple[str, bool], ...] | None = None
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.ApplyWiring):
+            self.ports = tuple((port.id, port.active) for port in message.wiring.ports)
+        if isinstance(message, m.Start):
+            self.at_start = self.ports
+        return await super().send(message)
+
+
+def test_where_it_is_started_again_its_ports_are_its_own_again_by_then(
+    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
+) -> None:
+    """Its host was told meanwhile that they are elsewhere."""
+    source = host_of(admin, server)
+    resized(member, server, larger)
+    (port,) = member.compute("GET", f"/servers/{server}/os-interface")["interfaceAttachments"]
+    with instead(cloud, source, Told) as told:
+        assert member.action(server, {"revertResize": None}).status == 202
+        admin.wait_for_status(server, "ACTIVE")
+    assert told.at_start is not None
+    assert (port["port_id"], True) in told.at_start

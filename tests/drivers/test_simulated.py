@@ -15,6 +15,7 @@ from cumulet.host.consoles import SESSIONS_OF_ONE
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
 from cumulet.host.endpoint import Peer
+from cumulet.host.telling import META_DATA, Told
 from cumulet.settings import Settings
 from cumulet.testing.moving import prepared
 
@@ -89,6 +90,47 @@ def test_a_late_request_to_prepare_does_not_throw_away_what_has_arrived(tmp_path
             )
         await destination.resume_destination(SERVER)
         assert await destination.observe(SERVER) is GuestState.RUNNING
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
+def test_a_late_request_to_prepare_does_not_end_a_copy_that_is_under_way(tmp_path: Path) -> None:
+    """As with QEMU, whose destination would lose what has come so far."""
+
+    async def story() -> None:
+        pair = await paired(tmp_path)
+        await pair.source.start_copy(pair.id, await pair.prepared(pair.slow), pair.slow)
+        with pytest.raises(DriverError, match="RECEIVING"):
+            await pair.prepared()
+        assert await pair.destination.arrival(pair.id) is MigrationPhase.ACTIVE
+        await pair.source.cancel_copy(pair.id)
+        await pair.source.resume_source(pair.id)
+        await pair.copied()
+        await pair.source.close()
+        await pair.destination.close()
+
+    asyncio.run(story())
+
+
+def test_what_a_guest_was_told_before_it_was_taken_in_is_told_afterwards(tmp_path: Path) -> None:
+    """And a password that it has posted waits on: nobody else has it."""
+    open_ = opener(tmp_path)
+
+    async def story() -> None:
+        source, destination = open_("host1"), open_("host2")
+        guest = await source.create(GUEST, run=False)
+        await source.stand_by(SERVER)
+        await source.start_copy(SERVER, await prepared(source, destination, guest, PARAMETERS), PARAMETERS)
+        await completed(source)
+        await destination.tell(SERVER, Told(revision=3, documents={META_DATA: b"{}"}))
+        assert destination.post_password(SERVER, "encrypted")
+        await destination.take_in(msgspec.structs.replace(guest, memory_mib=128))
+        assert destination.tells(SERVER)[META_DATA] == b"{}"
+        (report,) = await destination.guests()
+        assert report.posted
+        assert (await destination.tell(SERVER, Told(revision=2, documents={}))).revision == 4
         await source.close()
         await destination.close()
 
