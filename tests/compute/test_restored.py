@@ -41,6 +41,23 @@ def test_a_guest_that_has_moved_since_the_backup_stays(tmp_path: Path) -> None:
         assert admin.server(server_id)["status"] == "ERROR", "where the records have it, there is none"
 
 
+def test_a_guest_of_a_host_that_was_told_of_its_move_is_no_newer_one(tmp_path: Path) -> None:
+    """The host had heard the generation of the move when it failed to remove the guest."""
+    with cumulet.testing.cloud(hosts=2, state=tmp_path) as cloud:
+        admin = cloud.persona("admin")
+        server_id = create_pair(cloud.persona("member"))[0]
+        first = host_of(admin, server_id)
+        assert cloud.embedded.world is not None
+        driver = cloud.embedded.world.drivers[first]
+        guest = driver._guests[server_id].guest
+        assert admin.action(server_id, {"os-migrateLive": {"host": other(first), **AUTO}}).status == 202
+        admin.wait("the move", lambda: last_migration(admin, server_id)["status"] == "completed")
+        cloud.await_(driver.create(guest, run=False))
+        cloud.reconcile()
+        assert server_id not in cloud.guests(first)
+        assert found(cloud) == {("guest-of-another-host", server_id)}
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_guest_of_a_server_that_came_after_the_backup(tmp_path: Path, keep: bool) -> None:
     with cumulet.testing.cloud(hosts=2, state=tmp_path, keep_unknown_guests=keep) as cloud:
