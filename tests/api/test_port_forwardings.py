@@ -161,8 +161,11 @@ def test_forwardings_end_with_their_port_or_address_and_keep_their_router(site: 
     assert site.ask("PUT", f"/ports/{site.ports[0]['id']}", moved).status == 200
     assert site.shown()["port_forwardings"] == []
     assert site.forward(1, internal_port=22, external_port=22).status == 201
+    before = site.shown()
     assert site.ask("DELETE", f"/ports/{site.ports[1]['id']}").status == 204
-    assert (site.shown()["port_forwardings"], site.shown()["router_id"]) == ([], None)
+    left = site.shown()
+    assert (left["port_forwardings"], left["router_id"]) == ([], None)
+    assert left["revision_number"] > before["revision_number"]
     assert site.ask("PUT", f"/routers/{site.router}/remove_router_interface", interface).status == 200
 
 

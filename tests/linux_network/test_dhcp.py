@@ -28,7 +28,7 @@ SUBNET = w.Subnet(
     dns_servers=("192.0.2.53", "2001:db8::53"),
     routes=(w.Route(destination="172.16.0.0/12", nexthop="10.0.0.7"),),
 )
-DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
+DISCOVER, OFFER, REQUEST, ACK, NAK, INFORM = 1, 2, 3, 5, 6, 8
 
 
 def asks(kind: int, mac: str, *, wants: str | None = None, has: str = "0.0.0.0", chaddr: str | None = None) -> bytes:
@@ -96,6 +96,19 @@ async def wire(
         groups=(group(),),
     )
     assert (await place.networks[host].apply(made)).not_done == ()
+
+
+def test_a_guest_that_has_an_address_is_told_the_rest_and_given_none() -> None:
+    """RFC 2131, 4.3.5: no address in the answer, and no times of a lease."""
+    a = port("10.0.0.5", hostname="web")
+    known = {lease.mac: lease for lease in dhcp.leases([a], network(subnets=(SUBNET,)))}
+    frame = dhcp.answer(asks(INFORM, a.mac, has="10.0.0.77"), known, BRIDGE_MAC)
+    assert frame is not None
+    kind, given, options = told(frame)
+    assert (kind, given) == (ACK, "0.0.0.0")
+    assert options.keys().isdisjoint({51, 58, 59})
+    assert options[3] == socket.inet_aton("10.0.0.254")
+    assert socket.inet_ntoa(frame[30:34]) == "10.0.0.77"
 
 
 @needs_packets

@@ -150,6 +150,22 @@ def test_a_router_is_on_another_host_when_its_own_is_gone_and_nowhere_while_it_i
     assert all(routed.of(name) == w.Wiring(host=name) for name in NAMES)
 
 
+def test_guests_are_told_of_the_router_only_while_it_is_up(routed: Routed) -> None:
+    """Their host announces it to them, in IPv6, as if the router itself did."""
+    routed.cloud.plug(routed.network, routed.others[0])
+
+    def told() -> str | None:
+        (network,) = (one for one in routed.of(routed.others[0]).networks if one.id == routed.network.id)
+        (subnet,) = network.subnets
+        return subnet.router_mac
+
+    (router,) = routed.of(routed.host).routers
+    (inside,) = router.interfaces
+    assert told() == inside.mac
+    routed.cloud.db.write(lambda tx: change(tx, Router, routed.router.id, None, admin_state_up=False))
+    assert told() is None
+
+
 def test_a_router_s_host_is_told_of_moves_on_its_networks(routed: Routed) -> None:
     port = routed.cloud.plug(routed.network, routed.others[0])
     server = port.server_id or ""

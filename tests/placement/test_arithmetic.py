@@ -197,3 +197,76 @@ def test_a_share_is_lessened_on_an_overfull_provider_too(world: World, own: int,
         lambda tx: placement.lessen(tx, consumer=consumer, provider=name, resources={"DISK_GB": 1}, now_us=2)
     )
     assert world.cloud.db.read(lambda tx: placement.held(tx, consumer)) == ({name: {"VCPU": left}} if left else {})
+
+
+FOUR = Inventory(total=4, reserved=0, min_unit=1, max_unit=4, step_size=1, allocation_ratio=1.0)
+
+
+def generation(world: World, consumer: str) -> int:
+    found: int = world.ask("GET", f"/allocations/{consumer}").json()["consumer_generation"]
+    return found
+
+
+@pytest.mark.parametrize(("keep", "rises"), [(2, True), (3, False), (4, False)])
+def test_whoever_read_a_share_before_it_was_lessened_may_not_replace_it(world: World, keep: int, rises: bool) -> None:
+    name, provider, consumer = provided(world.cloud.db, Case(inventory=FOUR, others=0, own=3, asked=1))
+    before = generation(world, consumer)
+    world.cloud.db.write(
+        lambda tx: placement.lessen(tx, consumer=consumer, provider=name, resources={"VCPU": keep}, now_us=2)
+    )
+    assert (generation(world, consumer) != before) is rises
+    answer = world.ask("PUT", f"/allocations/{consumer}", allocation(provider, before, VCPU=4))
+    assert answer.status_code == (409 if rises else 204), answer.text
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_whoever_hands_a_share_over_or_is_given_none_is_a_new_consumer_afterwards(world: World, there: bool) -> None:
+    """Whoever is left with nothing is forgotten, as at the API: the next claim is a first one."""
+    case = Case(inventory=FOUR, others=0, own=3, asked=1)
+    name, provider, consumer = provided(world.cloud.db, case)
+    elsewhere, _, _ = provided(world.cloud.db, case)
+    target = str(uuid.uuid4())
+    world.cloud.db.write(
+        lambda tx: placement.hand_over(
+            tx,
+            source=consumer,
+            target=target,
+            provider=name if there else elsewhere,
+            now_us=2,
+            target_type="MIGRATION",
+        )
+    )
+    holds, new = (target, consumer) if there else (consumer, target)
+    assert world.cloud.db.read(lambda tx: placement.held(tx, holds)) == {name: {"VCPU": 3}}
+    answers = [world.ask("PUT", f"/allocations/{one}", allocation(provider, None, VCPU=1)) for one in (holds, new)]
+    assert [answer.status_code for answer in answers] == [409, 204]
+
+
+def test_what_is_given_back_of_one_provider_is_kept_of_others(world: World) -> None:
+    case = Case(inventory=FOUR, others=0, own=0, asked=1)
+    one, another = (provided(world.cloud.db, case)[0] for _ in range(2))
+    consumer = str(uuid.uuid4())
+
+    def claim_both(tx: Tx) -> None:
+        for name in (one, another):
+            placement.claim(
+                tx, consumer=consumer, provider=name, resources={"VCPU": 2}, project_id="p1", user_id="u1", now_us=1
+            )
+
+    world.cloud.db.write(claim_both)
+    world.cloud.db.write(lambda tx: placement.release(tx, consumer=consumer, provider=one, now_us=2))
+    assert world.cloud.db.read(lambda tx: placement.held(tx, consumer)) == {another: {"VCPU": 2}}
+
+
+def test_all_that_a_host_has_can_be_claimed_once_it_has_more(world: World) -> None:
+    name, consumer = f"host-{uuid.uuid4()}", str(uuid.uuid4())
+
+    def grow_and_claim(tx: Tx) -> None:
+        for total in (4, 8):
+            placement.set_inventory(tx, name=name, uuid=str(uuid.uuid4()), inventory={"VCPU": (total, 1.0)}, now_us=1)
+        placement.claim(
+            tx, consumer=consumer, provider=name, resources={"VCPU": 8}, project_id="p1", user_id="u1", now_us=2
+        )
+
+    world.cloud.db.write(grow_and_claim)
+    assert world.cloud.db.read(lambda tx: placement.held(tx, consumer)) == {name: {"VCPU": 8}}
