@@ -75,6 +75,19 @@ def test_who_asks_for_much_work_without_a_pause_is_served_by_one_thread() -> Non
     assert len(taken(2)) == 2
 
 
+def test_a_pause_counts_also_while_others_are_served() -> None:
+    queue = FairQueue(most_at_once=2, long_seconds=1.0)
+    queued(queue, "many", 2)
+    first = [queue.get(wait=False) for _ in range(2)]
+    queued(queue, "few")
+    for job in first:
+        assert job is not None
+        queue.done(job, 0.6)
+    queued(queue, "many", 3)
+    taken = [queue.get(wait=False) for _ in range(4)]
+    assert [None if job is None else job.lane for job in taken] == ["few", "many", "many", None]
+
+
 def test_who_was_away_has_saved_nothing_up() -> None:
     queue = FairQueue(most_at_once=1)
     queued(queue, "always", 50)

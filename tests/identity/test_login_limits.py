@@ -79,6 +79,17 @@ def test_guessing_from_many_addresses_ends_at_the_limit_of_the_user_but_not_wher
     asyncio.run(run())
 
 
+def test_nobody_is_at_home_where_only_wrong_passwords_came_from() -> None:
+    """Else each further address would give a guesser as many tries as one may have."""
+
+    async def run() -> None:
+        logins = limiter()
+        tries = [await tried(logins, f"192.0.2.{n}") for n in range(6) for _ in range(3)]
+        assert tries == [True] * 10 + [False] * 8
+
+    asyncio.run(run())
+
+
 def test_right_passwords_at_once_wait_for_each_other_and_wrong_ones_gain_nothing() -> None:
     async def run() -> None:
         for right, let_in in ((True, 20), (False, 3)):

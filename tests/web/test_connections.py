@@ -206,6 +206,19 @@ def test_what_is_held_for_the_unknown_is_let_go_when_they_are_known_answered_or_
     assert log == []
 
 
+def test_whoever_was_known_in_one_request_is_not_in_the_next() -> None:
+    """A connection may carry requests of several callers."""
+    log: list[str] = []
+    place = Connections(most=10, most_of_one=10)
+    one = newcomer(place, "192.0.2.1", log, "one")
+    place.serve(one, known=True)
+    place.rest(one)
+    place.hold(one, bounds.UNKNOWN_BYTES_OF_ONE)
+    assert (place._held, log) == (bounds.UNKNOWN_BYTES_OF_ONE, [])
+    place.hold(one, 1)
+    assert (place._held, log) == (0, ["one"])
+
+
 def test_the_limit_of_open_files_is_raised_and_some_are_kept_back() -> None:
     most = Connections(most=1_000_000, most_of_one=1)._most
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from cumulet.testing import JsonObject
+from tests.api.identity.maker import Maker
 from tests.api.identity.place import V3, Place, password_auth
 
 DAY = 24 * 3600
@@ -347,6 +348,20 @@ def test_an_idle_user_gets_no_token_by_what_it_made_before(tmp_path: Path) -> No
     place.clock.advance(DAY)
     assert place.authenticate(auth).status_code == 401, "only a password counts as activity"
     assert place.exchange(demo).status_code == 401
+    place.close()
+
+
+@pytest.mark.parametrize("impersonation", [True, False])
+def test_nobody_acts_for_an_idle_user(tmp_path: Path, impersonation: bool) -> None:
+    """Who is trusted logs in every day, and who trusts them does not."""
+    place = Place(tmp_path, disable_user_account_days_inactive=2)
+    maker = Maker(place)
+    trust = maker.trust(impersonation=impersonation)
+    place.clock.advance(DAY)
+    assert maker.use(trust).token is not None
+    place.clock.advance(DAY)
+    assert maker.session("helper").token is not None
+    assert maker.refused(trust) == 401
     place.close()
 
 

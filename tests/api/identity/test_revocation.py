@@ -57,11 +57,11 @@ def test_tokens_for_a_project_end_with_what_they_rest_on(place: Place, act: str)
 
 def test_tokens_do_not_come_back_with_the_user_the_project_or_the_domain(place: Place) -> None:
     admin = place.admin()
-    domain = admin.made("domain", "domains", name="guests")["id"]
-    home = admin.made("project", "projects", name="guests", domain_id=domain)["id"]
+    domain, lodge = (admin.made("domain", "domains", name=name)["id"] for name in ("guests", "lodge"))
+    home = admin.made("project", "projects", name="guests", domain_id=lodge)["id"]
     user = admin.made("user", "users", name="guest", domain_id=domain, password="guests-own")["id"]
     admin.put(f"/projects/{home}/users/{user}/roles/{admin.id_of('roles', 'member')}")
-    for path in (f"/users/{user}", f"/projects/{home}", f"/domains/{domain}"):
+    for path in (f"/users/{user}", f"/projects/{home}", f"/domains/{domain}", f"/domains/{lodge}"):
         kind = path.split("/")[1][:-1]
         token = place.login({"id": user}, "guests-own", {"project": {"id": home}})
         assert token.still_counts()
