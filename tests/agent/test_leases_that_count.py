@@ -19,7 +19,7 @@ from cumulet.host.driver import GuestState
 from cumulet.host.link import Link
 from cumulet.testing import TestCloud
 from tests.api.servers import create_pair, host_of, other
-from tests.links import Way, instead, silent
+from tests.links import Silence, Way, instead, silent
 
 # -- the control plane, which may then start servers elsewhere
 
@@ -107,6 +107,32 @@ def test_whoever_leads_again_reckons_with_the_leases_that_another_leader_gave() 
             cloud.clock.advance(13.0)
             cloud.await_(watch.round("host1"))
             assert not answers()
+
+
+def test_a_host_that_joins_again_is_waited_for_as_if_it_had_a_fresh_lease() -> None:
+    """Another process may have heard it just before, and given it one."""
+    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+        hosts, watch = cloud.embedded.hosts, cloud.embedded.conductor.reconciler(HostWatch)
+        link = hosts.link("host1")
+
+        async def leave() -> None:
+            hosts.remove("host1")
+
+        async def join() -> None:
+            hosts.add("host1", Silence(link))
+
+        def answers() -> bool:
+            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
+
+        cloud.await_(leave())
+        cloud.persona("admin").wait("it to be forgotten", lambda: "host1" not in watch._seen_at)
+        cloud.clock.advance(3600.0)
+        cloud.await_(join())
+        cloud.await_(watch.round("host1"))
+        assert answers()
+        cloud.clock.advance(13.0)
+        cloud.await_(watch.round("host1"))
+        assert not answers()
 
 
 def test_a_host_that_is_back_gets_no_lease_before_it_has_removed_what_it_lost(back: Back) -> None:

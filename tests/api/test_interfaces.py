@@ -6,10 +6,14 @@ from typing import get_args
 
 import pytest
 
+from cumulet.host import messages as m
+from cumulet.host.link import Link
 from cumulet.host.nics import MOST_NICS
 from cumulet.network.port_bodies import VnicType
 from cumulet.testing import Answer, Client, TestCloud
+from tests.api.servers import host_of
 from tests.api.test_compute_servers import ask_for, create
+from tests.links import Way, instead
 
 NOBODY = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 
@@ -66,6 +70,37 @@ def test_a_port_of_the_users_own_is_only_unplugged(member: Client, network: str)
     detach(member, server, own)
     left = member.request("GET", f"/network/v2.0/ports/{own}")["port"]
     assert (left["device_id"], left["status"]) == ("", "DOWN")
+
+
+class PlugsUnheard(Way):
+    """A port is plugged in, and its host does not say so. Notes how it is asked to take it back."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self.insisted: list[bool] = []
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.Unplug):
+            self.insisted.append(message.insist)
+        answer = await super().send(message)
+        if isinstance(message, m.Plug):
+            raise m.VerbFailed("a test asked for this failure, when all was done")
+        return answer
+
+
+def test_a_paused_guest_does_not_keep_a_port_that_could_not_be_attached(
+    cloud: TestCloud, admin: Client, member: Client, network: str
+) -> None:
+    """It lets go of nothing while it is paused: whoever takes a port back does not insist."""
+    server = create(member, networks="none")["id"]
+    assert member.action(server, {"pause": None}).status == 202
+    member.wait_for_status(server, "PAUSED")
+    with instead(cloud, host_of(admin, server), PlugsUnheard) as way:
+        assert attach(member, server, net_id=network).status == 200
+        member.wait("its end", lambda: ports(member, server) == {})
+        cloud.idle()
+        assert way.insisted == [False]
+    assert member.server(server)["status"] == "PAUSED"
 
 
 def test_the_only_network_is_taken_where_none_is_named(member: Client, network: str) -> None:

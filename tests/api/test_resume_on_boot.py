@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import cumulet.testing
 from cumulet.compute.host_watch import HostWatch
-from cumulet.host.driver import GuestState
+from cumulet.compute.resume_on_boot import ResumeOnBoot
+from cumulet.compute.store import get_server
+from cumulet.host.driver import GuestReport, GuestState
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.api.test_compute_servers import create
 
@@ -88,6 +91,23 @@ def test_what_waits_for_its_user_s_word_runs_again_or_not_and_waits_on(
         word = {"rescue": "unrescue", "migrate": "confirmResize"}[action]
         assert admin.action(server_id, {word: None}).status in (202, 204)
         admin.wait_for_status(server_id, "ACTIVE" if resume or action == "rescue" else "SHUTOFF")
+
+
+def test_what_has_changed_since_its_host_was_asked_is_left_alone(cloud: TestCloud, admin: Client) -> None:
+    """The host's answer may be older: the server may have been started meanwhile."""
+    server_id = create(admin)["id"]
+    embedded, host = cloud.embedded, host_of(cloud, server_id)
+    boot = ResumeOnBoot(
+        clock=cloud.clock,
+        settings=msgspec.structs.replace(embedded.settings, resume_guests_state_on_host_boot=False),
+        wake=embedded.runner,
+    )
+    revision = embedded.db.read(lambda tx: get_server(tx, server_id).revision)
+    says = [GuestReport(server_id=server_id, generation=1, state=GuestState.STOPPED)]
+    for known, status in ((revision - 1, "ACTIVE"), (revision, "SHUTOFF")):
+        before = {server_id: known}
+        embedded.db.write(lambda tx, before=before: boot.settle(tx, host, says, before=before))  # type: ignore[misc]
+        assert admin.server(server_id)["status"] == status
 
 
 def test_a_guest_that_ends_by_itself_is_not_started_again(cloud: TestCloud, admin: Client) -> None:

@@ -75,3 +75,14 @@ def test_a_cloud_whose_first_role_has_another_name_starts(state: Path, tmp_path:
         (state / SEEDED).write_text("")
         note_cloud(state, database)
     assert (state / SEEDED).read_text() == ""
+
+
+def test_a_role_of_a_domain_is_not_taken_for_the_first_one(state: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.db'}"
+    with cumulet.testing.cloud(hosts=1, state=state, database_url=url) as cloud:
+        role = {"name": "admin", "domain_id": "default"}
+        assert cloud.persona("admin").request("POST", "/identity/v3/roles", {"role": role}).status == 201
+    with opened(url) as database:
+        of_the_cloud = (store.roles.c.name == "admin") & store.roles.c.domain_id.is_(None)
+        database.write(lambda tx: tx.execute(sa.update(store.roles).where(of_the_cloud).values(name="chief")))
+    require_same_cloud(state, url)
