@@ -61,6 +61,14 @@ def test_a_sharing_provider_gives_to_trees_that_have_an_aggregate_in_common_with
     assert sorted(answer["allocation_requests"][0]["mappings"][""]) == sorted([host, disks])
 
 
+def test_isolated_groups_share_no_provider_and_the_one_without_a_suffix_may_share_with_each(world: World) -> None:
+    host = world.provider("host", VCPU=4, MEMORY_MB=1024)
+    for query in ("resources=MEMORY_MB:64&resources1=VCPU:1", "resources1=VCPU:1&resources=MEMORY_MB:64"):
+        both = [{host: {"VCPU": 1, "MEMORY_MB": 64}}]
+        assert found(world, f"{query}&group_policy=isolate") == both, query
+        assert found(world, f"{query}&resources2=VCPU:1&group_policy=isolate") == []
+
+
 def test_a_candidate_that_shares_can_be_sent_as_allocations(world: World) -> None:
     disks = world.provider("disks", DISK_GB=100)
     traits(world, disks, SHARING)

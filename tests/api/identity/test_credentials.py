@@ -223,6 +223,25 @@ def test_a_project_of_others_is_for_a_credential_or_a_trust_like_one_that_never_
     assert holder.admin.post(holder.path, {"tenant_id": "0" * 32}).status_code == 404
 
 
+@pytest.mark.parametrize("end", ["project", "domain"])
+def test_what_somebody_had_in_a_project_goes_with_it_and_with_its_domain(holder: Holder, end: str) -> None:
+    """The user is of another domain, and stays."""
+    admin, user = holder.admin, holder.user
+    domain = admin.made("domain", "domains", name="lodge")["id"]
+    lodge = admin.made("project", "projects", name="lodge", domain_id=domain)["id"]
+    assert admin.put(f"/projects/{lodge}/users/{user}/roles/{admin.id_of('roles', 'member')}").status_code == 204
+    assert holder.session.post(holder.path, {"tenant_id": lodge}).status_code == 201
+    assert admin.patch(f"/users/{user}", {"user": {"default_project_id": lodge}}).status_code == 200
+    listed = f"/credentials?user_id={user}"
+    assert len(admin.get(listed).json()["credentials"]) == 2
+    if end == "domain":
+        assert admin.patch(f"/domains/{domain}", {"domain": {"enabled": False}}).status_code == 200
+    assert admin.delete(f"/{end}s/{domain if end == 'domain' else lodge}").status_code == 204
+    (left,) = admin.get(listed).json()["credentials"]
+    assert left["project_id"] == holder.session.body["project"]["id"]
+    assert "default_project_id" not in admin.get(f"/users/{user}").json()["user"]
+
+
 def test_a_user_keeps_so_many_and_sees_only_its_own(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
     holder.admin.made("credential", "credentials", type="cert", blob="x", user_id=holder.admin.body["user"]["id"])
     assert [c["user_id"] for c in holder.session.get("/credentials").json()["credentials"]] == [holder.user]
