@@ -65,14 +65,14 @@ def event_details(admin: Client, server_id: str, name: str = "live-migration") -
     return " ".join(str(event.get("details")) for event in action["events"])
 
 
-def slow_server(admin: Client, client: Client) -> str:
+def slow_server(admin: Client, client: Client, **more: object) -> str:
     """A server that dirties its memory faster than it can be copied: its migration does not end by itself."""
     flavor = admin.compute("POST", "/flavors", {"flavor": {"name": "busy", "vcpus": 1, "ram": 1024, "disk": 1}})[
         "flavor"
     ]
     specs = {"extra_specs": {"cumulet:dirty_rate_mib_s": "100000"}}
     assert admin.compute("POST", f"/flavors/{flavor['id']}/os-extra_specs", specs).status == 200
-    return create_pair(client, flavorRef=flavor["id"])[0]
+    return create_pair(client, flavorRef=flavor["id"], **more)[0]
 
 
 def running_migration(client: Client, server_id: str) -> JsonObject:

@@ -11,6 +11,7 @@ from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
 from cumulet.host.driver import DriverError
 from cumulet.image.files import image_folder
+from cumulet.image.snapshots import give_up
 from cumulet.testing import Answer, Client, JsonObject, TestCloud
 from tests.image.attack_images import Qcow2
 
@@ -120,6 +121,27 @@ def test_only_the_newest_backups_of_a_type_stay(cloud: TestCloud, member: Client
     last = backup("daily", 0)
     assert all(member.request("GET", f"/image/v2/images/{i}").status == 404 for i in (*daily, last))
     assert image(member, weekly)["image_type"] == "backup"
+
+
+def test_an_administrators_backups_push_out_none_of_the_owners(admin: Client, member: Client, server: str) -> None:
+    def backup(client: Client, rotation: int) -> str:
+        body = {"createBackup": {"name": "b", "backup_type": "daily", "rotation": rotation}}
+        image_id: str = client.action(server, body)["image_id"]
+        client.wait("the image", lambda: image(client, image_id)["status"] == "active")
+        client.wait("the server to be idle", lambda: client.server(server)["OS-EXT-STS:task_state"] is None)
+        return image_id
+
+    owners = backup(member, 2)
+    first, second = backup(admin, 1), backup(admin, 1)
+    assert image(member, owners)["status"] == image(admin, second)["status"] == "active"
+    assert admin.request("GET", f"/image/v2/images/{first}").status == 404
+
+
+def test_only_an_image_without_its_content_is_given_up(cloud: TestCloud, member: Client, server: str) -> None:
+    """An operation may fail, or be aborted, when its image has come."""
+    whole = made(member, server)["id"]
+    cloud.embedded.db.write(lambda tx: give_up(tx, whole, cloud.clock.now_us()))
+    assert image(member, whole)["status"] == "active"
 
 
 def test_an_administrators_image_of_anothers_server_is_shared_with_its_project(

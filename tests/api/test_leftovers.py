@@ -12,7 +12,7 @@ from cumulet.network import bindings_for_compute as bindings
 from cumulet.placement import allocations as placement
 from cumulet.testing import Client, JsonObject, TestCloud
 
-from .servers import create_pair, host_of, last_migration, leftovers, other
+from .servers import create_pair, force, host_of, last_migration, leftovers, other, running_migration, slow_server
 
 SHARE = {"VCPU": 1, "MEMORY_MB": 64}
 
@@ -59,6 +59,30 @@ def test_the_only_share_of_a_server_stays_wherever_it_is(cloud: TestCloud, admin
     look(cloud)
     assert set(cloud.embedded.db.read(lambda tx: placement.held(tx, server))) == {elsewhere}
     assert found(admin, server) == []
+
+
+def test_nothing_of_a_move_that_goes_on_is_left_over(cloud: TestCloud, admin: Client, member: Client) -> None:
+    """Neither the shares nor the bindings: it has both on both sides."""
+    server = slow_server(admin, member, networks="auto")
+    host = host_of(admin, server)
+    assert admin.action(server, {"os-migrateLive": {"host": None, "block_migration": "auto"}}).status == 202
+    running_migration(admin, server)
+    look(cloud)
+    assert found(admin, server) == []
+    force(admin, server)
+    admin.wait("the move", lambda: last_migration(admin, server)["status"] == "completed")
+    assert host_of(admin, server) == other(host)
+
+
+def test_what_a_resized_server_may_return_to_is_not_left_over(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    host = host_of(admin, server)
+    assert admin.action(server, {"migrate": {"host": None}}).status == 202
+    admin.wait_for_status(server, "VERIFY_RESIZE")
+    look(cloud)
+    assert found(admin, server) == []
+    assert cloud.embedded.db.read(lambda tx: placement.held(tx, last_migration(admin, server)["uuid"])).keys() == {host}
 
 
 def test_the_share_of_a_move_that_has_ended(cloud: TestCloud, admin: Client, server: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import msgspec
+import pytest
 
 from cumulet.compute.server_password import record_posted
 from cumulet.compute.telling import SECONDS_BETWEEN_TWO, SECONDS_UNTIL_RETRY, Tellings
@@ -90,6 +91,15 @@ def test_name_host_name_and_items_are_told_while_the_guest_runs_and_the_drive_st
     told(cloud, member)
     assert meta(cloud, server) == now | {"meta": {"other": "one"}}, "where it has moved to"
     assert drive_of(cloud, server) == drive
+
+
+@pytest.mark.parametrize("wanted", [{"name": "Renamed"}, {"hostname": "renamed"}])
+def test_each_change_by_itself_is_told(cloud: TestCloud, member: Client, wanted: dict[str, str]) -> None:
+    server = create(member)["id"]
+    assert member.compute("PUT", f"/servers/{server}", {"server": wanted}, version="2.90").status == 200
+    told(cloud, member)
+    (name, value), now = *wanted.items(), meta(cloud, server)
+    assert str(now[name]).partition(".")[0] == value
 
 
 def test_a_host_that_was_down_is_told_when_it_is_back(cloud: TestCloud, admin: Client, member: Client) -> None:

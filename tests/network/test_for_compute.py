@@ -11,12 +11,13 @@ from cumulet.clock import SystemClock
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx
 from cumulet.errors import ApiError
+from cumulet.network import bindings as all_bindings
 from cumulet.network import bindings_for_compute as bindings
 from cumulet.network import for_compute, limits, port_life, routing, topology
 from cumulet.network.for_compute import NetworkRequest, PortView, RequestedNetwork
 from cumulet.network.group_records import SecurityGroup
 from cumulet.network.limits import network_quotas
-from cumulet.network.store import Network, Port, find, insert, ports
+from cumulet.network.store import Network, Port, change, find, insert, ports
 
 OURS, THEIRS = "project-ours", "project-theirs"
 
@@ -129,6 +130,14 @@ def test_auto_makes_a_topology_once_where_there_is_a_default_way_out(lab: Lab) -
     assert first[0].network_id == second[0].network_id
 
 
+def test_auto_takes_no_network_that_is_down(lab: Lab) -> None:
+    lab.network("172.24.4.0/24", project=THEIRS, external=True, is_default=True)
+    down = lab.network()
+    lab.db.write(lambda tx: change(tx, Network, down.id, None, admin_state_up=False))
+    (made,) = lab.allocate("auto", "first")
+    assert made.network_id != down.id
+
+
 def test_unknown_things_and_those_of_others_are_refused_alike(lab: Lab) -> None:
     theirs = lab.network(project=THEIRS)
     their_port = lab.port(theirs, THEIRS)
@@ -203,6 +212,33 @@ def test_the_port_quota_counts_before_and_while_making(lab: Lab) -> None:
     assert lab.db.read(lambda tx: limits.used(tx, OURS, "port")) == 3
 
 
+def test_how_many_fit_depends_on_how_many_ports_each_needs(lab: Lab) -> None:
+    one, another = lab.network(), lab.network("10.1.0.0/24")
+    row = {"project_id": OURS, "resource": "port", "limit": 5}
+    lab.db.write(lambda tx: tx.execute(network_quotas.insert().values(**row)))
+    both: NetworkRequest = (*on(one), *on(another))
+    fits = lab.db.read(
+        lambda tx: for_compute.validate_request(
+            tx, caller_project_id=OURS, is_admin=False, request=both, min_count=1, max_count=10
+        )
+    )
+    assert fits == 2
+    assert lab.refused(both, 3) == 403
+
+
+def test_a_second_binding_is_like_the_first(lab: Lab) -> None:
+    """What the port's owner asked of its NIC holds at the destination of a move, too."""
+    new = port_life.NewPort(
+        project_id=OURS, server_id="server", host="host1", vnic_type="direct", profile={"trusted": "true"}
+    )
+    network = lab.network()
+    port = lab.db.write(lambda tx: port_life.make(tx, lab.clock, network, new))
+    lab.db.write(lambda tx: bindings.add_inactive(tx, "server", "host2"))
+    lab.db.write(lambda tx: bindings.activate(tx, "server", "host2"))
+    (left,) = lab.db.read(lambda tx: all_bindings.of_ports(tx, [port.id])[port.id])
+    assert (left.host, left.active, left.vnic_type, left.profile) == ("host2", True, "direct", {"trusted": "true"})
+
+
 def test_a_move_has_two_bindings_and_then_one(lab: Lab) -> None:
     network = lab.network()
     lab.allocate((*on(network), *on(network)))
@@ -256,6 +292,14 @@ def test_ports_of_many_servers_keep_their_order(lab: Lab) -> None:
     for n in range(20):
         networks = [port.network_id for port in found[f"server{n}"]]
         assert networks == ([first.id, second.id] if n % 2 else [second.id, first.id])
+
+
+def test_a_port_that_comes_later_is_the_last_however_old_it_is(lab: Lab) -> None:
+    network = lab.network()
+    own = lab.port(network)
+    (first,) = lab.allocate(on(network))
+    later = lab.allocate((RequestedNetwork(port_id=own.id),))
+    assert [port.id for port in later] == [first.id, own.id]
 
 
 def test_a_router_connects_and_lets_go(lab: Lab) -> None:

@@ -27,6 +27,7 @@ def test_it_moves_there_and_back_and_runs_again(rig: Rig) -> None:
             await there.resume_destination(rig.id)
             await here.destroy(rig.id)
             assert await there.observe(rig.id) is GuestState.PAUSED
+            assert there._host.record(rig.id).user_paused, "its agent would let it run on after a restart"
         await source.unpause(rig.id)
         await runs_on(source, rig.id)
         await source.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cumulet.testing import JsonObject
-from tests.api.identity.place import UNSCOPED, Place, Session, project
+from tests.api.identity.place import UNSCOPED, Place, Session, password_auth, project
 
 
 class Tree:
@@ -77,6 +77,8 @@ def test_a_role_on_a_project_is_inherited_below_it_and_ends_there_too(tree: Tree
     grant = f"/OS-INHERIT/projects/{tree.top}/users/{demo}/roles/{admin.id_of('roles', 'member')}/inherited_to_projects"
     assert admin.put(grant).status_code == 204
     tokens = [tree.place.login("demo", scope={"project": {"id": p}}) for p in (tree.middle, tree.leaf)]
+    there = password_auth("demo", tree.place.passwords.by_user["demo"], {"project": {"id": tree.top}})
+    assert tree.place.authenticate(there).status_code == 401, "it is not held where it was given"
     counting = admin.get(f"/role_assignments?effective&user.id={demo}&include_subtree&scope.project.id={tree.top}")
     places = {a["scope"]["project"]["id"] for a in counting.json()["role_assignments"]}
     assert places == {tree.middle, tree.leaf}
