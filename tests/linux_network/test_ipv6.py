@@ -166,6 +166,24 @@ def test_the_mode_says_how_guests_get_addresses(mode: str, managed: bool, other:
     assert ipv6.advertised(network(subnets=(subnet(mode, router_mac=None),))) == ()
 
 
+def test_a_router_that_is_gone_says_so() -> None:
+    """RFC 4861, 6.2.5: with a lifetime of 0, for the router and for its name servers."""
+    (said,) = ipv6.advertised(network(subnets=(subnet("slaac"),)))
+    for gone in (False, True):
+        body = ipv6.advertisement(said, gone=gone)[54:]
+        (lifetime,) = struct.unpack_from("!H", body, 6)
+        servers = body.index(bytes([25, 3]))
+        (of_servers,) = struct.unpack_from("!I", body, servers + 4)
+        assert (lifetime == 0, of_servers == 0) == (gone, gone)
+
+
+@pytest.mark.parametrize("mode", ["dhcpv6-stateful", "dhcpv6-stateless"])
+def test_where_dhcp_is_off_nobody_is_answered(mode: str) -> None:
+    asking = port("2001:db8:9::5")
+    assert len(ipv6.leases([asking], network(subnets=(subnet(mode),)))) == 1
+    assert ipv6.leases([asking], network(subnets=(subnet(mode, dhcp=False),))) == ()
+
+
 @given(st.binary(max_size=200), st.sampled_from([1, 3, 4, 5, 6, 8, 9, 11, 99]))
 def test_no_frame_makes_it_fail(noise: bytes, kind: int) -> None:
     lease = ipv6.Lease(mac="02:00:00:00:00:01", addresses=("2001:db8::1",), dns_servers=(), domain="")

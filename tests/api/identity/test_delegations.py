@@ -291,7 +291,10 @@ def test_a_trust_that_is_passed_on_gives_no_more(maker: Maker, more: JsonObject,
     asked = {**own, **more, "project_id": maker.ids.get(more.get("project_id", ""), maker.home)}
     answer = passing.post("/OS-TRUST/trusts", {"trust": maker.new_trust(**asked)})
     assert (answer.status_code, words in answer.text) == (403, True), answer.text
-    maker.trust(passing, **own)
+    token = maker.use(maker.trust(passing, **own), "third")
+    assert names(token) == {"extra"}, "who passes it on need not hold it"
+    assert maker.admin.delete(maker.grants[1]).status_code == 204
+    assert not token.still_counts(), "who made the first one must"
 
 
 def test_who_is_trusted_with_admin_is_protected_as_an_administrator(maker: Maker) -> None:
