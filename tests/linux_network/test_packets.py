@@ -11,7 +11,7 @@ import pytest
 from cumulet.host import wiring as w
 from tests.linux_network import frames as f
 from tests.linux_network.lab import Guest, Lab, lab, needs_packets
-from tests.linux_network.wirings import ALL_IN, ALL_OUT, group, network, port, revisions, rule, tcp, udp
+from tests.linux_network.wirings import ALL_IN, ALL_OUT, GROUP, group, network, port, revisions, rule, tcp, udp
 
 pytestmark = needs_packets
 
@@ -59,6 +59,30 @@ async def test_stateless_groups_let_no_reply_pass_that_no_rule_names() -> None:
         one, two_ = await two(place, a := port("10.0.0.1"), b := port("10.0.0.2"), group(*ALL_OUT, web, stateful=False))
         assert await two_.gets(one, tcp(a, b, 80))
         assert not await one.gets(two_, tcp(b, a, 80, flags=f.SYN_ACK, reply=True))
+
+
+async def test_beside_a_stateful_group_replies_pass_to_all_that_a_stateless_one_lets_in() -> None:
+    other = str(uuid.UUID(int=10 << 96))
+    web = rule("ingress", protocol=6, range_min=80, range_max=80)
+    async with lab(["host1"]) as place:
+        both = (GROUP, other)
+        a, b = port("10.0.0.1", groups=both), port("10.0.0.2", groups=both)
+        one, two_ = await two(place, a, b, group(*ALL_OUT), group(web, group_id=other, stateful=False))
+        assert await two_.gets(one, tcp(a, b, 80))
+        assert await one.gets(two_, tcp(b, a, 80, flags=f.SYN_ACK, reply=True))
+
+
+@pytest.mark.parametrize(("code", "passes"), [(None, [True, True]), (0, [True, False]), (1, [False, True])])
+async def test_a_rule_for_icmp_is_for_its_code_where_it_names_one(code: int | None, passes: list[bool]) -> None:
+    async with lab(["host1"]) as place:
+        echo = rule("ingress", protocol=f.ICMP, range_min=8, range_max=code)
+        one, two_ = await two(place, a := port("10.0.0.1"), b := port("10.0.0.2"), group(*ALL_OUT, echo))
+
+        def asks(code: int) -> bytes:
+            body = f.transport(f.ICMP, "10.0.0.1", "10.0.0.2", 8, code, head=0x70001 + code)
+            return f.ip(a.mac, b.mac, "10.0.0.1", "10.0.0.2", f.ICMP, body)
+
+        assert [await two_.gets(one, asks(code)) for code in (0, 1)] == passes
 
 
 async def test_without_groups_nothing_goes_out_but_what_every_port_needs() -> None:
