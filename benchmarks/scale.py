@@ -29,6 +29,8 @@ SERVERS_A_HOST, MOST_SERVERS = 10, 1000
 IDLE_SECONDS = 20.0
 PAGE = 100
 PAGES = 20
+STEP = 500
+"""Servers that are made, by requests of a hundred, before all of them have to be ACTIVE."""
 BOOTS = 20
 """Of which the CPU is counted: on a machine that others use, it says more than the time."""
 LONGEST_START_SECONDS = 600.0
@@ -49,7 +51,7 @@ def measured(folder: Path, hosts: int, database: str, most: int) -> Point:
         few = page_ms(cloud, last=False)
         begun = time.perf_counter()
         servers = min(hosts * SERVERS_A_HOST, most)
-        for total in range(PAGE, servers + PAGE, PAGE):
+        for total in range(STEP, servers + STEP, STEP):
             bench.fill(min(total, servers))
         filled = time.perf_counter() - begun
         first, last = page_ms(cloud, last=False), page_ms(cloud, last=True)

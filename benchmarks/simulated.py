@@ -207,7 +207,8 @@ class Bench:
         present = self.admin.ask("GET", f"{self.quotas}/detail")["quota_set"]["instances"]["in_use"]
         while present < total:
             present += len(self.create(min(100, total - present)))
-        _until(self.admin, f"{SERVERS}/detail?status=BUILD&limit=1", lambda answer: not answer["servers"])
+        building = f"{SERVERS}?status=BUILD&limit=1"
+        _until(self.admin, building, lambda answer: not answer["servers"], pause_seconds=0.1)
 
     def get(self) -> Result:
         server = self.admin.ask("GET", f"{SERVERS}?limit=1")["servers"][0]["id"]
@@ -261,10 +262,10 @@ def _move(client: Connection, server: str) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def _until(client: Connection, path: str, good: Callable[[Any], bool]) -> None:
-    """Ask again and again until the answer is good. Pauses 1 ms between: the server needs the core more than we do."""
+def _until(client: Connection, path: str, good: Callable[[Any], bool], *, pause_seconds: float = 0.001) -> None:
+    """Ask again and again until the answer is good, with pauses: the server needs the core more than we do."""
     deadline = time.perf_counter() + WAIT_SECONDS
     while not good(client.ask("GET", path)):
         if time.perf_counter() > deadline:
             raise UnexpectedAnswer(f"GET {path}: not good within {WAIT_SECONDS:.0f} s")
-        time.sleep(0.001)
+        time.sleep(pause_seconds)

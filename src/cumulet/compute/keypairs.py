@@ -18,13 +18,25 @@ from cumulet.compute.links import next_links, page
 from cumulet.compute.quotas import require_headroom
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.service import COMPUTE
-from cumulet.compute.store import key_pairs
-from cumulet.db.engine import Row, Select, Tx
+from cumulet.db.engine import Row, Select, Tx, metadata
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Reply
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body, Json, NonNegativeInteger, Query, Required, Since, Versions
+
+key_pairs = sa.Table(
+    "key_pairs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("type", sa.String(8), nullable=False),
+    sa.Column("fingerprint", sa.String(255), nullable=False),
+    sa.Column("public_key", sa.Text, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("user_id", "name"),
+)
 
 _OWN = f"({ADMIN}) or user_id:%(user_id)s"
 LIST = rule("os_compute_api:os-keypairs:index", _OWN)

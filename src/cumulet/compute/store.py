@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from cumulet.compute import untold
 from cumulet.compute.model import Flavor, PowerState, Server, VmState
 from cumulet.db.engine import Row, Select, Tx, metadata
+from cumulet.db.partial_index import index_where
 from cumulet.db.parts import in_parts
 from cumulet.errors import Conflict, NotFound
 
@@ -37,19 +38,6 @@ flavor_access = sa.Table(
     metadata,
     sa.Column("flavor_id", sa.ForeignKey("flavors.flavor_id", ondelete="CASCADE"), primary_key=True),
     sa.Column("project_id", sa.String(64), primary_key=True),
-)
-
-key_pairs = sa.Table(
-    "key_pairs",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("user_id", sa.String(64), nullable=False),
-    sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("type", sa.String(8), nullable=False),
-    sa.Column("fingerprint", sa.String(255), nullable=False),
-    sa.Column("public_key", sa.Text, nullable=False),
-    sa.Column("created_at_us", sa.BigInteger, nullable=False),
-    sa.UniqueConstraint("user_id", "name"),
 )
 
 servers = sa.Table(
@@ -104,10 +92,11 @@ servers = sa.Table(
     sa.Column("deleted_at_us", sa.BigInteger),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Index("ix_servers_project", "project_id", "deleted_at_us", "created_at_us"),
-    sa.Index("ix_servers_created", "deleted_at_us", "created_at_us", "number"),
+    sa.Index("ix_servers_created", "created_at_us", "number"),
     sa.Index("ix_servers_host", "host", "deleted_at_us"),
     sa.Index("ix_servers_reservation", "reservation_id"),
 )
+index_where(servers, "ix_servers_deleted", "deleted_at_us", where="deleted_at_us IS NOT NULL")
 
 server_tags = sa.Table(
     "server_tags",

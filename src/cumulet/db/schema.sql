@@ -218,7 +218,8 @@ CREATE UNIQUE INDEX ix_security_groups_default ON security_groups (project_id) W
 CREATE INDEX ix_security_groups_project_id ON security_groups (project_id);
 CREATE INDEX ix_server_group_members_server_id ON server_group_members (server_id);
 CREATE INDEX ix_server_groups_project_id ON server_groups (project_id);
-CREATE INDEX ix_servers_created ON servers (deleted_at_us, created_at_us, number);
+CREATE INDEX ix_servers_created ON servers (created_at_us, number);
+CREATE INDEX ix_servers_deleted ON servers (deleted_at_us) WHERE deleted_at_us IS NOT NULL;
 CREATE INDEX ix_servers_host ON servers (host, deleted_at_us);
 CREATE INDEX ix_servers_project ON servers (project_id, deleted_at_us, created_at_us);
 CREATE INDEX ix_servers_reservation ON servers (reservation_id);

@@ -89,13 +89,13 @@ _HOSTS = (
     sa.select(port_bindings.c.host)
     .select_from(BY_TRUNK.joined)
     .where(BY_TRUNK.server_id.is_not(None), port_bindings.c.host != bindings.UNBOUND)
-    .distinct()
 )
+"""Without DISTINCT: for it, SQLite would go through all bindings in the order of their hosts."""
 
 
 def hosts(tx: Tx) -> list[str]:
     """The hosts whose guests carry subports, or will."""
-    return sorted(row.host for row in tx.all(_HOSTS, {}))
+    return sorted({row.host for row in tx.all(_HOSTS, {})})
 
 
 def trunk_of_parent(tx: Tx, port_id: str) -> str | None:
