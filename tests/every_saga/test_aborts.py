@@ -50,7 +50,8 @@ def test_an_abort_that_comes_just_before_the_line_takes_all_back(name: str, monk
         stage.settle()
         (operation_id,) = asked
         row = stage.read(lambda tx: tx.first(sa.select(operations).where(operations.c.id == operation_id)))
-        assert (row.status, row.error["reason"]) == (Status.UNWOUND, "ABORTED")
+        assert row.status == Status.UNWOUND
+        assert row.error["reason"] == "ABORTED"
         if story.saga == "evacuation":
             stage.all_back()
         assert stage.problems() == []
