@@ -235,6 +235,21 @@ def test_garbage_is_400_and_closes(cloud: Cloud, certificate: tuple[Path, Path])
     serving(cloud, certificate, test)
 
 
+@pytest.mark.parametrize(("version", "status"), [(b"1.1", b"400"), (b"1.0", b"200")])
+def test_a_request_of_http_1_1_names_its_host(
+    cloud: Cloud, certificate: tuple[Path, Path], version: bytes, status: bytes
+) -> None:
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        writer.write(b"GET / HTTP/%s\r\nconnection: close\r\n\r\n" % version)
+        answer = await reader.read()
+        assert answer.split()[1] == status
+        assert (b"The header host is missing." in answer) == (status == b"400")
+        writer.close()
+
+    serving(cloud, certificate, test)
+
+
 def test_keystoneauth_discovers_every_service_behind_its_path(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
     from keystoneauth1 import discover, session
 

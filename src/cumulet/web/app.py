@@ -94,6 +94,9 @@ class App:
             name = exchange.repeated.decode("latin-1")
             await exchange.respond_error(BadRequest(f"The header {name} may be given only once."))
             return
+        if exchange.scope.get("http_version") == "1.1" and b"host" not in exchange.headers:  # RFC 9112, 3.2
+            await exchange.respond_error(BadRequest("The header host is missing."))
+            return
         beside = self._documents.get(path.rstrip("/")) if len(path) < 32 else None
         reads = exchange.method in ("GET", "HEAD")
         if beside is not None and (reads or (beside[0] is not None and beside[0].dialect.root_knows_405)):
