@@ -6,6 +6,8 @@ import pytest
 
 import cumulet.testing
 from cumulet.clock import Clock
+from cumulet.compute.heard import Heard, Recorded
+from cumulet.compute.host_recorder import HostRecorder, Said
 from cumulet.conductor.runner import Runner
 from cumulet.processes.parts import SAGAS
 from cumulet.testing import Client, JsonObject, TestCloud
@@ -38,6 +40,22 @@ def test_a_host_that_does_not_answer(fenced: bool, name: str, done: str) -> None
         assert (one["reconciler"], one["host"], one["server_id"]) == ("hosts", "host2", None)
         assert (one["done"], one["times"]) == (done, 1), "it is still down: nothing new"
         assert not found(admin, "lease-run-out" if name == "host-silent" else "host-silent")
+
+
+def test_a_host_of_which_nothing_can_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is up, and yet nothing that it says is heard."""
+
+    async def refused(_recorder: HostRecorder, said: Said) -> Recorded:
+        raise ValueError(said.facts.name)
+
+    with cumulet.testing.cloud(host_silent_seconds=1.0) as cloud:
+        admin = cloud.persona("admin")
+        with monkeypatch.context() as patched:
+            patched.setattr(HostRecorder, "record", refused)
+            patched.setattr(Heard, "is_news", lambda *_others: True)
+            admin.wait("both hosts to be told of", lambda: len(found(admin, "round-failed")) == 2)
+        noted = sorted((one["host"], one["reconciler"], one["done"]) for one in found(admin, "round-failed"))
+        assert noted == [(host, "hosts", "failed, will retry: ValueError") for host in ("host1", "host2")]
 
 
 class WrongClock(AdvanceableClock):

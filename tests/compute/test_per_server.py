@@ -11,6 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 from cumulet.clock import SystemClock
 from cumulet.compute.per_server import PerServer
+from cumulet.conductor import findings
+from cumulet.db import schema
 from cumulet.db.engine import Database, Tx, opened
 
 
@@ -40,6 +42,7 @@ class Seen(PerServer):
 @pytest.fixture
 def db() -> Iterator[Database]:
     with opened("sqlite://") as database:
+        schema.prepare(database)
         database.write(lambda tx: tx.execute(sa.text("CREATE TABLE seen (id TEXT)")))
         yield database
 
@@ -58,6 +61,9 @@ def test_a_server_that_fails_holds_up_no_other(db: Database, caplog: pytest.LogC
     asyncio.run(seen.round())
     assert seen.kept() == ["one", "three"]
     assert "seen: server two failed, will retry" in caplog.text
+    (noted,) = db.read(findings.newest)
+    assert (noted.reconciler, noted.finding, noted.subject) == ("seen", "round-failed", "two")
+    assert noted.done == "failed, will retry: RuntimeError"
 
 
 def test_a_database_that_is_away_ends_the_round(db: Database) -> None:

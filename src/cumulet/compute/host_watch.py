@@ -160,7 +160,7 @@ class HostWatch:
             if isinstance(problem, LeadsNoMore) or (problem is not None and is_away(problem)):
                 raise problem
             if problem is not None:  # Such as a hostile agent's answer, which cannot be recorded.
-                log.error("round with %s failed, will retry", name, exc_info=problem)
+                await self._failed(name, problem)
 
     def _watch_part(self, part: set[str], first_seconds: float) -> None:
         self._parts.append(part)
@@ -194,15 +194,19 @@ class HostWatch:
                 await asyncio.sleep(0)
 
     def _ask_beside(self, name: str, asking: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(asking, name=f"ask-{name}")
-        self._asking[name] = task
-        task.add_done_callback(lambda done: self._asked(name, done))
+        task = self._asking[name] = asyncio.create_task(self._seen_through(name, asking), name=f"ask-{name}")
+        task.add_done_callback(lambda done: self._asking.get(name) is done and self._asking.pop(name))
 
-    def _asked(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._asking.get(name) is task:
-            del self._asking[name]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("round with %s failed, will retry", name, exc_info=error)
+    async def _seen_through(self, name: str, asking: Coroutine[object, object, None]) -> None:
+        try:
+            await asking
+        except Exception as error:
+            await self._failed(name, error)
+
+    async def _failed(self, name: str, error: BaseException) -> None:
+        log.error("round with %s failed, will retry", name, exc_info=error)
+        if not (isinstance(error, LeadsNoMore) or is_away(error)):
+            await findings.note_failure(self._db, WATCH, error, now_us=self._clock.now_us(), host=name)
 
     async def round(self, name: str) -> None:
         """Ask one host for its facts and guests, record that it is up or down, and correct what differs."""

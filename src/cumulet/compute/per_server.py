@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
+from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
 from cumulet.periodic import Periodic
 
@@ -40,8 +41,10 @@ class PerServer(Periodic):
                 await self._see_to(server_id)
             except DBAPIError:
                 raise
-            except Exception:
+            except Exception as error:
                 log.exception("%s: server %s failed, will retry", self._name, server_id)
+                now_us = self._clock.now_us()
+                await findings.note_failure(self._db, self._name, error, now_us=now_us, subject=server_id)
 
     async def _see_to(self, server_id: str) -> None:
         await self._db.write_async(lambda tx: self.see_to(tx, server_id))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+import logging
 
-from cumulet.db.engine import Row, Tx, metadata
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from cumulet.db.engine import Database, Row, Tx, metadata
+
+log = logging.getLogger(__name__)
 
 KEPT = 200
 
@@ -48,6 +53,19 @@ def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host:
     tx.run(_INSERT, {**what, "times": 1, "first_at_us": now_us, "last_at_us": now_us})
     for row in tx.all(_NUMBERS, {}):
         tx.run(_DROP, {"of_id": row.id})
+
+
+async def note_failure(
+    db: Database, reconciler: str, error: BaseException, *, now_us: int, host: str = "", subject: str = ""
+) -> None:
+    """A round has failed, perhaps each time from now on: tell those who do not read the log."""
+    done = f"failed, will retry: {type(error).__name__}"
+    try:
+        await db.write_async(
+            lambda tx: note(tx, reconciler, "round-failed", done, now_us=now_us, host=host, subject=subject)
+        )
+    except DBAPIError:
+        log.warning("%s: the failure cannot be noted", reconciler, exc_info=True)
 
 
 def newest(tx: Tx) -> list[Row]:
