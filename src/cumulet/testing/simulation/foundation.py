@@ -276,7 +276,7 @@ async def request(
         headers += [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
     scope = {
         "type": "http", "http_version": "1.1", "method": method, "scheme": "https", "path": path,
-        "raw_path": path.encode(), "query_string": query.encode(), "headers": headers,
+        "raw_path": path.encode(), "query_string": query.encode(), "headers": [(b"host", b"127.0.0.1"), *headers],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 443),
     }  # fmt: skip
     sent: list[MutableMapping[str, Any]] = []
