@@ -78,6 +78,20 @@ def test_nothing_is_remembered_past_a_write(place: Place) -> None:
     assert ask(place.identity, token) is not None
 
 
+def test_what_is_new_ends_nothing(alone: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token rests on it yet. Whoever made users all the time had every request of everybody examined anew."""
+    admin, token = alone.admin(), alone.login("demo", scope=project("demo")).token
+    first = ask(alone.identity, token)
+    assert first is not None
+    for kind, collection in (("user", "users"), ("project", "projects"), ("group", "groups"), ("role", "roles")):
+        admin.made(kind, collection, name="new")
+        assert alone.identity.cached(str(token)) is first, kind
+    made = admin.made("domain", "domains", name="new")
+    assert alone.identity.cached(str(token)) is first
+    admin.patch(f"/domains/{made['id']}", {"domain": {"enabled": False}})
+    assert alone.identity.cached(str(token)) is None, "a change counts"
+
+
 def test_an_examination_that_a_write_overtook_is_not_remembered(place: Place) -> None:
     token = str(place.login("demo").token)
     opened = place.identity.open(token)

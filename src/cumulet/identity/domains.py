@@ -149,7 +149,6 @@ def make_domain(call: Call[object, object], body: Any, identifier: str) -> Domai
         tokens_not_before_us=0,
     )
     call.tx.execute(insert(store.domains).values(**asdict(domain)))
-    Identity.of(call).changed(call.tx)
     return domain
 
 

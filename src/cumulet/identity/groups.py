@@ -133,7 +133,6 @@ def create_group(call: Call[None, NewGroup]) -> dict[str, object]:
         extra=given_extra(body),
     )
     call.tx.execute(insert(store.groups).values(**asdict(group)))
-    Identity.of(call).changed(call.tx)
     return {"group": group_view(call, group)}
 
 

@@ -256,7 +256,6 @@ def create_project(call: Call[None, NewProject]) -> dict[str, object]:
     )
     call.tx.execute(insert(store.projects).values(**asdict(project)))
     set_tags(call.tx, project.id, [] if body.tags is UNSET else body.tags)
-    Identity.of(call).changed(call.tx)
     return {"project": project_views(call, [project])[0]}
 
 

@@ -151,7 +151,6 @@ def create_role(call: Call[None, NewRole]) -> dict[str, object]:
         extra=given_extra(body),
     )
     call.tx.execute(insert(store.roles).values(**asdict(role)))
-    Identity.of(call).changed(call.tx)
     return {"role": role_view(call, role)}
 
 

@@ -129,7 +129,8 @@ class Identity:
         """No token that was examined before counts any more: each is examined again.
 
         Every transaction that changes what tokens are examined by calls this once: users, groups, projects, domains,
-        roles, and who holds which. Where only some tokens end, it calls one of the three below instead."""
+        roles, and who holds which. What is new does not count: no token rests on it yet. Where only some tokens end,
+        it calls one of the three below instead."""
         generation = store.raise_generation(tx)
         tx.after_commit(lambda: self._advance(generation))
 

@@ -208,7 +208,6 @@ async def create_user(call: Call[None, NewUser]) -> dict[str, object]:
             last_active_us=call.now_us,
         )
         tx.execute(insert(store.users).values(**asdict(user)))
-        identity.changed(tx)
         return user
 
     return {"user": user_view(call, await call.cloud.db.write_async(work))}
