@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -11,12 +12,13 @@ from cumulet.compute import live_migration
 from cumulet.compute.store import migrations, servers
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host import messages as m
-from cumulet.host.driver import GuestState, MigrationPhase
+from cumulet.host.driver import GuestState, HostFacts, MigrationParameters, MigrationPhase
 from cumulet.host.link import Link
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
 from .servers import AUTO, create_pair, event_details, force, host_of, last_migration, other, slow_server
+from .test_left_waiting import unwatched
 
 MOVE = {"os-migrateLive": {"host": None, **AUTO}}
 CRASHED, SHUTDOWN, RUNNING = 6, 4, 1
@@ -60,6 +62,37 @@ def test_a_move_that_has_failed_keeps_its_destination_no_longer(
     (service,) = admin.compute("GET", f"/os-services?host={destination}")["services"]
     answer = admin.compute("DELETE", f"/os-services/{service['id']}")
     assert (answer.status, "in-progress migrations" in answer.text) == (501, False), answer.text
+
+
+class Prepared(Way):
+    """Notes with which parameters a copy is awaited."""
+
+    parameters: MigrationParameters
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.PrepareIncoming):
+            self.parameters = message.parameters
+        return await super().send(message)
+
+
+@pytest.mark.parametrize("lacks", ["source", "destination", "none"])
+def test_memory_follows_after_the_commit_only_where_both_sides_can_do_that(
+    cloud: TestCloud, admin: Client, server: str, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    source = host_of(admin, server)
+    destination = other(source)
+    without, said = {"source": source, "destination": destination}.get(lacks), SimulatedDriver.facts
+
+    async def facts(driver: SimulatedDriver) -> HostFacts:
+        found = await said(driver)
+        features = tuple(one for one in found.features if found.name != without or one != "post-copy")
+        return msgspec.structs.replace(found, features=features)
+
+    monkeypatch.setattr(SimulatedDriver, "facts", facts)
+    cloud.reconcile()
+    with instead(cloud, destination, Prepared) as way:
+        assert end_of(admin, server) == "completed"
+    assert way.parameters.post_copy == (lacks == "none")
 
 
 class SaysOfArrival(Way):
@@ -129,7 +162,8 @@ def test_a_guest_that_died_while_its_move_was_undone_is_stopped(
 ) -> None:
     source = host_of(admin, server)
     cloud.faults.fail("live-migration", step="copy_memory")
-    with instead(cloud, source, lambda link: CannotGoOn(link, driver_of(cloud, source), found, 1000)):
+    way = instead(cloud, source, lambda link: CannotGoOn(link, driver_of(cloud, source), found, 1000))
+    with unwatched(cloud), way:  # Of a guest that is gone reconcilers say, once the move has ended, that it is lost.
         assert end_of(admin, server) == "error"
         admin.wait_for_status(server, "SHUTOFF")
         assert admin.server(server)["OS-EXT-STS:power_state"] == CRASHED
