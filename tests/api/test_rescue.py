@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cumulet.compute.images_of_hosts import image_for
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
-from cumulet.host.driver import Guest
+from cumulet.host.driver import Guest, GuestState
 from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 from tests.testing.test_reachability import made as made_of_network
@@ -95,6 +96,17 @@ def test_it_is_told_where_its_ports_are_though_an_earlier_one_is_gone(
     assert told(drive)["devices"] == [second]
 
 
+def test_the_drive_it_boots_with_has_the_password_of_the_rescue(
+    cloud: TestCloud, admin: Client, member: Client
+) -> None:
+    server = create(member, config_drive=True, adminPass="its own")["id"]
+    assert told(drive_of(cloud, server))["admin_pass"] == "its own"
+    with instead(cloud, host_of(admin, server), Described) as way:
+        rescue(member, server, {"adminPass": "the rescue's"})
+    drive = {path: file.content for file in way.guest.config_drive for path in file.paths}
+    assert told(drive)["admin_pass"] == "the rescue's"
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -110,16 +122,53 @@ def test_what_cannot_be_had_changes_nothing(member: Client, server: str, body: o
     assert member.server(server) == before
 
 
-def test_one_that_fails_runs_on_from_its_own_disk(
-    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_rescue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host can rescue a guest."""
+
     async def fails(self: disk.Rescue, host: m.OnHost) -> None:
         raise m.VerbFailed("planted")
 
     monkeypatch.setattr(disk.Rescue, "do", fails)
+
+
+def test_one_that_fails_runs_on_from_its_own_disk(
+    cloud: TestCloud, admin: Client, member: Client, server: str, no_rescue: None
+) -> None:
     assert member.action(server, {"rescue": None}).status == 200
     member.wait_for_status(server, "ACTIVE")
     assert runs_from(cloud, admin, server) is None
+
+
+def test_a_stopped_one_that_fails_is_not_started(
+    cloud: TestCloud, admin: Client, member: Client, server: str, no_rescue: None
+) -> None:
+    assert member.action(server, {"os-stop": None}).status == 202
+    member.wait_for_status(server, "SHUTOFF")
+    assert member.action(server, {"rescue": None}).status == 200
+    cloud.idle()
+    assert member.server(server)["status"] == "SHUTOFF"
+    assert cloud.guests(host_of(admin, server))[server] is GuestState.STOPPED
+
+
+def test_its_host_gets_the_rescue_image_for_as_long_as_it_is_rescued(
+    cloud: TestCloud, admin: Client, member: Client, server: str, request: pytest.FixtureRequest
+) -> None:
+    image, host = made(member, server), host_of(admin, server)
+
+    def offered() -> str | None:
+        return cloud.embedded.db.read(lambda tx: image_for(tx, host, image["os_hash_value"]))
+
+    body = {"rescue": {"rescue_image_ref": image["id"]}}
+    rescue(member, server, body["rescue"])
+    assert offered() == image["id"]
+    assert member.action(server, {"unrescue": None}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    assert offered() is None
+    request.getfixturevalue("no_rescue")
+    assert member.action(server, body).status == 200
+    cloud.idle()
+    assert offered() is None, "a rescue that has failed"
 
 
 def test_what_a_rescued_server_does_not_do(member: Client, server: str) -> None:
