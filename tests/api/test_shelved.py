@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from unittest import mock
 
 import pytest
+import sqlalchemy as sa
 
 import cumulet.testing
-from cumulet.compute.shelved import AutomaticOffload
+from cumulet.compute.model import SHELVED_IMAGE
+from cumulet.compute.operations import on_host
+from cumulet.compute.shelved import STARTING, AutomaticOffload, Resting
+from cumulet.compute.store import get_server
+from cumulet.conductor import saga
+from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
@@ -108,6 +114,32 @@ def test_after_its_time_it_leaves_by_itself(cloud: TestCloud, admin: Client, mem
     assert member.server(server)["status"] == "SHELVED_OFFLOADED"
     action = member.compute("GET", f"/servers/{server}/os-instance-actions")["instanceActions"][0]
     assert action["action"] == "shelveOffload"
+
+
+def test_once_it_has_left_nothing_says_that_it_rested(cloud: TestCloud, admin: Client, server: str) -> None:
+    """It is as one that was taken off its host at once: that has its image, and nothing else."""
+    acted(admin, server, "shelveOffload", "SHELVED_OFFLOADED")
+    left = cloud.embedded.db.read(lambda tx: get_server(tx, server))
+    assert set(left.system_metadata) == {SHELVED_IMAGE}
+
+
+def test_it_does_not_leave_by_itself_while_something_is_done_with_it(cloud: TestCloud, server: str) -> None:
+    looks = cloud.embedded.conductor.reconciler(AutomaticOffload)
+    cloud.clock.advance(61.0)
+
+    def see_to(tx: Tx) -> str | None:
+        operation = cloud.embedded.clock.uuid()
+        state = Resting(**on_host(get_server(tx, server), operation, 0))
+        saga.begin(tx, mock.Mock(), STARTING, operation_id=operation, subject=server, state=state, now_us=0)
+        looks.see_to(tx, server)
+        seen = get_server(tx, server).task_state
+        assert saga.running_operation(tx, server) is not None
+        tx.execute(sa.delete(saga.operations).where(saga.operations.c.id == operation))
+        return seen
+
+    assert cloud.embedded.db.write(see_to) is None
+    passed(cloud, 0.0)
+    assert cloud.persona("member").server(server)["status"] == "SHELVED_OFFLOADED"
 
 
 @pytest.mark.parametrize("body", [{"availability_zone": "nova"}, {"host": "host1"}, {"availability_zone": None}])
