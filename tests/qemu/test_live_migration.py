@@ -117,6 +117,23 @@ def test_a_destination_that_was_left_gives_way_to_the_guest_made_anew(rig: Rig) 
     asyncio.run(story())
 
 
+def test_a_destination_that_waits_for_one_source_gives_way_to_another_s_move(rig: Rig) -> None:
+    async def story() -> None:
+        source, destination = await rig.resumed(), await rig.open("host2")
+        left = await expecting_a_stranger(rig, destination)
+        endpoint = await prepared(source, destination, rig.guest, PARAMETERS, move="this one")
+        assert endpoint.peer != left.peer
+        assert await prepared(source, destination, rig.guest, PARAMETERS, move="this one") == endpoint
+        await source.start_copy(rig.id, endpoint, PARAMETERS)
+        assert (await follow(source, rig.id)).phase is MigrationPhase.COMPLETED
+        await destination.resume_destination(rig.id)
+        await runs_on(destination, rig.id)
+        await source.close()
+        await destination.close()
+
+    asyncio.run(story())
+
+
 def test_a_cancelled_copy_leaves_the_guest_where_it_was_and_can_be_tried_again(rig: Rig) -> None:
     async def story() -> None:
         source, destination, _ = await begin(rig, slow=True)

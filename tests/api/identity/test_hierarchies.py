@@ -86,6 +86,18 @@ def test_a_role_on_a_project_is_inherited_below_it_and_ends_there_too(tree: Tree
     assert not any(token.still_counts() for token in tokens)
 
 
+def test_a_role_that_is_not_inherited_leads_to_no_project_below(tree: Tree) -> None:
+    admin, demo = tree.admin, tree.admin.id_of("users", "demo")
+    for grant in (
+        f"/projects/{tree.top}/users/{demo}",
+        f"/OS-INHERIT/projects/{tree.middle}/users/{demo}",
+    ):
+        below = "/inherited_to_projects" if "INHERIT" in grant else ""
+        assert admin.put(f"{grant}/roles/{admin.id_of('roles', 'member')}{below}").status_code == 204
+    listed = {one["id"] for one in tree.place.login("demo").get("/auth/projects").json()["projects"]}
+    assert listed & {tree.top, tree.middle, tree.leaf} == {tree.top, tree.leaf}
+
+
 def test_a_domain_s_manager_touches_no_branch_an_administrator_works_in(tree: Tree) -> None:
     admin = tree.admin
     head = admin.made("user", "users", name="head", password="heads-own")["id"]
