@@ -259,7 +259,6 @@ def test_nobody_brings_what_is_not_waited_for(cloud: TestCloud, member: Client, 
     from cumulet.errors import NotFound
 
     found = made(member, server)
-    cloud.idle()  # The server is shown so before its operation has removed what is outdated.
     for host in cloud.hosts:
         with pytest.raises(NotFound):
             cloud.embedded.db.read(lambda tx, host=host: require_wanted(tx, host, found["id"]))  # type: ignore[misc]

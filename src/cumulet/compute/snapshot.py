@@ -13,8 +13,6 @@ import functools
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-import msgspec
-
 from cumulet.compute import guest_agent, operations
 from cumulet.compute.model import Server
 from cumulet.compute.operations import SERVER, Commanding, OnHost, command
@@ -52,8 +50,6 @@ class Snapshot(OnHost, frozen=True, kw_only=True):
     image_id: str
     backup_type: str | None = None
     rotation: int = 0
-    outdated: tuple[str, ...] = ()
-    """Ids of backups that were deleted and whose data must be removed."""
 
 
 def new_image(
@@ -156,23 +152,29 @@ async def end_snapshot(context: Context, state: WaitingT) -> WaitingT:
     return state
 
 
-def record_image(tx: Tx, context: Context, state: Snapshot) -> Snapshot:
-    now = context.clock.now_us()
-    server = get_server(tx, state.server_id, deleted=True)
-    operations.settle(tx, state.server_id, now_us=now, task_state=None)
-    operations.finish_events(tx, state.action_id, now_us=now)
+async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
+    """Remove backups that are too old. A crash leaves their data to the next start, as of any image."""
     if state.backup_type is None:
         return state
-    outdated = snapshots.rotate(
-        tx, state.image_id, server_id=server.id, backup_type=state.backup_type, keep=state.rotation, now_us=now
+    outdated: list[str] = []
+    rotate = functools.partial(
+        snapshots.rotate,
+        image_id=state.image_id,
+        server_id=state.server_id,
+        backup_type=state.backup_type,
+        keep=state.rotation,
+        now_us=context.clock.now_us(),
     )
-    return msgspec.structs.replace(state, outdated=tuple(outdated))
-
-
-async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
-    """Remove the data of backups that are too old. A crash leaves it to the next start, as of any image."""
-    for image_id in state.outdated:
+    await context.record(lambda tx: outdated.extend(rotate(tx)))
+    for image_id in outdated:
         files.remove(files.image_folder(context.settings.state_dir), image_id)
+    return state
+
+
+def record_image(tx: Tx, context: Context, state: Snapshot) -> Snapshot:
+    now = context.clock.now_us()
+    operations.settle(tx, state.server_id, now_us=now, task_state=None)
+    operations.finish_events(tx, state.action_id, now_us=now)
     return state
 
 
@@ -190,6 +192,6 @@ SNAPSHOT = Saga(
     state=Snapshot,
     steps=(Step(make_image, undo=end_snapshot),),
     # The image is active: its owner keeps it, whatever happens now.
-    finals=(Final(end_snapshot), Final(record_image), Final(remove_outdated)),
+    finals=(Final(end_snapshot), Final(remove_outdated), Final(record_image)),
     unwound=unwound,
 )
