@@ -144,6 +144,40 @@ def test_nobody_is_sure_to_be_beside_a_member_that_is_on_its_way(admin: Client) 
     assert {migration["source_compute"], migration["dest_compute"], host_of(admin, far)} == HOSTS
 
 
+def test_a_group_and_a_hint_that_want_different_hosts_leave_none(admin: Client) -> None:
+    together = group(admin, "affinity")
+    first = member_of(admin, together, flavor(admin, "quiet"))
+    far = ask_for(admin, hints={"different_host": [first]})["server"]["id"]
+    admin.wait_for_status(far, "ACTIVE")
+    torn = ask_for(admin, hints={"group": together, "same_host": [far]})["server"]["id"]
+    assert admin.wait_for_status(torn, "ERROR")["fault"]["message"].startswith("No valid host")
+    beside = ask_for(admin, hints={"group": together, "same_host": [first]})["server"]["id"]
+    assert admin.wait_for_status(beside, "ACTIVE")["OS-EXT-SRV-ATTR:host"] == host_of(admin, first)
+
+
+def test_a_deleted_server_is_no_member_and_takes_no_member_s_room(admin: Client) -> None:
+    wanted = {"quota_set": {"server_group_members": 1}}
+    assert admin.compute("PUT", f"/os-quota-sets/{admin.project_id}", wanted).status == 200
+    apart = group(admin, "anti-affinity")
+    first = member_of(admin, apart, flavor(admin, "quiet"))
+    answer = ask_for(admin, hints={"group": apart})
+    assert (answer.status, "too many servers in group" in answer.text) == (403, True), answer.text
+    assert admin.compute("DELETE", f"/servers/{first}").status == 204
+    admin.wait("it to go", lambda: admin.compute("GET", f"/servers/{first}").status == 404)
+    assert admin.compute("GET", f"/os-server-groups/{apart}")["server_group"]["members"] == []
+    second = member_of(admin, apart, "quiet")
+    assert admin.compute("GET", f"/os-server-groups/{apart}")["server_group"]["members"] == [second]
+
+
+def test_room_in_a_group_is_counted_for_each_user(admin: Client, manager: Client, member: Client) -> None:
+    assert manager.project_id == member.project_id
+    wanted = {"quota_set": {"server_group_members": 1}}
+    assert admin.compute("PUT", f"/os-quota-sets/{member.project_id}", wanted).status == 200
+    apart, quiet = group(member, "anti-affinity"), flavor(admin, "quiet")
+    assert member_of(member, apart, quiet) != member_of(manager, apart, quiet)
+    assert [ask_for(client, hints={"group": apart}).status for client in (member, manager)] == [403, 403]
+
+
 @pytest.mark.parametrize("policy", ["soft-affinity", "soft-anti-affinity"])
 def test_a_soft_policy_is_followed_while_it_can_be(admin: Client, policy: str) -> None:
     wished = group(admin, policy)
