@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import pytest
 
@@ -229,6 +230,24 @@ def test_use_is_counted_by_the_hour(admin: Client, member: Client) -> None:
     assert [server["name"] for server in usage["server_usages"]] == ["busy"]
     assert usage["total_hours"] > 0
     assert admin.compute("GET", "/os-simple-tenant-usage?start=yesterday").status == 400
+
+
+def test_use_ends_with_the_server(cloud: TestCloud, member: Client) -> None:
+    def used(begin: int) -> list[JsonObject]:
+        """By the servers that were there since `begin`."""
+        since = datetime.fromtimestamp(begin // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        path = f"/os-simple-tenant-usage/{member.project_id}?start={since}&end=2099-01-01T00:00:00"
+        found: list[JsonObject] = member.compute("GET", path)["tenant_usage"].get("server_usages", [])
+        return found
+
+    begun = cloud.clock.now_us()
+    gone, stays = (create(member, name=name)["id"] for name in ("gone", "stays"))
+    assert member.compute("DELETE", f"/servers/{gone}").status == 204
+    cloud.idle()
+    cloud.clock.advance(1800.0)
+    uptimes = {one["instance_id"]: (one["state"], one["uptime"] >= 1800) for one in used(begun)}
+    assert uptimes == {gone: ("terminated", False), stays: ("active", True)}
+    assert [one["instance_id"] for one in used(cloud.clock.now_us() - 900_000_000)] == [stays]
 
 
 def test_groups_belong_to_projects(member: Client, other_member: Client, reader: Client) -> None:

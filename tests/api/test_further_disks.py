@@ -213,6 +213,14 @@ def test_a_resize_keeps_the_ephemeral_disk_and_makes_swap_anew(
     assert (on_host(cloud, server).disks, disks(cloud, server)) == (data, EPHEMERAL_AND_SWAP)
 
 
+def test_swap_that_was_asked_for_is_never_more_than_the_flavor_has(
+    cloud: TestCloud, admin: Client, member: Client, both: str
+) -> None:
+    server = created(member, both, **mapped(member, {**SWAP, "volume_size": 48}))
+    resized(member, server, flavor(admin, "less", **{"OS-FLV-EXT-DATA:ephemeral": 2, "swap": 32}))
+    assert disks(cloud, server) == [(1, 2048, "ext4", "ephemeral0"), (2, 32, "swap", "")]
+
+
 def test_a_resize_to_less_is_undone(cloud: TestCloud, admin: Client, member: Client, both: str) -> None:
     smaller = flavor(admin, "smaller", **{"OS-FLV-EXT-DATA:ephemeral": 1, "swap": 64})
     server = created(member, both)
