@@ -290,16 +290,19 @@ def test_subnets_are_cut_from_a_pool_without_overlap(member: Client, other_membe
     assert call(member, "DELETE", path).status == 204
 
 
-def test_a_pool_gives_each_project_no_more_than_its_quota(member: Client) -> None:
+def test_a_pool_gives_each_project_no_more_than_its_quota(admin: Client, member: Client, other_member: Client) -> None:
     pool = make(member, "subnetpool", name="p", prefixes=["10.40.0.0/16"], default_quota=384, default_prefixlen=24)
     assert pool["default_quota"] == 384
-    network = make(member, "network")["id"]
+    everybody = {"object_type": "subnetpool", "object_id": pool["id"], "target_tenant": "*"}
+    body = {"rbac_policy": {**everybody, "action": "access_as_shared"}}
+    assert call(admin, "POST", "/rbac-policies", body).status == 201
 
-    def cut(prefixlen: int) -> Answer:
-        body = {"network_id": network, "ip_version": 4, "subnetpool_id": pool["id"], "prefixlen": prefixlen}
-        return call(member, "POST", "/subnets", {"subnet": body})
+    def cut(prefixlen: int, client: Client = member) -> Answer:
+        network = make(client, "network")["id"]
+        wanted = {"network_id": network, "ip_version": 4, "subnetpool_id": pool["id"], "prefixlen": prefixlen}
+        return call(client, "POST", "/subnets", {"subnet": wanted})
 
-    assert [cut(24).status, cut(25).status] == [201, 201]
+    assert [cut(24).status, cut(25).status, cut(24, other_member).status] == [201, 201, 201]
     over = cut(30)
     assert (over.status, over["NeutronError"]["type"]) == (409, "SubnetPoolQuotaExceeded")
     assert call(member, "PUT", f"/subnetpools/{pool['id']}", {"subnetpool": {"default_quota": 388}}).status == 200

@@ -329,6 +329,21 @@ def test_what_a_control_plane_of_the_version_before_takes_back_is_shared_no_long
     assert call(admin, "GET", f"/rbac-policies?object_id={made}")["rbac_policies"] == []
 
 
+@pytest.mark.parametrize(("kind", "column"), [("network", networks.c.shared), ("subnetpool", subnet_pools.c.shared)])
+def test_a_control_plane_of_the_version_before_shares_with_everybody_only_what_is_for_everybody(
+    kind: str, column: sa.Column[bool], cloud: TestCloud, member: Client, other_member: Client
+) -> None:
+    admin, made = cloud.persona("admin"), make(member, kind, **KINDS[kind])["id"]
+
+    def told() -> bool:
+        return bool(cloud.embedded.db.read(lambda tx: tx.scalar(sa.select(column).where(column.table.c.id == made))))
+
+    path = f"/rbac-policies/{shared(admin, kind, made, '*')}"
+    for target in (other_member.project_id, "*", other_member.project_id):
+        assert call(admin, "PUT", path, {"rbac_policy": {"target_tenant": target}}).status == 200
+        assert told() == (target == "*")
+
+
 def test_a_policy_whose_object_the_version_before_has_deleted_can_be_deleted(
     cloud: TestCloud, member: Client, other_member: Client
 ) -> None:
@@ -372,9 +387,12 @@ def test_an_invalid_policy_is_refused(member: Client, change: JsonObject, status
 
 def test_a_policy_is_made_once_and_counted(member: Client, other_member: Client, cloud: TestCloud) -> None:
     network = make(member, "network")
-    shared(member, "network", network["id"], other_member)
+    path = f"/rbac-policies/{shared(member, 'network', network['id'], other_member)}"
     assert share(member, "network", network["id"], other_member).status == 409
-    assert call(member, "GET", f"/networks/{network['id']}")["network"]["revision_number"] > network["revision_number"]
+    counted = call(member, "GET", f"/networks/{network['id']}")["network"]["revision_number"]
+    assert counted == network["revision_number"] + 1
+    assert call(member, "PUT", path, {"rbac_policy": {"target_tenant": member.project_id}}).status == 200
+    assert call(member, "GET", f"/networks/{network['id']}")["network"]["revision_number"] == counted + 1
     limit = {"quota": {"rbac_policy": 1}}
     call(cloud.persona("admin"), "PUT", f"/quotas/{member.project_id}", limit)
     assert share(member, "network", network["id"], UNKNOWN).status == 409
