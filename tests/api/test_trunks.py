@@ -8,7 +8,10 @@ import pytest
 
 from cumulet.compute.descriptions import described
 from cumulet.host import wiring as w
+from cumulet.network import trunk_ports
 from cumulet.testing import Client, TestCloud
+from tests.api.servers import host_of
+from tests.api.test_compute_servers import create
 from tests.api.test_network_stories import UNKNOWN, call, make, network_with_subnet
 from tests.api.test_qos import keeping, qos_policy
 from tests.network.test_port_status import boot, status_of
@@ -214,6 +217,7 @@ def test_a_subport_is_plugged_in_nowhere_else_and_bound_by_nobody(
         refused = call(service, method, path, sent)
         assert (refused.status, refused["NeutronError"]["type"]) == (409, "PortInUse"), (method, refused.text)
     assert shown(member, trunk)["status"] == "DOWN", "a binding without a server plugs nothing"
+    assert cloud.embedded.db.read(trunk_ports.hosts) == [], "nor is a host told of subports because of it"
 
 
 def test_hosts_that_carry_no_subports_are_said(cloud: TestCloud, member: Client, ports: list[str]) -> None:
@@ -247,6 +251,33 @@ def test_all_hosts_of_a_guest_must_keep_the_policies_of_its_subports_and_carry_t
         refused = call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]})
         assert (refused.status, "A host cannot carry" in refused.text) == (501, True), refused.text
     assert call(member, "PUT", path, {"sub_ports": [vlan(first, 1)]}).status == 200
+
+
+def test_a_parent_is_attached_only_where_the_policies_of_its_subports_are_kept(
+    cloud: TestCloud, admin: Client, manager: Client, member: Client, ports: list[str]
+) -> None:
+    parent, first, _ = ports
+    make(member, "trunk", port_id=parent, sub_ports=[vlan(first, 1)])
+    slow = qos_policy(manager, ("egress", 1000, 0))
+    assert call(member, "PUT", f"/ports/{first}", {"port": {"qos_policy_id": slow}}).status == 200
+    server = create(member, networks="none")["id"]
+    attached = {"interfaceAttachment": {"port_id": parent}}
+    with keeping("networks", "trunks", on=[host_of(admin, server)]):
+        refused = member.compute("POST", f"/servers/{server}/os-interface", attached)
+        assert (refused.status, "cannot limit the bandwidth of ports" in refused.text) == (501, True), refused.text
+    assert member.compute("POST", f"/servers/{server}/os-interface", attached).status == 200
+
+
+def test_a_subport_has_the_bindings_of_its_parent_and_one_of_them_counts(
+    cloud: TestCloud, admin: Client, member: Client, ports: list[str]
+) -> None:
+    parent, first, _ = ports
+    make(member, "trunk", port_id=parent, sub_ports=[vlan(first, 1)])
+    assert call(admin, "PUT", f"/ports/{parent}", {"port": {"binding:host_id": "host1"}}).status == 200
+    service = cloud.persona("service")
+    assert call(service, "POST", f"/ports/{parent}/bindings", {"binding": {"host": "host2"}}).status == 201
+    found = call(service, "GET", f"/ports/{first}/bindings")["bindings"]
+    assert {one["host"]: one["status"] for one in found} == {"host1": "ACTIVE", "host2": "INACTIVE"}
 
 
 def test_what_is_not_possible_is_refused_in_neutrons_words(
