@@ -110,6 +110,17 @@ def test_another_projects_image_is_not_there(member: Client, other_member: Clien
     assert (hidden.status, hidden.text.replace(image, unknown)) == (404, missing.text)
 
 
+def test_a_member_was_made_when_the_image_was_shared(cloud: TestCloud, member: Client, other_member: Client) -> None:
+    base = "/image/v2/images"
+    image = member.request("POST", base, {"name": "i", "container_format": "bare", "disk_format": "raw"})["id"]
+    offered = member.request("POST", f"{base}/{image}/members", {"member": other_member.project_id})
+    cloud.clock.advance(60.0)
+    path = f"{base}/{image}/members/{other_member.project_id}"
+    accepted = other_member.request("PUT", path, {"status": "accepted"})
+    assert accepted["created_at"] == offered["created_at"] != accepted["updated_at"]
+    assert other_member.request("GET", path).json == accepted.json
+
+
 def test_there_is_no_cache_to_manage_over_the_api(admin: Client) -> None:
     answer = admin.request("GET", "/image/v2/cache")
     assert answer.status == 404

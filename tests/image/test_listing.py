@@ -64,6 +64,26 @@ def test_images_are_sorted_and_paged(world: World) -> None:
         assert walked == whole, params
 
 
+def test_those_that_are_alike_follow_in_the_direction_that_was_asked_for(world: World) -> None:
+    ids = [world.create(name="alike", min_disk=number)["id"] for number in range(3)]
+
+    def listed(**params: object) -> list[str]:
+        return [one["id"] for one in world.ask("member", "GET", "/images", params=params).json()["images"]]
+
+    assert listed(sort="name:asc") == listed(sort_key="name", sort_dir="asc") == ids
+    assert listed(sort="name:desc") == listed(sort_key="name") == ids[::-1]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "found"),
+    [("gt", False), ("gte", True), ("eq", True), ("lte", True), ("lt", False), ("neq", False), ("", True)],
+)
+def test_a_time_is_compared_by_the_second_that_is_shown(world: World, comparison: str, found: bool) -> None:
+    second = world.create(name="one")["created_at"]
+    wanted = f"{comparison}:{second}" if comparison else second
+    assert names(world, created_at=wanted) == (["one"] if found else [])
+
+
 def test_a_list_has_glances_links(world: World) -> None:
     image = world.create()
     world.create()
