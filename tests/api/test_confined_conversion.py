@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 import cumulet.testing
 from cumulet.confined import qemu_img, tools, users
 from cumulet.image import conversion
+from cumulet.image.uploads import Receiver
 from cumulet.part import SettingRefused
 from cumulet.settings import Settings
+from cumulet.space import Space
 from cumulet.testing import TestCloud
 from tests.api.test_image_conversion import DISK, WHOLE, imported, matches, refused, stored
 
@@ -67,8 +73,8 @@ def test_what_qemu_img_leaves_is_not_trusted(
 def told_after(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> str:
     """The reason why an import fails where this runs in the place of qemu-img."""
 
-    def convert(_program: str, *, target: str, **_more: str) -> list[str]:
-        return [target if word == "TARGET" else word for word in command]
+    def convert(_program: str, *, source: str, target: str, **_more: str) -> list[str]:
+        return [{"SOURCE": source, "TARGET": target}.get(word, word) for word in command]
 
     monkeypatch.setattr(qemu_img, "convert", convert)
     return refused(cloud, imported(cloud.persona("member"), DISK))
@@ -93,12 +99,48 @@ def test_qemu_img_can_write_to_its_file_and_to_nothing_else(
     assert told_after(to_qcow2, monkeypatch, command) == "The data could not be converted to qcow2."
 
 
-@pytest.mark.parametrize("command", [["/bin/ln", "-sf", "/etc/passwd", "TARGET"], ["/bin/rm", "TARGET"]])
+@pytest.mark.parametrize(
+    "command",
+    [["/bin/ln", "-sf", "/etc/passwd", "TARGET"], ["/bin/ln", "-f", "SOURCE", "TARGET"], ["/bin/rm", "TARGET"]],
+)
 def test_without_root_a_link_is_not_followed(
     to_qcow2: TestCloud, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setattr(conversion, "_Work", WithoutRoot)
     assert told_after(to_qcow2, monkeypatch, command) == "The conversion made no file."
+
+
+class Growing:
+    """Of a conversion: the file grows each time when somebody looks, and then it is whole. Room is noted then."""
+
+    def __init__(self, space: Space) -> None:
+        self.image = SimpleNamespace(disk_format="raw")
+        self.promised: list[int] = []
+        self._space = space
+        self._sizes = iter((100, 300, 300, 600))
+        self._whole = threading.Event()
+
+    async def run(self, source_format: str, output: str, limit: int) -> None:
+        await asyncio.to_thread(self._whole.wait)
+
+    def written_bytes(self) -> int:
+        size = next(self._sizes, None)
+        if size is None:
+            self._whole.set()
+        return size or 600
+
+    async def require_ours(self) -> None:
+        self.promised.append(self._space.promised)
+
+
+def test_room_is_promised_for_what_is_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "WATCH_SECONDS", 0.0)
+    space = Space()
+    promise = space.promise(tmp_path, 1000, floor_mib=0)
+    work = Growing(space)
+    asyncio.run(conversion._run(cast("conversion._Work", work), cast("Receiver", work), promise, "qcow2", 1000))
+    assert work.promised[:4] == [900, 700, 700, 400]
+    assert set(work.promised[4:]) == {400}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has other users to run programs as")

@@ -183,6 +183,39 @@ def test_a_guest_without_bounds_is_said(
     assert any(message.startswith(f"no cgroup at {tmp_path / 'memory'}") for message in caplog.messages)
 
 
+@pytest.mark.parametrize(
+    ("controllers", "bounds"),
+    [
+        ({""}, {"memory.max": "1000", "cpu.max": "300000 100000", "pids.max": "256"}),
+        (
+            {"memory", "cpu", "pids"},
+            {
+                "memory.limit_in_bytes": "1000",
+                "cpu.cfs_period_us": "100000",
+                "cpu.cfs_quota_us": "300000",
+                "pids.max": "256",
+            },
+        ),
+    ],
+    ids=["v2", "v1"],
+)
+def test_a_guest_has_its_memory_its_cpus_and_one_for_its_hypervisor_and_so_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controllers: set[str], bounds: dict[str, str]
+) -> None:
+    monkeypatch.setattr(sandbox, "_CGROUP", tmp_path)
+    groups = [tmp_path / name / "cumulet" / "host1-server" for name in controllers]
+    for group in groups:
+        group.mkdir(parents=True)
+        for name in bounds:  # Stands for what the kernel shows in a group.
+            if group.parts[-3] in (tmp_path.name, name.partition(".")[0]):
+                (group / name).touch()
+    if "" in controllers:
+        (tmp_path / "cgroup.controllers").touch()
+    entered = Sandbox("host1", as_root=True)._make_cgroups("server", Bounds(memory_bytes=1000, cpus=2, file_bytes=1))
+    assert {file.name: file.read_text() for group in groups for file in group.iterdir()} == bounds
+    assert set(entered) == {str(group / "cgroup.procs") for group in groups}
+
+
 def test_cgroups_that_were_left_are_removed_when_a_host_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_CGROUP", tmp_path)
     groups = tmp_path / "pids" / "cumulet"

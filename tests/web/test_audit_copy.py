@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.web.audit import Audit, copy_while_written, verify
+from cumulet.web.audit import Audit, copy_while_written, put_aside, verify
 
 
 def write(trail: Audit, number: int) -> None:
@@ -50,6 +50,22 @@ def test_a_copy_made_while_lines_are_written_is_whole_and_goes_on(
     write(resumed, 0)
     resumed.close()
     assert verify(copy / "audit.jsonl", head).number == head.number + 1
+
+
+def test_a_line_that_is_written_by_half_while_a_file_begins_is_left_out(tmp_path: Path) -> None:
+    """The head is that of the last line of the file before."""
+    path, copy = tmp_path / "audit.jsonl", tmp_path / "copy"
+    copy.mkdir()
+    trail = Audit(path, file_bytes=2_000)
+    number, before = 0, b""
+    while not put_aside(path):
+        before = path.with_suffix(".head").read_bytes()
+        write(trail, number := number + 1)
+    trail.close()
+    path.write_bytes(path.read_bytes()[:100])
+    path.with_suffix(".head").write_bytes(before)
+    copy_while_written(path, copy)
+    assert verify(copy / "audit.jsonl").number == number - 1
 
 
 def test_a_trail_without_a_line_is_copied_as_such(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_silent_connections_keep_nobody_out(cloud: Cloud, certificate: tuple[Pat
     serving(cloud, certificate, test, connections_per_address=5)
 
 
+def test_whose_connections_all_have_requests_keeps_no_idle_one_of_others() -> None:
+    place, log = Connections(most=4, most_of_one=3), list[str]()
+    for number in range(3):
+        place.serve(newcomer(place, "busy", log, f"busy {number}"), known=True)
+    newcomer(place, "idle", log, "idle")
+    newcomer(place, "another", log, "another")
+    assert log == ["idle"]
+
+
 def test_silent_connections_that_are_dropped_leave_nothing_to_the_garbage_collector(
     cloud: Cloud, certificate: tuple[Path, Path]
 ) -> None:

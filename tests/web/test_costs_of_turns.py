@@ -59,6 +59,20 @@ def test_who_has_long_turns_has_half_of_the_time_while_another_asks(costs: float
     assert len(somebody.served) > 2.0 * 0.45 / 0.0022
 
 
+def test_a_long_rest_is_no_credit() -> None:
+    turns = Turns()
+    flooder, somebody = Asker(turns, "flooder", 0.001), Asker(turns, "somebody", 0.0002, pause=0.002)
+
+    async def story() -> None:
+        await compete((flooder, 1), (somebody, 1), seconds=0.01)
+        await asyncio.sleep(60.0)
+        flooder.served.clear()
+        await compete((flooder, 3), (somebody, 1))
+        assert 0.9 < flooder.seconds < 1.1
+
+    in_virtual_time(story())
+
+
 def test_nobody_waits_where_nobody_else_asks() -> None:
     flooder = Asker(Turns(), "flooder", 0.003)
     in_virtual_time(compete((flooder, 3)))

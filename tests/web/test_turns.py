@@ -72,6 +72,19 @@ def test_in_one_pass_a_caller_has_one_turn() -> None:
     assert len(set(passes)) == FLOOD
 
 
+def test_who_does_not_wait_any_more_takes_no_turn_from_the_next() -> None:
+    turns = Turns()
+
+    async def story() -> list[int]:
+        await turns.take("somebody")
+        first, gone, *others = [asyncio.create_task(turns.take("somebody")) for _ in range(4)]
+        await asyncio.sleep(0)  # The first has its turn, and the others wait.
+        gone.cancel()
+        return [await one - await first for one in others]
+
+    assert asyncio.run(story()) == [1, 2]
+
+
 def test_it_is_known_whether_turns_last() -> None:
     turns = Turns()
 
