@@ -297,3 +297,10 @@ def test_whether_a_router_is_highly_available_is_on_record(admin: Client, member
     stopped = call(admin, "PUT", path, {"router": {"admin_state_up": False}})
     assert stopped.status == 200
     assert call(admin, "PUT", path, {"router": {"ha": False}})["router"]["ha"] is False
+
+
+def test_a_pair_without_a_mac_has_the_one_that_its_port_gets(admin: Client, member: Client) -> None:
+    port = make(member, "port", network_id=network_with_subnet(member)[0])["id"]
+    wanted = {"mac_address": "fa:16:3e:00:00:77", "allowed_address_pairs": [{"ip_address": "10.9.9.9"}]}
+    changed = call(admin, "PUT", f"/ports/{port}", {"port": wanted})["port"]
+    assert changed["allowed_address_pairs"] == [{"ip_address": "10.9.9.9", "mac_address": "fa:16:3e:00:00:77"}]

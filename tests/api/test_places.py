@@ -200,6 +200,15 @@ def test_a_host_that_a_server_is_on_its_way_to_is_in_use(admin: Client) -> None:
     assert "contain instances" in answer.text
 
 
+def test_a_host_in_use_leaves_an_aggregate_of_the_default_zone(admin: Client) -> None:
+    used = host_of(admin, member_of(admin, group(admin, "affinity"), flavor(admin, "quiet")))
+    wanted = {"aggregate": {"name": "usual", "availability_zone": "nova"}}
+    path = f"/os-aggregates/{admin.compute('POST', '/os-aggregates', wanted)['aggregate']['id']}/action"
+    assert [admin.compute("POST", path, {verb: {"host": used}}).status for verb in ("add_host", "remove_host")] == [
+        200
+    ] * 2
+
+
 def test_a_resize_under_way_or_unconfirmed_counts_with_the_larger_of_its_flavors(admin: Client) -> None:
     small, large = flavor(admin, "small"), flavor(admin, "large", vcpus=4, memory_mib=1024)
     server = ask_for(admin, flavorRef=large)["server"]["id"]
