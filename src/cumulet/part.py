@@ -59,8 +59,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     catalog: CatalogEntry
     hosts_offer: Callable[[Tx, str], bool | None] | None = None
     """Of the service that keeps the records of hosts: see `web.context.Cloud.hosts_offer`."""
-    hypervisor_id: Callable[[Tx, str], str | None] | None = None
-    """Likewise: see `web.context.Cloud.hypervisor_id`."""
+    hypervisors: Callable[[Tx, str, str], Mapping[str, str]] | None = None
+    """Likewise: see `web.context.Cloud.hypervisors`."""
     sagas: tuple[Saga[Any], ...] = ()
     reconcilers: Callable[[Surroundings], Sequence[Reconciler]] = _none
     """What has to be looked after once in a cloud, in the order in which it is started."""
@@ -89,9 +89,9 @@ def hosts_offer_of(parts: Sequence[Part]) -> Callable[[Tx, str], bool | None]:
     return next((part.hosts_offer for part in parts if part.hosts_offer is not None), lambda _tx, _feature: None)
 
 
-def hypervisor_id_of(parts: Sequence[Part]) -> Callable[[Tx, str], str | None]:
-    """What says which hypervisor a host has; no part that knows: nobody has one."""
-    return next((part.hypervisor_id for part in parts if part.hypervisor_id is not None), lambda _tx, _name: None)
+def hypervisors_of(parts: Sequence[Part]) -> Callable[[Tx, str, str], Mapping[str, str]]:
+    """What says which hypervisors hosts have; no part that knows: nobody has one."""
+    return next((part.hypervisors for part in parts if part.hypervisors is not None), lambda _tx, _name, _id: {})
 
 
 def seed_once(

@@ -88,6 +88,18 @@ def test_nobody_else_takes_the_name_of_a_host(cloud: TestCloud, admin: Client) -
     assert admin.request("POST", "/placement/resource_providers", own, headers=VERSION).status == 200
 
 
+def test_nobody_else_takes_the_id_of_a_host_s_hypervisor(cloud: TestCloud, admin: Client) -> None:
+    """Its provider could not be made again, and nothing that the host says would be recorded."""
+    host = cloud.hosts[0]
+    uuid = provider_of(admin, host)
+    assert admin.request("DELETE", f"/placement/resource_providers/{uuid}", headers=VERSION).status == 204
+    answer = admin.request("POST", "/placement/resource_providers", {"name": "mine", "uuid": uuid}, headers=VERSION)
+    assert answer.status == 409
+    assert f"The resource provider {host} is that of the host of this name." in answer.text
+    cloud.reconcile()
+    assert provider_of(admin, host) == uuid
+
+
 def test_a_new_host_has_the_id_of_the_provider_that_has_its_name(cloud: TestCloud, admin: Client) -> None:
     """Whoever made the provider first finds its host by it."""
     made = admin.request("POST", "/placement/resource_providers", {"name": "rack9"}, headers=VERSION).json

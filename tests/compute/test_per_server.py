@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from cumulet.clock import SystemClock
 from cumulet.compute.per_server import PerServer
@@ -56,14 +56,17 @@ def test_it_looks_without_writing_and_sees_to_each_in_a_transaction_of_its_own(d
     assert seen.kept() == ["one", "two", "three"]
 
 
-def test_a_server_that_fails_holds_up_no_other(db: Database, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Seen(db, {"two": RuntimeError("no")})
+@pytest.mark.parametrize("error", [RuntimeError("no"), IntegrityError("", {}, Exception("taken"))])
+def test_a_server_that_fails_holds_up_no_other(
+    db: Database, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    seen = Seen(db, {"two": error})
     asyncio.run(seen.round())
     assert seen.kept() == ["one", "three"]
     assert "seen: server two failed, will retry" in caplog.text
     (noted,) = db.read(findings.newest)
     assert (noted.reconciler, noted.finding, noted.subject) == ("seen", "round-failed", "two")
-    assert noted.done == "failed, will retry: RuntimeError"
+    assert noted.done == f"failed, will retry: {type(error).__name__}"
 
 
 def test_a_database_that_is_away_ends_the_round(db: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -54,3 +55,17 @@ def test_of_too_many_those_that_were_not_seen_for_longest_go(database: Database)
     assert subjects[:2] == ["new", "0"]
     assert len(subjects) == findings.KEPT
     assert "1" not in subjects
+
+
+def test_of_rounds_that_fail_some_are_told_of_and_what_else_was_found_stays(database: Database) -> None:
+    """All rounds may fail for one reason."""
+    noted(database, at=1)
+    for at in (2, 3):
+        for number in range(findings.KEPT + 1):
+            error = ValueError("each time")
+            asyncio.run(findings.note_failure(database, "hosts", error, now_us=at, host=f"host{number}"))
+    kept_now = kept(database)
+    assert ("host1", "s", "mended", 1, 1, 1) in kept_now
+    failed = [one for one in kept_now if one[2] == "failed, will retry: ValueError"]
+    assert sorted(host for host, *_ in failed) == sorted(f"host{number}" for number in range(findings.MOST_FAILED))
+    assert {one[3:] for one in failed} == {(2, 2, 3)}

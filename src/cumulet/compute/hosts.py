@@ -59,7 +59,9 @@ _KNOWN = OfMany(
     sa.select(hosts.c.name, hosts.c.hypervisor_uuid, hosts.c.up, sa.cast(hosts.c.facts, sa.Text).label("facts_text")),
     hosts.c.name,
 )
-_HYPERVISOR = sa.select(hosts.c.hypervisor_uuid).where(_OF_NAME)
+_HYPERVISORS = sa.select(hosts.c.name, hosts.c.hypervisor_uuid).where(
+    sa.or_(_OF_NAME, hosts.c.hypervisor_uuid == sa.bindparam("of_id"))
+)
 _HEARD = sa.update(hosts).where(_OF_NAME).values(to_clear=sa.or_(hosts.c.to_clear, sa.not_(hosts.c.up)))
 _SERVERS_OF = sa.select(servers.c.id).where(
     servers.c.host == sa.bindparam("of_host"), servers.c.deleted_at_us.is_(None)
@@ -129,13 +131,13 @@ def register(
 def _provider_uuid(tx: Tx, name: str) -> str | None:
     """Of the provider that an administrator has made for a host to come."""
     found = providers.load(tx, resource_providers.c.name == name)
-    return found[0].uuid if found else None
+    return found[0].uuid if found and not hypervisors(tx, name, found[0].uuid) else None
 
 
-def hypervisor_id(tx: Tx, name: str) -> str | None:
-    """See `web.context.Cloud.hypervisor_id`."""
-    uuid: str | None = tx.scalar(_HYPERVISOR, {"of_name": name})
-    return uuid
+def hypervisors(tx: Tx, name: str, hypervisor_id: str) -> dict[str, str]:
+    """See `web.context.Cloud.hypervisors`."""
+    found = tx.all(_HYPERVISORS, {"of_name": name, "of_id": hypervisor_id})
+    return {row.name: row.hypervisor_uuid for row in found}
 
 
 def _offer(tx: Tx, facts: HostFacts, hypervisor_uuid: str, settings: Settings, *, now_us: int) -> None:

@@ -139,7 +139,7 @@ class Leftovers(PerServer):
         now_us = self._clock.now_us()
         for one in give_back(tx, server_id, now_us):
             findings.note(
-                tx, "leftovers", one.finding.value, "given back", now_us=now_us, host=one.host, subject=server_id
+                tx, "leftovers", one.finding.value, "given back", now_us=now_us, host=one.host[:255], subject=server_id
             )
             tx.after_commit(partial(_tell, one))
 

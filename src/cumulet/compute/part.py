@@ -12,7 +12,7 @@ from cumulet.compute.deletion import DELETION
 from cumulet.compute.evacuation import EVACUATION
 from cumulet.compute.history import History
 from cumulet.compute.host_watch import HostWatch
-from cumulet.compute.hosts import hypervisor_id, require_same
+from cumulet.compute.hosts import hypervisors, require_same
 from cumulet.compute.hosts_in_memory import Reload, offered
 from cumulet.compute.interfaces import ATTACHMENT, DETACHMENT
 from cumulet.compute.leftovers import Leftovers
@@ -75,7 +75,7 @@ COMPUTE_PART = Part(
     service=COMPUTE,
     catalog=CatalogEntry(name="nova", path="/compute/v2.1"),
     hosts_offer=offered,
-    hypervisor_id=hypervisor_id,
+    hypervisors=hypervisors,
     sagas=(
         ATTACHMENT,
         BOOT,

@@ -7,11 +7,10 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from sqlalchemy.exc import DBAPIError
-
 from cumulet.clock import Clock
 from cumulet.conductor import findings
 from cumulet.db.engine import Database, Tx
+from cumulet.db.reach import is_away
 from cumulet.periodic import Periodic
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,9 @@ class PerServer(Periodic):
         for server_id in await self._db.read_async(self.find):
             try:
                 await self._see_to(server_id)
-            except DBAPIError:
-                raise
             except Exception as error:
+                if is_away(error):
+                    raise
                 log.exception("%s: server %s failed, will retry", self._name, server_id)
                 now_us = self._clock.now_us()
                 await findings.note_failure(self._db, self._name, error, now_us=now_us, subject=server_id)

@@ -165,7 +165,11 @@ async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
         keep=state.rotation,
         now_us=context.clock.now_us(),
     )
-    await context.record(lambda tx: outdated.extend(rotate(tx)))
+
+    def work(tx: Tx) -> None:
+        outdated[:] = rotate(tx)  # It may run more than once: what an earlier try deleted is there again.
+
+    await context.record(work)
     for image_id in outdated:
         files.remove(files.image_folder(context.settings.state_dir), image_id)
     return state

@@ -12,6 +12,9 @@ from cumulet.db.engine import Database, Row, Tx, metadata
 log = logging.getLogger(__name__)
 
 KEPT = 200
+FAILED = "round-failed"
+MOST_FAILED = 20
+"""Hosts and servers of which it is told that rounds with them fail."""
 
 findings = sa.Table(
     "findings",
@@ -39,6 +42,10 @@ _NEWEST = sa.select(findings).order_by(findings.c.last_at_us.desc(), findings.c.
 _NUMBERS = (
     sa.select(findings.c.id).order_by(findings.c.last_at_us.desc(), findings.c.id.desc()).offset(KEPT).limit(KEPT)
 )
+_FAILED = sa.select(sa.func.count()).where(
+    findings.c.finding == FAILED,
+    sa.or_(findings.c.host != sa.bindparam("of_host"), findings.c.subject != sa.bindparam("of_subject")),
+)
 _DROP = sa.delete(findings).where(findings.c.id == sa.bindparam("of_id"))
 
 
@@ -58,12 +65,19 @@ def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host:
 async def note_failure(
     db: Database, reconciler: str, error: BaseException, *, now_us: int, host: str = "", subject: str = ""
 ) -> None:
-    """A round has failed, perhaps each time from now on: tell those who do not read the log."""
+    """A round has failed, perhaps each time from now on: tell those who do not read the log.
+
+    If rounds with all hosts fail, some of them are told of, and what else was found stays.
+    """
     done = f"failed, will retry: {type(error).__name__}"
+
+    def work(tx: Tx) -> None:
+        others = tx.scalar(_FAILED, {"of_host": host, "of_subject": subject})
+        if others < MOST_FAILED:
+            note(tx, reconciler, FAILED, done, now_us=now_us, host=host, subject=subject)
+
     try:
-        await db.write_async(
-            lambda tx: note(tx, reconciler, "round-failed", done, now_us=now_us, host=host, subject=subject)
-        )
+        await db.write_async(work)
     except DBAPIError:
         log.warning("%s: the failure cannot be noted", reconciler, exc_info=True)
 

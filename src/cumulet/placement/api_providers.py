@@ -124,9 +124,10 @@ def create_provider(call: Call[None, CreateProvider]) -> Reply:
 
 
 def _require_name(call: Call[object, object], uuid: str, name: str) -> None:
-    """The host of this name would take its servers' shares from this provider, which is not its own."""
-    if call.cloud.hypervisor_id(call.tx, name) not in (None, uuid):
-        raise _is_a_hosts(name)
+    """Hosts find their providers by name, and these have their hypervisors' ids: no other has the one or the other."""
+    for host, hypervisor_id in call.cloud.hypervisors(call.tx, name, uuid).items():
+        if (host, hypervisor_id) != (name, uuid):
+            raise _is_a_hosts(host)
 
 
 def _is_a_hosts(name: str) -> Conflict:
@@ -197,7 +198,7 @@ def update_provider(call: Call[None, UpdateProvider]) -> Reply:
     if others:
         raise Conflict(f"Conflicting resource provider {body.name} already exists.", reason=providers.DUPLICATE_NAME)
     if body.name != provider.name:
-        if call.cloud.hypervisor_id(call.tx, provider.name) is not None:
+        if provider.name in call.cloud.hypervisors(call.tx, provider.name, provider.uuid):
             raise _is_a_hosts(provider.name)
         _require_name(call, provider.uuid, body.name)
     parent = provider.parent_uuid

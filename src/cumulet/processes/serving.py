@@ -12,7 +12,7 @@ from cumulet import rootless
 from cumulet.ca import Issued
 from cumulet.conductor.presence import Presence
 from cumulet.fleet.api_certificate import certificate_of_api
-from cumulet.part import Part, hosts_offer_of, hypervisor_id_of
+from cumulet.part import Part, hosts_offer_of, hypervisors_of
 from cumulet.processes.certificates import Certificates
 from cumulet.processes.ground import Ground
 from cumulet.wake import Wake
@@ -52,7 +52,7 @@ def cloud_of(
         hosts=ground.hosts,
         space=ground.space,
         hosts_offer=hosts_offer_of(parts),
-        hypervisor_id=hypervisor_id_of(parts),
+        hypervisors=hypervisors_of(parts),
         identity=identity,
         policy=policy,
         certificates=tuple if certificates is None else certificates.left,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -106,8 +106,8 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     door: Door | None = None
     hosts_offer: Callable[[Tx, str], bool | None] = lambda _tx, _feature: True
     """Whether a host has reported this feature (`HostFacts.features`); None: no host has reported any."""
-    hypervisor_id: Callable[[Tx, str], str | None] = lambda _tx, _name: None
-    """The id of the hypervisor of the host of this name, if there is one."""
+    hypervisors: Callable[[Tx, str, str], Mapping[str, str]] = lambda _tx, _name, _id: {}
+    """Of hosts that have this name, or whose hypervisors have this id: name -> id."""
     presence: Presence | None = None
     """The state of this process."""
     certificates: Callable[[], Sequence[Certificate]] = tuple
