@@ -97,8 +97,8 @@ Measured: {when}.
   servers there are.
 - Simulated hosts live in the control plane's process, so its memory and CPU include theirs. Agents of real hosts run
   elsewhere, and are asked over the bus.
-- There are ten servers for each host, and at most as many as the table says: to make a hundred thousand takes an hour
-  (`python -m benchmarks.scale 10000 --servers 100000`). All are of one project.
+- There are ten servers for each host, and at most as many as the table says: to make a hundred thousand takes over an
+  hour (`python -m benchmarks.scale 10000 --servers 100000`). All are of one project.
 - The machine had a load of {min(loads):g} to {max(loads):g} on {last.cores} cores, and that is in all of these numbers.
   Differences of less than half mean nothing. If a number is lower with more hosts, the load was lower.
 
