@@ -21,7 +21,7 @@ import pytest
 
 from cumulet.agent.fence import FileFence, Mark, MemoryFence
 from cumulet.compute import copying, live_migration, scheduler
-from cumulet.conductor.saga import Step, nothing
+from cumulet.conductor.saga import nothing
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.image.qcow2 import Refused
 from cumulet.processes.parts import SAGAS
@@ -31,6 +31,7 @@ from cumulet.web.operation import Call, Caller
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
 from tests import scan_guards as scan_guards  # fills the table, too
+from tests import step_guards as step_guards  # likewise
 from tests import test_docs
 from tests.agent import test_fence
 from tests.api.identity import test_policy_table
@@ -48,7 +49,7 @@ from tests.every_operation import (
 )
 from tests.every_operation.asking import Case, Stage, staged
 from tests.every_operation.rehearsal import opened
-from tests.every_saga import faults, test_aborts, test_every_step, test_late_commands, test_step_tables
+from tests.every_saga import faults, test_aborts, test_every_step, test_late_commands
 from tests.every_saga import stage as saga_stage
 from tests.every_saga.late import Told, look_into
 from tests.guards import SWITCHES, generated, replaced_operation, without
@@ -240,13 +241,6 @@ class _Stopped:
 
     def close(self) -> None:
         self.stage.stop()
-
-
-@without(test_step_tables.test_every_step_has_an_undo_and_a_name_of_its_own, "an undo")
-def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
-    saga = SAGAS["boot"]
-    steps: tuple[Step[Any], ...] = tuple(dataclasses.replace(step, undo=nothing) for step in saga.steps)
-    test_step_tables.test_every_step_has_an_undo_and_a_name_of_its_own(dataclasses.replace(saga, steps=steps))
 
 
 # -- images
