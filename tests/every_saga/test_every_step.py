@@ -6,8 +6,6 @@ a new one starts on the state folder that the dead one left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cumulet.processes.parts import SAGAS
@@ -15,14 +13,6 @@ from cumulet.processes.parts import SAGAS
 from .faults import Case
 from .stage import SETTLED_SECONDS, Stage
 from .stories import STORIES, cases
-
-
-@pytest.fixture(scope="module")
-def stages() -> Iterator[list[Stage]]:
-    made: list[Stage] = []
-    yield made
-    for stage in made:
-        stage.end()
 
 
 @pytest.fixture

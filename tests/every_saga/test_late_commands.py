@@ -22,14 +22,6 @@ CASES = [case for case in cases() if case.fault is Fault.FAILS_AFTER]
 """What fails before a step is undone as what fails after the step above it."""
 
 
-@pytest.fixture(scope="module")
-def stages() -> Iterator[list[Stage]]:
-    made: list[Stage] = []
-    yield made
-    for stage in made:
-        stage.end()
-
-
 @pytest.fixture
 def stage(stages: list[Stage], request: pytest.FixtureRequest) -> Stage:
     """The cloud of the case before, if this one needs no other settings."""

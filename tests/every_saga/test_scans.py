@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,14 +14,6 @@ from tests.every_saga.stage import Stage
 from tests.every_saga.stories import STORIES
 
 pytestmark = pytest.mark.skipif(VARIABLE in os.environ, reason="SQLite is asked for its plans")
-
-
-@pytest.fixture(scope="module")
-def stages() -> Iterator[list[Stage]]:
-    made: list[Stage] = []
-    yield made
-    for stage in made:
-        stage.end()
 
 
 @pytest.fixture
