@@ -18,7 +18,7 @@ import pytest
 import cumulet.testing
 from cumulet import space
 from cumulet.confined import qemu_img, user_ids, users
-from cumulet.image import conversion, data, files
+from cumulet.image import conversion, files, left_data
 from cumulet.image.uploads import Place, Receiver
 from cumulet.part import SettingRefused
 from cumulet.settings import Settings
@@ -357,7 +357,7 @@ def test_what_a_killed_conversion_leaves_goes_with_the_next_attempt_or_start(
     (first / "disk").write_bytes(b"half")
     dead = folder / files.CONVERT_FOLDER / "of a dead process"
     (dead / "vm").mkdir(parents=True)
-    assert data.reconcile(embedded.db, embedded.settings.state_dir, embedded.clock.now_us()) == 1
+    assert left_data.clear_alone(embedded.db, embedded.settings.state_dir, embedded.clock.now_us()) == 1
     assert (first.exists(), dead.exists()) == (True, False), "the next attempt needs to know what to remove"
     to_qcow2.await_(to_qcow2._revive_conductor())
     assert ended(member, image_id)["disk_format"] == "qcow2"

@@ -22,6 +22,7 @@ from tests.links import Way, instead
 
 from .servers import create_pair, host_of, leftovers
 from .test_evacuation import force_down
+from .test_interfaces import plugged
 from .test_shelve import NOWHERE, images_of
 
 
@@ -97,6 +98,20 @@ def test_unshelved_it_runs_where_it_was_and_its_image_is_gone(
     cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:
     unshelved(cloud, admin, member, server)
+
+
+def test_a_port_that_is_deleted_meanwhile_is_pulled_out_of_the_resting_guest(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    interfaces = member.compute("GET", f"/servers/{server}/os-interface")["interfaceAttachments"]
+    assert plugged(cloud, server) == tuple(one["port_id"] for one in interfaces) != ()
+    for one in interfaces:
+        assert admin.request("DELETE", f"/network/v2.0/ports/{one['port_id']}").status == 204
+    cloud.idle()
+    cloud.reconcile()
+    assert plugged(cloud, server) == ()
+    acted(member, server, "unshelve", "ACTIVE")
+    assert plugged(cloud, server) == ()
 
 
 def test_an_administrator_takes_it_off_its_host(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:

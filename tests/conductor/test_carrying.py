@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -329,5 +330,47 @@ def test_a_step_records_nothing_once_its_operation_is_another_s(play: Play) -> N
         await runner.stop()
         assert recorded == ["mine"]
         assert (world.row().lease_owner, world.row().attempts) == ("one that lives", 0)
+
+    play(story)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_comes_afterwards_comes_once_the_end_is_saved(play: Play, fails: bool) -> None:
+    """Its failure is no longer the operation's."""
+
+    async def story(world: World) -> None:
+        seen: list[str] = []
+
+        async def afterwards(context: Context, state: Told) -> None:
+            seen.append(world.row().status)
+            if fails:
+                raise OSError("the disk is broken")
+
+        world.broken = False
+        world.saga = dataclasses.replace(world.saga, afterwards=afterwards)
+        runner = world.runner("one")
+        await runner.start()
+        world.begin(runner)
+        await world.clock.sleep(2 * LEASE_SECONDS)
+        await runner.stop()
+        assert seen == ["done"]
+        assert (world.row().status, world.row().attempts, len(world.tried)) == ("done", 0, 1)
+
+    play(story)
+
+
+def test_nothing_comes_after_an_operation_that_unwound(play: Play) -> None:
+    async def story(world: World) -> None:
+        async def afterwards(context: Context, state: Told) -> None:
+            raise AssertionError(state)
+
+        world.may_be_undone(True)
+        world.saga = dataclasses.replace(world.saga, afterwards=afterwards)
+        runner = world.runner("one")
+        await runner.start()
+        world.begin(runner)
+        await world.clock.sleep(1.0)
+        await runner.stop()
+        assert world.row().status == "unwound"
 
     play(story)

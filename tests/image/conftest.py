@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from cumulet.conductor.findings import findings
 from cumulet.db.engine import Database, metadata, opened
 from cumulet.image import metadef_store, store
 from cumulet.image.part import IMAGE_PART
@@ -23,7 +24,7 @@ from cumulet.web.app import App
 from cumulet.web.context import Cloud
 from tests.service_alone import cloud_of, persona
 
-TABLES = [store.images, store.image_properties, store.image_tags, store.image_members]
+TABLES = [store.images, store.image_properties, store.image_tags, store.image_members, findings]
 TABLES += [metadef_store.namespaces, metadef_store.contents, metadef_store.types]
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATA = {"Content-Type": "application/octet-stream"}

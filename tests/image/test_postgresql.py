@@ -10,7 +10,7 @@ from cumulet.db.engine import metadata, opened
 from cumulet.settings import Settings
 from tests.identity.test_postgresql import database_url
 
-from . import test_builtin, test_images, test_listing, test_members, test_metadefs, test_upload
+from . import test_builtin, test_images, test_left_data, test_listing, test_members, test_metadefs, test_upload
 from .conftest import TABLES, World, make_world
 
 __all__ = ["database_url"]
@@ -29,7 +29,7 @@ STORIES: tuple[Callable[[World], None], ...] = (
     test_members.test_a_member_sees_only_itself_among_the_members,
     test_upload.test_an_uploaded_image_becomes_active_with_size_and_hashes,
     test_upload.test_a_second_upload_at_the_same_time_is_refused,
-    test_upload.test_after_a_crash_dead_uploads_go_and_their_images_can_be_uploaded_again,
+    test_left_data.test_the_upload_of_a_process_that_was_killed_ends_and_its_image_takes_data_again,
     test_metadefs.test_a_namespace_is_made_with_all_it_holds_and_shown_so,
     test_metadefs.test_what_a_namespace_holds_is_changed_in_place_and_deleted,
     test_metadefs.test_tags_take_the_place_of_those_there_are_or_stand_beside_them,

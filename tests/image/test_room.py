@@ -13,7 +13,7 @@ import pytest
 from cumulet import space
 from cumulet.db.engine import Database
 from cumulet.image import uploads
-from cumulet.image.data import reconcile
+from cumulet.image.left_data import clear_alone
 from cumulet.settings import Settings
 from cumulet.web.operation import Caller
 from tests.service_alone import PersonaTokens
@@ -191,7 +191,7 @@ def test_an_upload_without_its_file_is_410_only_if_a_starting_process_ended_it(
     def pieces() -> Iterator[bytes]:
         yield b"\0" * 1000
         if restart:
-            assert reconcile(world.cloud.db, world.cloud.state_dir, world.cloud.clock.now_us()) == 1
+            assert clear_alone(world.cloud.db, world.cloud.state_dir, world.cloud.clock.now_us()) == 1
         else:
             [uploaded] = world.files()
             (world.store / uploaded).unlink()

@@ -7,14 +7,11 @@ import errno
 import hashlib
 import stat
 from collections.abc import Iterator, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from cumulet.image import files, store, uploads
-from cumulet.image.data import reconcile
+from cumulet.image import files, uploads
 
 from . import attack_images
 from .conftest import DATA, World
@@ -277,61 +274,3 @@ def test_a_deactivated_image_is_downloaded_by_admins_only(world: World) -> None:
     assert world.ask("admin", "GET", f"{path}/file").content == b"data"
     assert world.ask("member", "POST", f"{path}/actions/reactivate").status_code == 204
     assert world.ask("member", "GET", f"{path}/file").content == b"data"
-
-
-def test_after_a_crash_dead_uploads_go_and_their_images_can_be_uploaded_again(world: World) -> None:
-    alive = world.active(b"alive")
-    half, placed = world.create(), world.create()
-    db, now_us = world.cloud.db, world.cloud.clock.now_us()
-    assert db.write(lambda tx: store.begin_upload(tx, half["id"], "u1", 1, now_us))
-    assert db.write(lambda tx: store.begin_upload(tx, placed["id"], "u2", 1, now_us))
-    (world.store / files.UPLOAD_FOLDER / "u1").write_bytes(b"half")
-    (world.store / placed["id"]).write_bytes(b"placed but never committed")
-    (world.store / "00000000-0000-0000-0000-000000000000").write_bytes(b"of nobody")
-    assert reconcile(db, world.cloud.state_dir, now_us) == 3
-    assert world.files() == {alive["id"]}
-    for image in (half, placed):
-        assert world.show(image["id"])["status"] == "queued"
-        assert world.upload(image["id"], b"again").status_code == 204
-    assert world.show(alive["id"]) == alive
-
-
-def test_a_start_leaves_what_others_have_brought_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = files.stored
-    brought: list[dict[str, object]] = []
-
-    def stored(folder: Path) -> frozenset[str]:
-        found = look(folder)
-        brought.append(world.active(b"meanwhile"))
-        return found
-
-    monkeypatch.setattr(files, "stored", stored)
-    assert reconcile(world.cloud.db, world.cloud.state_dir, world.cloud.clock.now_us()) == 0
-    assert world.files() == {brought[0]["id"]}
-
-
-def test_a_start_leaves_an_import_what_it_has(world: World) -> None:
-    """Another process may be at it. Its next attempt removes what this one leaves."""
-    image, now_us = world.create(), world.cloud.clock.now_us()
-    taken = sa.update(store.images).values(status="importing", upload_id="u1", import_task_id="t1")
-    world.cloud.db.write(lambda tx: tx.execute(taken))
-    files.prepare(world.store)
-    mine = {image["id"], f"{files.STAGE_FOLDER}/{image['id']}", f"{files.UPLOAD_FOLDER}/u1"}
-    for path in (*mine, f"{files.UPLOAD_FOLDER}/u2"):
-        (world.store / path).write_bytes(b"half")
-    assert reconcile(world.cloud.db, world.cloud.state_dir, now_us) == 1
-    assert (world.files(), world.show(image["id"])["status"]) == (mine, "importing")
-
-
-def test_a_late_upload_never_replaces_data(world: World) -> None:
-    image = world.active(b"the data")
-    from cumulet.image.inspection import Inspection
-
-    late = files.Upload(world.store, "late", Inspection("raw", virtual_size_limit=1 << 30))
-    with files.threads:
-        late.write(b"other data")
-    with pytest.raises(FileExistsError):
-        late.place(image["id"])
-    late.discard()
-    assert (world.store / image["id"]).read_bytes() == b"the data"
-    assert world.files() == {image["id"]}

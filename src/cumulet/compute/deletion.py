@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.compute import consoles, operations, resized
+from cumulet.compute import consoles, operations, resized, snapshot
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
-from cumulet.image import files
 from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
@@ -104,12 +103,6 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     return msgspec.structs.replace(state, image_id=image_id)
 
 
-async def remove_image(context: Context, state: Deletion) -> Deletion:
-    if state.image_id is not None:
-        files.remove(files.image_folder(context.settings.state_dir), state.image_id)
-    return state
-
-
 def unwound(tx: Tx, context: Context, state: Deletion, failure: Failure) -> None:
     raise AssertionError("a deletion has no step that is undone")
 
@@ -120,6 +113,7 @@ DELETION = Saga(
     state=Deletion,
     steps=(),
     # A delete was acknowledged: from the first moment we only go forward.
-    finals=(Final(take_over), Final(destroy_guest), Final(destroy_kept), Final(forget), Final(remove_image)),
+    finals=(Final(take_over), Final(destroy_guest), Final(destroy_kept), Final(forget)),
     unwound=unwound,
+    afterwards=snapshot.remove_image,
 )

@@ -74,7 +74,7 @@ NOT_UNSHELVED = "The server could not be unshelved."
 """Its host went down with its guest. When the host is back its guest is removed and the server is shelved again."""
 _UNSURE = (LOST, NOT_REBUILT)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
-_HAS_GUEST = (*_STABLE, VmState.RESCUED, VmState.RESIZED)
+_HAS_GUEST = (*_STABLE, VmState.RESCUED, VmState.RESIZED, VmState.SHELVED)
 
 
 # Every round with every host asks these, so the statements are built once.

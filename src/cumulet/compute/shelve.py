@@ -32,7 +32,7 @@ from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.image import files, snapshots
+from cumulet.image import snapshots
 from cumulet.image import store as image_store
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -252,7 +252,7 @@ async def drop_image(context: Context, state: Shelving) -> Shelving:
         image_store.delete(tx, state.image_id, now)
 
     await context.record(deleted)
-    files.remove(files.image_folder(context.settings.state_dir), state.image_id)
+    await snapshot.remove_image(context, state)
     return state
 
 
@@ -332,12 +332,6 @@ def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
     return state
 
 
-async def remove_image(context: Context, state: Unshelving) -> Unshelving:
-    """Remove the image's data. What a crash leaves is removed at the next start, as of any image."""
-    files.remove(files.image_folder(context.settings.state_dir), state.image_id)
-    return state
-
-
 def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure) -> None:
     """The server has no host, as before. If its host went down with its guest, it stays there in ERROR until the host
     is back (`compute.drift`)."""
@@ -359,6 +353,7 @@ UNSHELVE = Saga(
         Step(make_guest, undo=boot.destroy_guest),
     ),
     # The guest runs. From here on we only go forward.
-    finals=(Final(record_unshelved), Final(remove_image)),
+    finals=(Final(record_unshelved),),
     unwound=still_shelved,
+    afterwards=snapshot.remove_image,
 )

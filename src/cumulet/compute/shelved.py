@@ -14,7 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute import operations
+from cumulet.compute import operations, snapshot
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.per_server import PerServer
@@ -25,7 +25,6 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Database, Row, Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.image import files
 from cumulet.image import store as image_store
 from cumulet.network import port_life
 from cumulet.placement import allocations as placement
@@ -141,13 +140,6 @@ def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
     return msgspec.structs.replace(state, image_id=image_id)
 
 
-async def remove_image(context: Context, state: Resting) -> Resting:
-    """Remove the image's data. What a crash leaves is removed at the next start, as of any image."""
-    if state.image_id is not None:
-        files.remove(files.image_folder(context.settings.state_dir), state.image_id)
-    return state
-
-
 def still_resting(tx: Tx, context: Context, state: Resting, failure: Failure) -> None:
     now = context.clock.now_us()
     seen = operations.if_observed(state.observed, VmState.SHELVED)
@@ -161,8 +153,9 @@ STARTING = Saga(
     state=Resting,
     steps=(Step(start_guest, undo=stop_guest),),
     # The guest runs. From here on we only go forward.
-    finals=(Final(look), Final(record_started), Final(remove_image)),
+    finals=(Final(look), Final(record_started)),
     unwound=still_resting,
+    afterwards=snapshot.remove_image,
 )
 
 

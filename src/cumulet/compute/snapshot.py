@@ -9,6 +9,7 @@ meanwhile ends the operation; one that cannot be made is deleted.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
@@ -153,7 +154,7 @@ async def end_snapshot(context: Context, state: WaitingT) -> WaitingT:
 
 
 async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
-    """Remove backups that are too old. A crash leaves their data to the next start, as of any image."""
+    """Remove backups that are too old. What a crash leaves of their data, `image.left_data` removes."""
     if state.backup_type is None:
         return state
     outdated: list[str] = []
@@ -171,8 +172,26 @@ async def remove_outdated(context: Context, state: Snapshot) -> Snapshot:
 
     await context.record(work)
     for image_id in outdated:
-        files.remove(files.image_folder(context.settings.state_dir), image_id)
+        await _remove_data(context, image_id)
     return state
+
+
+class OfImage(Protocol):
+    """The state of an operation that deletes an image, if there is one."""
+
+    @property
+    def image_id(self) -> str | None: ...
+
+
+async def remove_image(context: Context, state: OfImage) -> None:
+    """Remove the data of an image whose record is deleted. What a crash leaves, `image.left_data` removes."""
+    if state.image_id is not None:
+        await _remove_data(context, state.image_id)
+
+
+async def _remove_data(context: Context, image_id: str) -> None:
+    """Not in the event loop's thread: removing a large file takes a while."""
+    await asyncio.to_thread(files.remove, files.image_folder(context.settings.state_dir), image_id)
 
 
 def record_image(tx: Tx, context: Context, state: Snapshot) -> Snapshot:

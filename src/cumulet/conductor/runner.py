@@ -225,6 +225,9 @@ class Runner:
                 operation = await self._advance(saga, context, operation)
         except LeaseLost:
             log.info("operation %s: another runner has taken it", operation_id)
+            return
+        if operation.status is Status.DONE and saga.afterwards is not None:
+            await saga.afterwards(context, operation.state)
 
     def _claim_and_begin(self, tx: Tx, operation_id: str) -> tuple[Saga[State], StepContext, Carried[State]] | None:
         """Take the operation, and in the same transaction run the database steps that are next."""

@@ -185,7 +185,8 @@ class Final(Generic[S]):
 class Saga(Generic[S]):
     """A long operation on a subject of some `kind`, such as ``server``, whose id names it among all subjects.
 
-    `unwound` records the failure in the last transaction of an unwinding.
+    `unwound` records the failure in the last transaction of an unwinding. `afterwards` runs in the process that has
+    carried it to its end, once that is saved. Nobody repeats it: it is for what a reconciler finds, too, if it is late.
     """
 
     name: str
@@ -195,6 +196,7 @@ class Saga(Generic[S]):
     finals: tuple[Final[S], ...]
     unwound: Callable[[Tx, Context, S, Failure], None]
     record_status: Callable[[Tx, Context, S, str], None] | None = None
+    afterwards: Callable[[Context, S], Awaitable[None]] | None = None
 
     @property
     def plan(self) -> tuple[Step[S] | Final[S], ...]:

@@ -237,7 +237,7 @@ class _Work:
         return file
 
     def place(self, image_id: str) -> None:
-        files.place(self._made, self._folder.parents[1], image_id)
+        files.place(self._made, files.place_of(self._folder.parents[1], image_id))
 
     def remove(self) -> None:
         files.remove_upload(self._folder.parents[1], self._folder.name)

@@ -1,4 +1,4 @@
-"""Image data: upload once, inspected on the way; download; and what is left to do after a crash."""
+"""Image data: upload once, inspected on the way; download."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
-from cumulet.db.engine import Database
 from cumulet.errors import ApiError, BadRequest, Forbidden, NotFound, UnsupportedMediaType
-from cumulet.image import files, store
+from cumulet.image import files
 from cumulet.image.files import CHUNK_BYTES
 from cumulet.image.qcow2 import Refused
 from cumulet.image.service import ADMIN_OR_MEMBER, ADMIN_OR_MEMBER_WHO_SEES, IMAGE, facts_of_call, image_in_sight
@@ -137,26 +136,3 @@ async def _pieces(file: BinaryIO, length: int) -> AsyncIterator[bytes]:
         while length > 0 and (piece := await asyncio.to_thread(file.read, min(CHUNK_BYTES, length))):
             length -= len(piece)
             yield piece
-
-
-# -- after a crash
-
-
-def reconcile(database: Database, state_dir: Path, now_us: int) -> int:
-    """Put images that were being uploaded back to queued, and remove files that no image has. How many were removed.
-
-    At a start only, before uploads are served: an upload that runs in another process is taken for a dead one, and
-    ends. Files are listed first, so files that others add after that stay. Imports remove what they leave themselves.
-    """
-    folder = files.image_folder(state_dir)
-    left = set(files.stored(folder))
-    for image in database.write(lambda tx: store.abandon_uploads(tx, now_us)):
-        if image.size is not None or image.status == "importing":
-            left.discard(image.id)
-        if image.status in ("uploading", "importing"):
-            left.discard(f"{files.STAGE_FOLDER}/{image.id}")
-        left.discard(f"{files.UPLOAD_FOLDER}/{image.upload_id}")
-        left.discard(f"{files.CONVERT_FOLDER}/{image.upload_id}")
-    for path in left:
-        files.remove_at(folder / path)
-    return len(left)

@@ -97,6 +97,8 @@ class Upload:
         self._file = open(  # noqa: SIM115 - stays open from call to call; `discard` and `place` close it
             os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0
         )
+        # The system lets go of it when this process ends: others see by it whether somebody is at the upload.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         # Copying into the system's cache takes as long as both hashes, and drives out what the database has there.
         self._direct = self._set_direct(True)
 
@@ -151,7 +153,7 @@ class Upload:
     def place(self, image_id: str, *, staged: bool = False) -> Written:
         """`whole`, and give it its name: the image's data or, `staged`, data to be imported."""
         written = self.whole()
-        place(self.path, self._folder / STAGE_FOLDER if staged else self._folder, image_id)
+        place(self.path, place_of(self._folder, image_id, staged=staged))
         return written
 
     def discard(self) -> None:
@@ -160,12 +162,32 @@ class Upload:
         self.path.unlink(missing_ok=True)
 
 
-def place(made: Path, folder: Path, name: str) -> None:
+def place_of(folder: Path, image_id: str, *, staged: bool = False) -> Path:
+    """Where an image's data is or, `staged`, data to be imported."""
+    return (folder / STAGE_FOLDER if staged else folder) / image_id
+
+
+def place(made: Path, where: Path) -> None:
     """Give a durable file its name."""
     # A link, not a rename: it never replaces data that is already there, such as that of a later upload.
-    os.link(made, folder / name)
+    os.link(made, where)
     made.unlink()
-    _sync_folder(folder)
+    _sync_folder(where.parent)
+
+
+def is_under_way(folder: Path, upload_id: str) -> bool:
+    """Whether a process, of any machine that shares the store, has the upload's file open and writes it."""
+    try:
+        descriptor = os.open(folder / UPLOAD_FOLDER / upload_id, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _write_some(file: FileIO, view: memoryview) -> int:
@@ -175,12 +197,12 @@ def _write_some(file: FileIO, view: memoryview) -> int:
 
 def remove(folder: Path, image_id: str) -> None:
     """Remove an image's data. A host that has it open reads on to the end."""
-    (folder / image_id).unlink(missing_ok=True)
+    place_of(folder, image_id).unlink(missing_ok=True)
 
 
 def remove_staged(folder: Path, image_id: str) -> None:
     """Remove what is staged for an image."""
-    (folder / STAGE_FOLDER / image_id).unlink(missing_ok=True)
+    place_of(folder, image_id, staged=True).unlink(missing_ok=True)
 
 
 def remove_upload(folder: Path, upload_id: str) -> None:

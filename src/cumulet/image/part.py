@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cumulet.clock import Clock
+from cumulet.conductor.conductor import Surroundings
 from cumulet.db.engine import Database
-from cumulet.image import builtin, conversion, data, metadef_catalog, tiny
+from cumulet.image import builtin, conversion, left_data, metadef_catalog, tiny
 from cumulet.image.importing import IMAGE_IMPORT
+from cumulet.image.left_data import LeftData
 from cumulet.image.service import IMAGE
 from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
+from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
 
 declare_all("cumulet.image")
 
 
 def _mend(db: Database, settings: Settings, clock: Clock) -> None:
-    data.reconcile(db, settings.state_dir, clock.now_us())
+    if db.embedded:
+        left_data.clear_alone(db, settings.state_dir, clock.now_us())
+
+
+def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
+    return (LeftData(db=around.db, clock=around.clock, settings=around.settings),)
 
 
 def _seed(start: FirstStart) -> None:
@@ -32,6 +42,7 @@ IMAGE_PART = Part(
     service=IMAGE,
     catalog=CatalogEntry(name="glance", path="/image"),
     sagas=(IMAGE_IMPORT,),
+    reconcilers=_reconcilers,
     require=conversion.require,
     mend=_mend,
     seed=_seed,

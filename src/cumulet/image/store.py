@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -103,6 +103,15 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class DataOf(NamedTuple):
+    """What an image has of data: `size` in bytes once it has it, `upload_id` while it comes."""
+
+    id: str
+    status: str
+    size: int | None
+    upload_id: str | None
+
+
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A project an image is shared with."""
 
@@ -130,6 +139,9 @@ class BootImage(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS = [column for column in images.c if column.name != "deleted_at_us"]
 _LIVE = sa.select(*_COLUMNS).where(images.c.id == sa.bindparam("of_id"), images.c.deleted_at_us.is_(None))
+_DATA_OF_ALL = sa.select(images.c.id, images.c.status, images.c.size, images.c.upload_id).where(
+    images.c.deleted_at_us.is_(None)
+)
 _IDS: sa.BindParameter[Any] = sa.bindparam("of_ids", expanding=True)
 _PROPERTIES = sa.select(image_properties).where(image_properties.c.image_id.in_(_IDS))
 _TAGS = sa.select(image_tags).where(image_tags.c.image_id.in_(_IDS)).order_by(image_tags.c.value)
@@ -263,14 +275,9 @@ def end_upload(tx: Tx, image_id: str, upload_id: str, now_us: int, *, status: st
     return tx.changed(sa.update(images).where(*where, images.c.deleted_at_us.is_(None)).values(values)) == 1
 
 
-def abandon_uploads(tx: Tx, now_us: int) -> list[sa.Row[str, str, int | None, str | None]]:
-    """Put images that were being uploaded or staged back to queued; imports go on. Returns all living images: id,
-    status, size, upload_id."""
-    coming = sa.and_(images.c.status.in_(("saving", "uploading")), images.c.upload_id.is_not(None))
-    stuck = sa.update(images).where(coming, images.c.deleted_at_us.is_(None))
-    tx.execute(stuck.values(status="queued", upload_id=None, upload_bytes=None, updated_at_us=now_us))
-    living = sa.select(images.c.id, images.c.status, images.c.size, images.c.upload_id)
-    return tx.all(living.where(images.c.deleted_at_us.is_(None)))
+def data_of_all(tx: Tx) -> list[DataOf]:
+    """What all images have of data."""
+    return [DataOf(*row) for row in tx.all(_DATA_OF_ALL, {})]
 
 
 def delete(tx: Tx, image_id: str, now_us: int) -> bool:

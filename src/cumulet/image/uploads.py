@@ -235,13 +235,14 @@ class Receiver:
         file: Upload | None = None
         try:
             file = await self._on_thread(Upload, self._folder, self.upload_id, inspection)
+            await self._clear_place()
             await self._write_all(pieces, file)
             if convert is not None:
                 return await convert(file.path, await self._on_thread(file.whole))
             written: Written = await self._on_thread(partial(file.place, staged=self._way.staged), self.image.id)
             return written
         except FileNotFoundError:
-            # A process that has started took the upload for one of a dead process. Otherwise the store has lost a file.
+            # Its image was deleted, or it was taken for one of a dead process. Otherwise the store has lost a file.
             await self.require_ours()
             raise
         except OSError as error:
@@ -251,6 +252,13 @@ class Receiver:
         finally:
             if file is not None:
                 await self._on_thread(file.discard)
+
+    async def _clear_place(self) -> None:
+        """Remove what a dead upload of this image has left there. Our own file is open, so nobody takes us for dead."""
+        place = files.place_of(self._folder, self.image.id, staged=self._way.staged)
+        if await self._on_thread(place.exists):
+            await self.require_ours()
+            await self._on_thread(partial(place.unlink, missing_ok=True))
 
     async def _write_all(self, pieces: AsyncIterator[bytes], file: Upload) -> None:
         """Each block is written while the next is received: into memory of its own, which is aligned and used again."""
@@ -342,8 +350,8 @@ class Receiver:
 
     def _gone(self) -> Gone:
         return Gone(
-            f"Image {self.image.id} could not be found after upload. It was deleted, or a process that started ended "
-            "the upload."
+            f"Image {self.image.id} could not be found after upload. It was deleted, or this upload was taken for one "
+            "of a dead process, and ended."
         )
 
     def _on_thread(self, work: Any, *arguments: Any) -> asyncio.Future[Any]:

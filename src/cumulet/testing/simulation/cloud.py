@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
@@ -21,7 +20,8 @@ from cumulet.conductor.runner import Runner
 from cumulet.db.engine import Tx
 from cumulet.drivers.simulated.driver import World
 from cumulet.fleet.hosts import Hosts
-from cumulet.image import data
+from cumulet.image import left_data
+from cumulet.image.left_data import LeftData
 from cumulet.processes.conductor import conductor_of
 from cumulet.processes.ground import Ground
 from cumulet.processes.parts import PARTS, SAGAS
@@ -159,13 +159,13 @@ class SimulatedCloud:
                 policy=self.foundation.policy,
                 wake=_Wake(self),
             )
-            self.apis.append(Api(process, self.foundation.app_of(context), context, self.mend_images))
+            self.apis.append(Api(process, self.foundation.app_of(context), context, self.clear_images))
         self.say(f"hosts {', '.join(self.machines)}; {self._conductors} conductor(s), {len(self.apis)} API(s)")
 
-    def mend_images(self) -> None:
-        """As each start does, before it serves uploads."""
-        if self.importing:
-            data.reconcile(self.db, self.settings.state_dir, self.clock.now_us())
+    def clear_images(self) -> None:
+        """As a process does at its start that is the whole control plane: its uploads have died with it."""
+        if self.importing and self.alone:
+            left_data.clear_alone(self.db, self.settings.state_dir, self.clock.now_us())
 
     def _ground_of(self, process: Process) -> Ground:
         db = DatabaseOfProcess(self.db, process, self._memory if self.alone else Memory(), alone=self.alone)
@@ -175,12 +175,11 @@ class SimulatedCloud:
         process = Process(self.loop, self.random)
         name = process.name = f"conductor-{process.uuid()[:8]}"
         while True:
-            with contextlib.suppress(DBAPIError):
-                self.mend_images()
             conductor = conductor_of(PARTS, self._ground_of(process), name=name, alone=self.alone, wake=_Wake(self))
             conductor.runner.sagas = SAGAS  # With the mistake that is planted.
             conductor.reconciler(Wirings).seconds = SECONDS_BETWEEN if self.routed else None
             conductor.reconciler(Tellings).seconds = SECONDS_BETWEEN if self.telling else None
+            conductor.reconciler(LeftData).seconds = SECONDS_BETWEEN if self.importing else None
             process.life = Life()
             before = LIFE.set(process.life)
             try:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Ask = Callable[[str, str, str, object], Awaitable[Answered]]
 NO_QCOW2 = b"QFI\xfb" + b"\xff" * 508
 """It begins as one, and no driver may open it."""
+NO_MBR = b"\0\0"
+"""The last bytes of data that begins with no boot sector: some random one would be refused."""
 IMPORT = {"method": {"name": "glance-direct"}}
 
 
@@ -34,13 +36,15 @@ class Imports:
         self.asked: set[str] = set()
         self.refused: set[str] = set()
         self.deleted: set[str] = set()
+        self._ended: set[str] = set()
+        """Images whose data was refused, because the cloud had ended the upload."""
         if cloud.importing:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def request(self, random: Random) -> tuple[str, Coroutine[object, None, None]]:
         """An image, its data, and the import; in one of four cases it is deleted after a while."""
         project, good = random.choice(PROJECTS), random.random() < 0.8
-        content = random.randbytes(512) if good else NO_QCOW2
+        content = random.randbytes(512 - len(NO_MBR)) + NO_MBR if good else NO_QCOW2
         deleted_after = random.uniform(0.0, 0.3) if random.random() < 0.25 else None
 
         async def ask() -> None:
@@ -52,6 +56,8 @@ class Imports:
             status, _ = await self._ask(project, "PUT", f"/image/v2/images/{image_id}/stage", content)
             if status == 204:
                 self.staged[image_id] = content
+            elif status == 410:
+                self._ended.add(image_id)
             deletion = asyncio.ensure_future(self._delete(project, image_id, deleted_after))
             status, _ = await self._ask(project, "POST", f"/image/v2/images/{image_id}/import", IMPORT)
             if status == 202:
@@ -69,13 +75,16 @@ class Imports:
         self.deleted.add(image_id)
         await self._ask(project, "DELETE", f"/image/v2/images/{image_id}", None)
 
+    def needless(self) -> Iterator[str]:
+        """In a quiet run: no process has died, so no upload is taken for one of a dead process."""
+        for image_id in sorted(self._ended - self.deleted):
+            yield f"the upload of image {image_id[:8]} was ended in a quiet run"
+
     def wrong(self, tx: Tx) -> Iterator[str]:
         """At rest: an import that was acknowledged has made its image active, with the data that was staged for it, or
-        queued if that is no image; without an import what was staged is still there; a file is an image's, or is
-        removed by the next start."""
+        queued if that is no image; without an import what was staged is still there; a file is an image's."""
         if not self._cloud.importing:
             return
-        self._cloud.mend_images()
         files_left = set(files.stored(self._folder))
         for image_id in self.staged:
             image = store.find(tx, image_id)

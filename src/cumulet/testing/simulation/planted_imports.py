@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from unittest import mock
 
-import sqlalchemy as sa
-
 from cumulet.conductor.saga import Context, Failure, Step
 from cumulet.db.engine import Tx
-from cumulet.image import files, importing, store, tasks
+from cumulet.image import files, importing, left_data, store, tasks
 from cumulet.image.importing import IMAGE_IMPORT, Importing
+from cumulet.image.left_data import LeftData
+from cumulet.image.store import DataOf
 from cumulet.testing.simulation.planted_places import with_saga
 
 
@@ -35,30 +36,37 @@ def leaving_an_image_importing() -> AbstractContextManager[object]:
     return with_saga(IMAGE_IMPORT, unwound=unwound)
 
 
-def starting_over_what_others_import() -> AbstractContextManager[object]:
-    """A process that starts takes all data that comes for what dead ones have left: imports of others, too."""
-    real = store.abandon_uploads
+def ending_an_upload_at_the_first_look() -> AbstractContextManager[object]:
+    """It may have its record, and its file a moment later."""
 
-    def abandon(tx: Tx, now_us: int) -> list[sa.Row[str, str, int | None, str | None]]:
-        return [image for image in real(tx, now_us) if image.status != "importing"]
+    async def round(self: LeftData) -> None:
+        self._silent = frozenset(left_data._coming(await self._db.read_async(store.data_of_all)))
+        await real(self)
 
-    return mock.patch.object(store, "abandon_uploads", abandon)
+    real = LeftData.round
+    return mock.patch.object(LeftData, "round", round)
 
 
-def starting_over_what_was_staged() -> AbstractContextManager[object]:
-    """A process that starts takes what was staged, too, for what dead ones have left: nobody writes to it any more."""
-    real = store.abandon_uploads
+def removing_what_was_staged() -> AbstractContextManager[object]:
+    """Nobody writes to it any more, so it is taken for what a dead process has left."""
 
-    def abandon(tx: Tx, now_us: int) -> list[sa.Row[str, str, int | None, str | None]]:
-        tx.execute(sa.update(store.images).where(store.images.c.status == "uploading").values(status="queued"))
-        return real(tx, now_us)
+    def no_stage(real: Callable[[Iterable[DataOf]], set[str]]) -> Callable[[Iterable[DataOf]], set[str]]:
+        return lambda images: {path for path in real(images) if not path.startswith(files.STAGE_FOLDER)}
 
-    return mock.patch.object(store, "abandon_uploads", abandon)
+    return mock.patch.multiple(
+        left_data, _files_of=no_stage(left_data._files_of), _places_of=no_stage(left_data._places_of)
+    )
+
+
+def leaving_files_of_deleted_images() -> AbstractContextManager[object]:
+    """Those of an image that was deleted while its data came, or whose process died before it removed them."""
+    return mock.patch.object(left_data, "_remove")
 
 
 PLANTS = (
+    ending_an_upload_at_the_first_look,
     leaving_an_image_importing,
+    leaving_files_of_deleted_images,
+    removing_what_was_staged,
     removing_what_was_staged_too_early,
-    starting_over_what_others_import,
-    starting_over_what_was_staged,
 )

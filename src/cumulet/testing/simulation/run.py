@@ -159,6 +159,7 @@ class _Simulation:
             if storm.is_calm:
                 self._counts["runs: quiet"] += 1
                 self._require(cloud, "failed needlessly", lambda tx: needless(tx, cloud.settings))
+                self._require(cloud, "failed needlessly", lambda _: workload.imports.needless())
         finally:
             self._counts.update(outcomes(cloud))
 

@@ -1,0 +1,119 @@
+"""What dead processes have left of image data: uploads that nobody goes on with, and files that no image has.
+
+Theory of operation. An upload holds a lock on its file while it writes (`files.Upload`), and the system lets go of it
+when the process ends, however it ends. One look is not enough: an upload has its record a moment before its file, and
+for a moment after it. So it is ended if nobody has been at it in two looks. Its sender then finds that the image is no
+longer its own. Files are listed before the records are read, and a record comes before its files: what no image has
+then, none will have, for ids are never used again. A file in the place of data that an image still waits for is left
+to the next upload of that image (`uploads.Receiver`), which no other one can be in the way of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from cumulet.clock import Clock
+from cumulet.conductor import findings
+from cumulet.db.engine import Database, Tx
+from cumulet.image import files, store
+from cumulet.image.store import DataOf
+from cumulet.periodic import Periodic
+from cumulet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RECONCILER = "left-image-data"
+ENDED = "upload-without-process"
+REMOVED = "file-without-image"
+
+
+class Coming(NamedTuple):
+    """An upload under way, by its record."""
+
+    image_id: str
+    upload_id: str
+
+
+def clear_alone(database: Database, state_dir: Path, now_us: int) -> int:
+    """At the start of the only process that a cloud has: whatever was under way is a dead one's. Imports go on, and
+    remove what they leave themselves. How many files were removed."""
+    folder = files.image_folder(state_dir)
+    listed = files.stored(folder)
+
+    def work(tx: Tx) -> list[DataOf]:
+        for one in _coming(store.data_of_all(tx)):
+            store.end_upload(tx, one.image_id, one.upload_id, now_us, status="queued")
+        return store.data_of_all(tx)
+
+    left = listed - _files_of(database.write(work))
+    _remove(folder, left)
+    return len(left)
+
+
+class LeftData(Periodic):
+    """Ends uploads whose process is dead, and removes files that no image has."""
+
+    def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
+        super().__init__(name=RECONCILER, clock=clock, seconds=settings.lease_seconds * 6)
+        self._db = db
+        self._folder = files.image_folder(settings.state_dir)
+        self._silent: frozenset[Coming] = frozenset()
+        """Uploads that nobody was at in the last look."""
+
+    async def round(self) -> None:
+        listed = await asyncio.to_thread(files.stored, self._folder)
+        images = await self._db.read_async(store.data_of_all)
+        silent = frozenset([one for one in _coming(images) if not await self._is_under_way(one)])
+        for one in sorted(silent & self._silent):
+            await self._db.write_async(partial(self._end, one))
+        self._silent = silent
+        left = listed - _files_of(images) - _places_of(images)
+        if left:
+            await asyncio.to_thread(_remove, self._folder, left)
+            await self._db.write_async(lambda tx: self._note(tx, REMOVED, f"removed {len(left)}"))
+
+    async def _is_under_way(self, one: Coming) -> bool:
+        return await asyncio.to_thread(files.is_under_way, self._folder, one.upload_id)
+
+    def _end(self, one: Coming, tx: Tx) -> None:
+        now_us = self._clock.now_us()
+        if store.end_upload(tx, one.image_id, one.upload_id, now_us, status="queued"):
+            self._note(tx, ENDED, "ended: its image waits for data again", subject=one.image_id)
+
+    def _note(self, tx: Tx, finding: str, done: str, *, subject: str = "") -> None:
+        findings.note(tx, RECONCILER, finding, done, now_us=self._clock.now_us(), subject=subject)
+
+
+def _coming(images: Iterable[DataOf]) -> Iterator[Coming]:
+    """Of imports it is their operation that goes on with them."""
+    for image in images:
+        if image.upload_id is not None and image.status != "importing":
+            yield Coming(image.id, image.upload_id)
+
+
+def _files_of(images: Iterable[DataOf]) -> set[str]:
+    """The files that images have or get, by their paths below the store."""
+    found = set()
+    for image in images:
+        if image.size is not None or image.status in ("saving", "importing"):
+            found.add(image.id)
+        if image.status in ("uploading", "importing"):
+            found.add(f"{files.STAGE_FOLDER}/{image.id}")
+        if image.upload_id is not None:
+            found |= {f"{files.UPLOAD_FOLDER}/{image.upload_id}", f"{files.CONVERT_FOLDER}/{image.upload_id}"}
+    return found
+
+
+def _places_of(images: Iterable[DataOf]) -> set[str]:
+    """Where the data of images is, or would be."""
+    return {path for image in images for path in (image.id, f"{files.STAGE_FOLDER}/{image.id}")}
+
+
+def _remove(folder: Path, left: Collection[str]) -> None:
+    for path in left:
+        files.remove_at(folder / path)
