@@ -66,6 +66,7 @@ FIRST_SEED: dict[str, int] = {
     "resuming_before_the_commit": 40,
     "segments_out_of_any_range": 168,
     "sharing_no_more_what_is_used": 64,
+    "taking_an_earlier_guest_for_the_new_one": 720011800,
     "taking_in_what_it_was_before": 34,
     "telling_nothing_after_a_move": 130,
     "telling_once_during_an_operation": 2,

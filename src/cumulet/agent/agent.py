@@ -96,13 +96,13 @@ class Agent:
             if not isinstance(message, m.Command):
                 return await message.do(self)
             if message.beside_others:
-                self._admit(message)
+                await self._admit(message)
                 return cast("AnswerT", await message.do(self))
             if message.lets_run:
                 await self._be_welcomed()
             lock = self._busy.setdefault(message.server_id, asyncio.Lock())
             async with lock:
-                self._admit(message)
+                await self._admit(message)
                 return cast("AnswerT", await message.do(self))
         except DriverError as error:
             raise m.VerbFailed(str(error)) from error
@@ -114,10 +114,11 @@ class Agent:
         except TimeoutError:
             raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
 
-    def _admit(self, command: m.Command[object]) -> None:
+    async def _admit(self, command: m.Command[object]) -> None:
         """Refuse a command that is out of date: of an earlier generation, or of an earlier step of the same one.
 
-        Without a valid lease, also refuse every command that needs one.
+        Without a valid lease, also refuse every command that needs one. Before the first command to make a guest is
+        accepted, what this host still has of the server goes: it was left here earlier, and its disk is an old one.
         """
         if command.needs_lease and not self._lease.valid:
             raise m.VerbFailed(self._unheard)
@@ -129,6 +130,8 @@ class Agent:
                 f"step {mark.step} of {mark.generation} was accepted"
             )
         if told > mark:
+            if command.makes_anew:
+                await self.driver.destroy(command.server_id)
             self._fence.set_mark(command.server_id, told)
 
     # -- `messages.OnHost`

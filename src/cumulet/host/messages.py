@@ -66,6 +66,8 @@ class Command(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
 
     lets_run: ClassVar[bool] = False
     """It may let a guest run: it waits until the control plane has welcomed this agent."""
+    makes_anew: ClassVar[bool] = False
+    """It makes a guest. What its host still has of the server, from before, is not that guest."""
     beside_others: ClassVar[bool] = False
     """It may run while another command for the same guest runs, such as one that watches or ends the other."""
     needs_lease: ClassVar[bool] = True
@@ -85,7 +87,7 @@ class Question(Message[AnswerT_co], Generic[AnswerT_co], frozen=True):
 
 
 class Create(Command[Guest], frozen=True, tag="create"):
-    lets_run = True
+    lets_run = makes_anew = True
     guest: Guest
     run: bool = True
 

@@ -119,8 +119,8 @@ def dropping_the_step_check() -> AbstractContextManager[object]:
     """Agents do whatever the same operation tells them, also late commands of earlier steps."""
     admit = Agent._admit
 
-    def without_steps(agent: Agent, told: m.Command[object]) -> None:
-        admit(agent, msgspec.structs.replace(told, step=0))
+    async def without_steps(agent: Agent, told: m.Command[object]) -> None:
+        await admit(agent, msgspec.structs.replace(told, step=0))
 
     return mock.patch.object(Agent, "_admit", without_steps)
 

@@ -19,6 +19,7 @@ from cumulet.compute.store import get_server
 from cumulet.conductor.saga import Context, Failure, Final, Step
 from cumulet.db.engine import Row, Tx
 from cumulet.drivers.simulated import snapshots as simulated
+from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, GuestState
 from cumulet.image import snapshots
 from cumulet.image import store as images
@@ -121,6 +122,11 @@ def insisting_on_a_crash_dump() -> AbstractContextManager[object]:
     return with_saga(CRASH_DUMP, steps=(), finals=(*told, *CRASH_DUMP.finals))
 
 
+def taking_an_earlier_guest_for_the_new_one() -> AbstractContextManager[object]:
+    """A host that still has a guest of a server leaves it as it is when it is to make the server's guest anew."""
+    return mock.patch.object(m.Create, "makes_anew", False)
+
+
 PLANTS = (
     calling_a_failed_rebuild_active,
     copying_the_disk_of_another_guest,
@@ -131,5 +137,6 @@ PLANTS = (
     overlooking_a_rescue_image,
     recording_the_old_guest_of_a_rebuild,
     resizing_with_the_old_flavor_s_disks,
+    taking_an_earlier_guest_for_the_new_one,
     unshelving_to_the_host_it_was_on,
 )
