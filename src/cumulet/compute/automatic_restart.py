@@ -90,7 +90,7 @@ class AutomaticRestart(PerServer):
                 now_us=now_us,
             ),
             action="evacuate",
-            event="compute_rebuild_instance",
+            event=evacuation.EVENTS,
             task_state="rebuilding",
             in_name_of_owner=True,
         )

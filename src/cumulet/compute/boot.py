@@ -39,6 +39,8 @@ from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
 
 MAX_ATTEMPTS = 3
+EVENT, UNSCHEDULED = "compute__do_build_and_run_instance", "conductor_schedule_and_build_instances"
+"""The event of a boot, and of one that no host was found for."""
 NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
 
 
@@ -74,7 +76,7 @@ def begin_boot(call: Call[object, object], created: Sequence[Server]) -> None:
         project_id=call.caller.project_id,
         now_us=call.now_us,
     )
-    operations.start_events(call.tx, action_ids, "compute__do_build_and_run_instance", now_us=call.now_us)
+    operations.start_events(call.tx, action_ids, EVENT, now_us=call.now_us)
     states = [
         Boot(server_id=server.id, operation_id=operation_id, action_id=action_id, generation=server.generation + 1)
         for server, operation_id, action_id in zip(created, operation_ids, action_ids, strict=True)
@@ -263,6 +265,8 @@ def unwound(tx: Tx, context: Context, state: Boot, failure: Failure) -> None:
     operations.settle(tx, server.id, now_us=now, task_state=None, **fault)
     if server.host is None:
         network.release(tx, server.id)
+    if not state.failures and failure.reason == "NO_VALID_HOST":
+        operations.rename_events(tx, state.action_id, UNSCHEDULED)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 

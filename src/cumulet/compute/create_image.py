@@ -54,7 +54,7 @@ def create_image(call: Call[Server, CreateImage]) -> Reply:
     _require_metadata_room(call, call.body.metadata)
     require_state(call.target, "createImage", call.caller)
     image_id = new_image(call, call.target, name=call.body.name, image_type="snapshot", properties=call.body.metadata)
-    _begin(call, image_id, action="createImage", event="compute_snapshot_instance", task_state="image_snapshot")
+    _begin(call, image_id, action="createImage", event="compute_snapshot_instance", task_state="image_snapshot_pending")
     if call.version.at_least("2.45"):
         return Reply(status=202, body={"image_id": image_id})
     return Reply(status=202, headers={"Location": f"{call.base_url}/image/images/{image_id}"})

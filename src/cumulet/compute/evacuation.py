@@ -99,12 +99,15 @@ def evacuate_server(call: Call[Server, Evacuate]) -> dict[str, str] | None:
             now_us=call.now_us,
         ),
         action="evacuate",
-        event="compute_rebuild_instance",
+        event=EVENTS,
         task_state="rebuilding",
     )
     if call.version.at_least("2.14"):
         return None
     return {"adminPass": password}
+
+
+EVENTS = ("rebuild_server", "compute_rebuild_instance")
 
 
 class Evacuation(moves.Moving, frozen=True, kw_only=True):

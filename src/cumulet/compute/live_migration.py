@@ -323,6 +323,9 @@ def unwound(tx: Tx, context: Context, state: LiveMigration, failure: Failure) ->
     moves.record_unwound(tx, context, state, failure, status=status, progress=0, **changes)
 
 
+CHECKS = ("compute_check_can_live_migrate_destination", "compute_check_can_live_migrate_source")
+PREPARATION = ("compute_live_migration", "compute_pre_live_migration")
+
 LIVE_MIGRATION = Saga(
     name="live-migration",
     kind=SERVER,
@@ -330,8 +333,8 @@ LIVE_MIGRATION = Saga(
     steps=(
         Step(pick_destination, undo=nothing, status="preparing"),
         Step(moves.claim_destination, undo=moves.release_destination, status="preparing"),
-        Step(moves.bind_ports, undo=moves.unbind_ports, status="preparing"),
-        Step(start_destination, undo=destroy_destination, status="preparing"),
+        Step(moves.bind_ports, undo=moves.unbind_ports, status="preparing", events=CHECKS),
+        Step(start_destination, undo=destroy_destination, status="preparing", events=PREPARATION),
         Step(copy_memory, undo=cancel_copy, status="running"),
     ),
     # The guest is paused on both sides and the record now says: destination. From here on we only go forward.
@@ -339,9 +342,10 @@ LIVE_MIGRATION = Saga(
         Final(record_host, status="post-migrating"),
         Final(switch_peers, status="post-migrating", saved=False),  # The guest stands still.
         Final(resume_guest, status="post-migrating"),
-        Final(discard_source, status="post-migrating"),
+        Final(discard_source, status="post-migrating", events=("compute_post_live_migration_at_destination",)),
         Final(record_completed, status="post-migrating"),
     ),
     unwound=unwound,
     record_status=moves.record_status,
+    record_events=moves.record_events,
 )

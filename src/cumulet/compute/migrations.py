@@ -102,7 +102,7 @@ def abort_migration(call: Call[Server, None]) -> None:
     stoppable = IN_PROGRESS[:3] if call.version.at_least("2.65") else ("running",)
     if row.status not in stoppable:
         raise BadRequest(_wrong_status(call, row, "abort live migration"), reason="WRONG_STATE")
-    record_done(call, call.target, "live_migration_cancel")
+    record_done(call, call.target, "live_migration_cancel", event="compute_live_migration_abort")
     request_abort(call.tx, call.cloud.wake, row.operation_id)
 
 
@@ -124,7 +124,8 @@ def force_complete_migration(call: Call[Server, t.Nothing]) -> None:
         raise BadRequest(_not_found(call))
     if row.status != "running":
         raise BadRequest(_wrong_status(call, row, "force complete"), reason="WRONG_STATE")
-    record_done(call, call.target, "live_migration_force_complete")
+    event = "compute_live_migration_force_complete"
+    record_done(call, call.target, "live_migration_force_complete", event=event)
     request_force(call.tx, call.cloud.wake, row.operation_id)
 
 

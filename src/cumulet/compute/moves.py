@@ -6,6 +6,7 @@ the work on the hosts: `compute.live_migration`, `compute.resize`, `compute.evac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -103,6 +104,23 @@ def update_record(tx: Tx, context: Context, state: Recorded, **values: object) -
 def record_status(tx: Tx, context: Context, state: Recorded, status: str) -> None:
     """`Saga.record_status` of every move."""
     update_record(tx, context, state, status=status)
+
+
+_AT_DESTINATION = frozenset(
+    {
+        "compute_check_can_live_migrate_destination",
+        "compute_finish_resize",
+        "compute_post_live_migration_at_destination",
+        "compute_pre_live_migration",
+        "compute_prep_resize",
+    }
+)
+
+
+def record_events(tx: Tx, context: Context, state: Moving, events: Sequence[str]) -> None:
+    """`Saga.record_events` of every move."""
+    hosts = {event: state.destination if event in _AT_DESTINATION else state.source for event in events}
+    operations.next_events(tx, state.action_id, hosts, now_us=context.clock.now_us())
 
 
 def record_unwound(

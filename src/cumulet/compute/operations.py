@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypedDict, TypeVar
 
 import msgspec
@@ -77,7 +77,7 @@ def begin(
     state: Callable[[Server, str, int], S],
     *,
     action: str,
-    event: str,
+    event: str | tuple[str, ...],
     task_state: str | None,
     queue: bool = False,
 ) -> str:
@@ -106,7 +106,7 @@ def begin_unasked(
     state: Callable[[Server, str, int], S],
     *,
     action: str,
-    event: str,
+    event: str | tuple[str, ...],
     task_state: str | None,
     in_name_of_owner: bool,
 ) -> str:
@@ -127,7 +127,7 @@ class _Asked(msgspec.Struct, frozen=True):
     user_id: str | None
     project_id: str | None
     action: str
-    event: str
+    event: str | tuple[str, ...]
     now_us: int
 
 
@@ -156,7 +156,8 @@ def _begin(
         now_us=now,
         operation_id=operation_id,
     )
-    _insert_event(tx, action_id, asked.event, host=server.host, now_us=now)
+    for event in (asked.event,) if isinstance(asked.event, str) else asked.event:
+        _insert_event(tx, action_id, event, host=server.host, now_us=now)
     first = state(server, operation_id, action_id)
     return saga.begin(
         tx, wake, operation, operation_id=operation_id, subject=server.id, state=first, now_us=now, queue=queue
@@ -203,10 +204,26 @@ def _details(failure: Failure | None) -> str | None:
 
 
 _INSERT_EVENT = sa.insert(instance_action_events)
+_EVENTS = sa.select(instance_action_events.c.event).where(
+    instance_action_events.c.action_id == sa.bindparam("of_action")
+)
 _CHANGE_ACTION = sa.update(instance_actions).where(instance_actions.c.id == sa.bindparam("of_action"))
 _FINISH_EVENTS = sa.update(instance_action_events).where(
     instance_action_events.c.action_id == sa.bindparam("of_action"), instance_action_events.c.finished_at_us.is_(None)
 )
+
+
+def next_events(tx: Tx, action_id: int, hosts: Mapping[str, str | None], *, now_us: int) -> None:
+    """Start events, each with its host; those that are open end with success. Repeating does nothing.
+
+    They are Nova's, with its names: tools wait for some of them.
+    """
+    known = {row.event for row in tx.all(_EVENTS, {"of_action": action_id})}
+    new = {event: host for event, host in hosts.items() if event not in known}
+    if new:
+        tx.run(_FINISH_EVENTS, {"of_action": action_id, "finished_at_us": now_us, "result": "Success", "details": None})
+    for event, host in new.items():
+        start_event(tx, action_id, event, host=host, now_us=now_us)
 
 
 def start_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
@@ -222,6 +239,11 @@ def start_events(tx: Tx, action_ids: Sequence[int], event: str, *, now_us: int) 
 
 def _insert_event(tx: Tx, action_id: int, event: str, *, host: str | None, now_us: int) -> None:
     tx.run(_INSERT_EVENT, {"action_id": action_id, "event": event, "host": host, "started_at_us": now_us})
+
+
+def rename_events(tx: Tx, action_id: int, event: str) -> None:
+    """The open events of an action are this one."""
+    tx.run(_FINISH_EVENTS, {"of_action": action_id, "event": event})
 
 
 def finish_events(tx: Tx, action_id: int, *, now_us: int, failure: Failure | None = None) -> None:

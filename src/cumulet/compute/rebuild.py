@@ -18,7 +18,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, drift, image_devices, image_promises, operations, promises
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
-from cumulet.compute.model import Server, VmState
+from cumulet.compute.model import BASE_IMAGE, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.promises import Promises
 from cumulet.compute.quotas import limits_of, require_limit
@@ -90,7 +90,7 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
     changes, secrets = _changes(call)
     if server.vm_state is not VmState.ERROR:
         changes |= operations.NO_FAULT
-    before = {"image_id": server.image_id, "image_properties": server.image_properties}
+    before = {name: getattr(server, name) for name in ("image_id", "image_properties", "system_metadata")}
     server = update_server(call.tx, server, now_us=call.now_us, **changes)
     operations.begin(
         call,
@@ -102,7 +102,7 @@ def rebuild_server(call: Call[Server, Rebuild]) -> Reply:
             before=before,
         ),
         action="rebuild",
-        event="compute_rebuild_instance",
+        event=("rebuild_server", "compute_rebuild_instance"),
         task_state="rebuilding",
     )
     full = call.version.at_least("2.75")
@@ -161,7 +161,8 @@ def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, 
         limits = limits_of(call.tx, server.project_id)
         words = "Maximum number of metadata items exceeds {allowed}"
         require_limit(limits, "metadata_items", len(body.metadata), words=words)
-    changes |= {"image_id": image.id, "image_properties": properties, "progress": 0}
+    kept = {key: value for key, value in server.system_metadata.items() if key != BASE_IMAGE}
+    changes |= {"image_id": image.id, "image_properties": properties, "progress": 0, "system_metadata": kept}
     password = new_password(call) if isinstance(body.admin_password, Unset) else body.admin_password
     secrets = {**(server.guest_secrets or {}), "admin_password": password}
     return changes | {"guest_secrets": secrets}, secrets

@@ -14,7 +14,7 @@ import msgspec
 from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, guest_metadata, image_devices, image_promises, operations, promises
 from cumulet.compute import hosts as host_records
-from cumulet.compute.model import RESCUE_IMAGE, PowerState, Server, VmState
+from cumulet.compute.model import BASE_IMAGE, RESCUE_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
 from cumulet.compute.promises import Promises
@@ -56,7 +56,8 @@ def rescue_server(call: Call[Server, Rescue | None]) -> dict[str, str]:
     given = UNSET if body is None else body.admin_password
     wanted = UNSET if body is None else body.rescue_image_ref
     require_state(server, "rescue", call.caller)
-    image = _rescue_image(call, server.image_id or "" if isinstance(wanted, Unset) else wanted)
+    own = server.system_metadata.get(BASE_IMAGE) or server.image_id or ""
+    image = _rescue_image(call, own if isinstance(wanted, Unset) else wanted)
     devices = _devices(call, image)
     password = new_password(call) if isinstance(given, Unset) else given
     was = server.vm_state
@@ -223,7 +224,7 @@ async def look(context: Context, state: Unrescuing) -> Unrescuing:
 
 def record_unrescued(tx: Tx, context: Context, state: Unrescuing) -> Unrescuing:
     now = context.clock.now_us()
-    running = {"vm_state": VmState.ACTIVE, "power_state": PowerState.RUNNING, "launched_at_us": now}
+    running = {"vm_state": VmState.ACTIVE, "power_state": PowerState.RUNNING}
     kept = operations.metadata_without(tx, state.server_id, RESCUE_IMAGE)
     operations.settle(
         tx, state.server_id, now_us=now, **running, task_state=None, system_metadata=kept, **operations.NO_FAULT

@@ -162,6 +162,10 @@ class Resizing(moves.Moving, frozen=True, kw_only=True):
     """The guest's state, if it should have been started and could not be."""
 
 
+EVENTS = ("conductor_migrate_server", "cold_migrate")
+"""With which it begins, as Nova's do."""
+
+
 def _begin(
     call: Call[Server, object], flavor: Flavor, *, host: str | None, action: str, kind: str, disk_config: str
 ) -> None:
@@ -180,7 +184,7 @@ def _begin(
         )  # fmt: skip
 
     server = update_server(call.tx, call.target, now_us=call.now_us, disk_config=disk_config)
-    operations.begin(call, server, RESIZE, first_state, action=action, event="cold_migrate", task_state="resize_prep")
+    operations.begin(call, server, RESIZE, first_state, action=action, event=EVENTS, task_state="resize_prep")
 
 
 # -- steps, each beside its undo
@@ -366,8 +370,8 @@ RESIZE = Saga(
     steps=(
         Step(pick_destination, undo=nothing, status="pre-migrating"),
         Step(claim_destination, undo=moves.release_destination, status="pre-migrating"),
-        Step(moves.bind_ports, undo=moves.unbind_ports, status="pre-migrating"),
-        Step(stop_guest, undo=restart_guest, status="migrating"),
+        Step(moves.bind_ports, undo=moves.unbind_ports, status="pre-migrating", events=("compute_prep_resize",)),
+        Step(stop_guest, undo=restart_guest, status="migrating", events=("compute_resize_instance",)),
         Step(stand_by, undo=stand_down, status="migrating"),
         Step(start_destination, undo=destroy_destination, status="migrating"),
         Step(copy_disk, undo=cancel_copy, status="migrating"),
@@ -376,11 +380,12 @@ RESIZE = Saga(
     ),
     # The guest is stopped on both sides and the record now says: destination. From here on we only go forward.
     finals=(
-        Final(record_host, status="post-migrating"),
+        Final(record_host, status="post-migrating", events=("compute_finish_resize",)),
         Final(start_guest, status="post-migrating"),
         Final(seal_source, status="post-migrating"),
         Final(record_resized, status="post-migrating"),
     ),
     unwound=unwound,
     record_status=moves.record_status,
+    record_events=moves.record_events,
 )

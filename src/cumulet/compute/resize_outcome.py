@@ -256,6 +256,12 @@ def not_reverted(tx: Tx, context: Context, state: Outcome, failure: Failure) -> 
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 
+def _record_events(tx: Tx, context: Context, state: Outcome, events: Sequence[str]) -> None:
+    """All are where the server came from."""
+    hosts = dict.fromkeys(events, state.source)
+    operations.next_events(tx, state.action_id, hosts, now_us=context.clock.now_us())
+
+
 RESIZE_CONFIRMATION = Saga(
     name="resize-confirmation",
     kind=SERVER,
@@ -272,8 +278,14 @@ RESIZE_REVERSION = Saga(
     state=Outcome,
     steps=(Step(stop_destination, undo=restart_destination), Step(look_at_source, undo=nothing)),
     # The guest is stopped on both sides and the record now says: where it came from. From here on we only go forward.
-    finals=(Final(record_source), Final(start_source), Final(discard_destination), Final(record_reverted)),
+    finals=(
+        Final(record_source, events=("compute_finish_revert_resize",)),
+        Final(start_source),
+        Final(discard_destination),
+        Final(record_reverted),
+    ),
     unwound=not_reverted,
+    record_events=_record_events,
 )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-import sqlalchemy as sa
-
+from cumulet.compute import operations
 from cumulet.compute.deletion import begin_delete
 from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import NO_FAULT
@@ -15,7 +14,7 @@ from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
-from cumulet.compute.store import instance_actions, new_action, update_server
+from cumulet.compute.store import new_action, update_server
 from cumulet.conductor.saga import running_operation
 from cumulet.errors import Conflict, NotFound
 from cumulet.host.messages import HostError
@@ -206,7 +205,7 @@ def _lock(call: Call[Server, object], reason: str | None) -> None:
         locked_by="owner" if owner else "admin",
         locked_reason=reason or server.locked_reason,
     )
-    record_done(call, server, "lock")
+    record_done(call, server, "lock", event="api_lock")
 
 
 @COMPUTE.operation(
@@ -219,7 +218,7 @@ def unlock_server(call: Call[Server, Anything]) -> None:
     if server.locked_by and server.locked_by != by:
         call.require(UNLOCK_OVERRIDE)
     update_server(call.tx, server, now_us=call.now_us, locked=False, locked_by=None, locked_reason=None)
-    record_done(call, server, "unlock")
+    record_done(call, server, "unlock", event="api_unlock")
 
 
 # -- the record
@@ -243,11 +242,11 @@ def reset_server_state(call: Call[Server, ResetState]) -> None:
         )
     well = NO_FAULT if call.body.state is VmState.ACTIVE else {}
     update_server(call.tx, call.target, now_us=call.now_us, vm_state=call.body.state, task_state=None, **well)
-    record_done(call, call.target, "reset_state")
+    record_done(call, call.target, "resetState")
 
 
-def record_done(call: Call[Server, object], server: Server, action: str) -> None:
-    """Record an instance action that was over at once."""
+def record_done(call: Call[Server, object], server: Server, action: str, *, event: str | None = None) -> None:
+    """Record an instance action that was over at once, with its event if it has one."""
     action_id = new_action(
         call.tx,
         server.id,
@@ -257,9 +256,9 @@ def record_done(call: Call[Server, object], server: Server, action: str) -> None
         project_id=call.caller.project_id,
         now_us=call.now_us,
     )
-    call.tx.execute(
-        sa.update(instance_actions).where(instance_actions.c.id == action_id).values(finished_at_us=call.now_us)
-    )
+    if event is not None:
+        operations.start_event(call.tx, action_id, event, host=server.host, now_us=call.now_us)
+    operations.finish_events(call.tx, action_id, now_us=call.now_us)
 
 
 # -- the console

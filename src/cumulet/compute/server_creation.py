@@ -14,7 +14,7 @@ from cumulet.compute.block_devices import Asked
 from cumulet.compute.flavors import find_flavor
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import links, self_link
-from cumulet.compute.model import Flavor, PowerState, Server, VmState
+from cumulet.compute.model import BASE_IMAGE, Flavor, PowerState, Server, VmState
 from cumulet.compute.quotas import how_many_servers, limits_of, require_group_member_room, require_limit
 from cumulet.compute.rules import ADMIN, MEMBER
 from cumulet.compute.server_creation_body import CreateServer, CreateServers, NetworkEntry
@@ -40,6 +40,8 @@ EXTERNAL_NETWORK = rule("network:attach_external_network", ADMIN)
 
 GIB = 1024**3
 SEED_BYTES = 32
+LONGEST_ID = 36
+"""Of an image."""
 """Length of a server's secret, from which the random numbers in its metadata are made."""
 
 
@@ -302,7 +304,7 @@ def _records(
             image_properties=properties, key_name=body.key_name, public_key=public_key,
             key_type=key_type, user_data=body.user_data, config_drive=on_drive,
             metadata={} if isinstance(body.metadata, Unset) else body.metadata,
-            system_metadata=block_devices.kept(disks),
+            system_metadata={**block_devices.kept(disks), **_base_of(image)},
             availability_zone=placing.zone or "", requested_zone=placing.zone, pinned_host=placing.host,
             scheduler_hints=_hints(call), disk_config=body.disk_config, access_ipv4=body.access_ipv4,
             access_ipv6=body.access_ipv6, host=None, launched_on=None, generation=0, guest=None,
@@ -314,6 +316,12 @@ def _records(
         )
         for n in range(count)
     ]  # fmt: skip
+
+
+def _base_of(image: BootImage) -> dict[str, str]:
+    """Of a snapshot: the image that its server was made from."""
+    base = image.properties.get(BASE_IMAGE, "")
+    return {BASE_IMAGE: base} if 0 < len(base) <= LONGEST_ID else {}
 
 
 def _store(

@@ -9,6 +9,7 @@ host. Unshelving boots it from the image wherever the scheduler finds room, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -167,11 +168,11 @@ def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | 
             )
         _start_again(call)
         return
-    if isinstance(zone, str):
+    if isinstance(zone, str) and zone:
         known = sa.select(hosts.c.id).where(hosts.c.zone == zone, hosts.c.disabled.is_(False), hosts.c.up)
         if call.tx.first(known) is None:
             raise BadRequest("The requested availability zone is not available")
-    pinned = server.requested_zone if isinstance(zone, Unset) else zone
+    pinned = server.requested_zone if isinstance(zone, Unset) else zone or None
     if host is not None:
         found = call.tx.first(sa.select(hosts.c.zone).where(hosts.c.name == host))
         if found is None:
@@ -192,7 +193,7 @@ def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | 
             named=host,
         ),
         action="unshelve",
-        event="compute_unshelve_instance",
+        event="get_image_info",
         task_state="unshelving",
     )
 
@@ -205,7 +206,7 @@ def _start_again(call: Call[Server, object]) -> None:
         shelved.STARTING,
         lambda *begun: shelved.Resting(**operations.on_host(*begun)),
         action="unshelve",
-        event="compute_unshelve_instance",
+        event="compute_start_instance",
         task_state="powering-on",
     )
 
@@ -343,17 +344,23 @@ def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
 
+def _record_events(tx: Tx, context: Context, state: Unshelving, events: Sequence[str]) -> None:
+    hosts = dict.fromkeys(events, state.host)
+    operations.next_events(tx, state.action_id, hosts, now_us=context.clock.now_us())
+
+
 UNSHELVE = Saga(
     name="unshelve",
     kind=SERVER,
     state=Unshelving,
     steps=(
-        Step(pick_host, undo=nothing),
-        Step(boot.claim_host, undo=boot.release_host),
+        Step(pick_host, undo=nothing, events=("schedule_instances",)),
+        Step(boot.claim_host, undo=boot.release_host, events=("compute_unshelve_instance",)),
         Step(make_guest, undo=boot.destroy_guest),
     ),
     # The guest runs. From here on we only go forward.
     finals=(Final(record_unshelved),),
     unwound=still_shelved,
+    record_events=_record_events,
     afterwards=snapshot.remove_image,
 )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from cumulet.compute import guest_agent, operations
-from cumulet.compute.model import Server
+from cumulet.compute.model import BASE_IMAGE, Server
 from cumulet.compute.operations import SERVER, Commanding, OnHost, command
 from cumulet.compute.store import get_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
@@ -29,7 +29,7 @@ from cumulet.web.operation import Call
 
 WAIT_SECONDS = 0.5
 """How long a host keeps a question about a snapshot before it answers that there is nothing new."""
-PENDING, UPLOADING = "image_pending_upload", "image_uploading"
+BEGUN, PENDING, UPLOADING = "image_snapshot", "image_pending_upload", "image_uploading"
 """Task states, as in Nova: copying, and sending."""
 
 
@@ -53,6 +53,12 @@ class Snapshot(OnHost, frozen=True, kw_only=True):
     rotation: int = 0
 
 
+def base_of(server: Server) -> dict[str, str]:
+    """The image that a server's disk goes back to, as a property of images of it; `{}`: it has none."""
+    base = server.system_metadata.get(BASE_IMAGE) or server.image_id
+    return {BASE_IMAGE: base} if base else {}
+
+
 def new_image(
     call: Call[object, object], server: Server, *, name: str, image_type: str, properties: Mapping[str, str]
 ) -> str:
@@ -66,7 +72,7 @@ def new_image(
         "image_location": "snapshot",
         "image_state": "available",
         "owner_id": server.project_id,
-        **({"base_image_ref": server.image_id} if server.image_id else {}),
+        **base_of(server),
         **({} if own else {"instance_owner": server.project_id}),
         **properties,
     }
@@ -85,6 +91,8 @@ def new_image(
 
 
 async def make_image(context: Context, state: Snapshot) -> Snapshot:
+    if state.backup_type is None:
+        await context.record(lambda tx: _show(tx, context, state, BEGUN))
     await bring_image(context, state, PENDING, UPLOADING)
     return state
 
@@ -114,7 +122,8 @@ async def bring_image(context: Context, state: Waiting, copying: str, sending: s
             seen, until = progress, now + patience
         elif now > until:
             raise StepFailed("NO_PROGRESS", "The making of the image made no progress.", f"at {seen.bytes_done} bytes")
-        task_state = sending if progress.phase is SnapshotPhase.SENDING else copying
+        sends = progress.phase is SnapshotPhase.SENDING or progress.phase.ended
+        task_state = sending if sends or shown == sending else copying
         if task_state != shown:
             await context.record(lambda tx, to=task_state: _show(tx, context, state, to))  # type: ignore[misc]
             shown = task_state

@@ -311,9 +311,9 @@ class Runner:
                 status, error = Status.UNWINDING, Aborted().failure
                 position = min(position, len(saga.steps) - 1)
                 break
+            self._show(tx, saga, context, state, position)
             try:
                 with tx.savepoint():
-                    self._record_status(tx, saga, context, state, position)
                     state = do(tx, context, state)
                 position += 1
             except (StepFailed, ApiError) as problem:
@@ -321,7 +321,7 @@ class Runner:
                     raise
                 status, error = Status.UNWINDING, failure_of(problem)
         if status is Status.FORWARD and position < len(plan):
-            self._record_status(tx, saga, context, state, position)
+            self._show(tx, saga, context, state, position)
         while status is Status.UNWINDING and position >= 0 and is_database_step(undo := saga.steps[position].undo):
             state = undo(tx, context, state)
             position -= 1
@@ -333,12 +333,14 @@ class Runner:
         changed = operation.changed(status=status, position=position, state=state, error=error, abort=abort)
         return self._store(tx, changed)
 
-    def _record_status(self, tx: Tx, saga: Saga[S], context: StepContext, state: S, position: int) -> None:
-        """On the way forward: the status of the step at `position`, unless the step before it had the same."""
-        status = saga.plan[position].status
+    def _show(self, tx: Tx, saga: Saga[S], context: StepContext, state: S, position: int) -> None:
+        """On the way forward: what the API shows of the step at `position`, unless the step before had that, too."""
+        step = saga.plan[position]
         before = saga.plan[position - 1].status if position > 0 else ""
-        if saga.record_status is not None and status and status != before:
-            saga.record_status(tx, context, state, status)
+        if saga.record_status is not None and step.status and step.status != before:
+            saga.record_status(tx, context, state, step.status)
+        if saga.record_events is not None and step.events:
+            saga.record_events(tx, context, state, step.events)
 
     def _store(self, tx: Tx, operation: Carried[S], *, stuck_cause: str | None = None) -> Carried[S]:
         """Save it as it is now; its revision is still the one that its row has."""

@@ -155,11 +155,13 @@ def nothing(tx: Tx, context: Context, state: S) -> S:
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[S]):
-    """Above the line: `do` beside its `undo`. `status` is what the API's record shows meanwhile."""
+    """Above the line: `do` beside its `undo`. `status` is what the API's record shows meanwhile; `events` are those
+    that its history shows from then on."""
 
     do: Do[S]
     undo: Do[S]
     status: str = ""
+    events: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -172,6 +174,7 @@ class Final(Generic[S]):
 
     do: Do[S]
     status: str = ""
+    events: tuple[str, ...] = ()
     saved: bool = True
     """Whether the operation is saved before the next step begins. If not, that is a step on a host, too: a runner that
     takes over repeats both."""
@@ -196,6 +199,8 @@ class Saga(Generic[S]):
     finals: tuple[Final[S], ...]
     unwound: Callable[[Tx, Context, S, Failure], None]
     record_status: Callable[[Tx, Context, S, str], None] | None = None
+    record_events: Callable[[Tx, Context, S, Sequence[str]], None] | None = None
+    """Both in the transaction that saves the step before; for the very first step if that is a database step."""
     afterwards: Callable[[Context, S], Awaitable[None]] | None = None
 
     @property
