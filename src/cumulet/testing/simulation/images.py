@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
+from cumulet.compute import boot, evacuation
 from cumulet.compute.images_of_hosts import require_wanted
+from cumulet.compute.store import instance_action_events, instance_actions, servers
 from cumulet.db.engine import Database, Tx
 from cumulet.drivers.simulated.snapshots import NOTE_AT
 from cumulet.errors import ApiError
-from cumulet.host.driver import DriverError
+from cumulet.host.driver import DriverError, Guest
 from cumulet.image import store, uploads
 from cumulet.settings import Settings
+
+UNSHELVED = "compute_unshelve_instance"
+_MAKING = (boot.EVENT, UNSHELVED, *evacuation.EVENTS)
+_MADE = (
+    sa.select(instance_actions.c.server_id, instance_action_events.c.event)
+    .join(instance_actions, instance_actions.c.id == instance_action_events.c.action_id)
+    .where(instance_action_events.c.event.in_(_MAKING), instance_action_events.c.result == "Success")
+    .order_by(instance_action_events.c.id)
+)
+_PLACES = sa.select(servers.c.id, servers.c.host, servers.c.image_id).where(
+    servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None)
+)
 
 
 class Images:
@@ -70,3 +85,14 @@ class Images:
             image = store.find(tx, image_id)
             if image is not None and image.properties.get("instance_uuid") != server_id:
                 yield f"image {image_id[:8]} holds the disk of {server_id[:8]}"
+
+    def wrong_disks(self, tx: Tx, guests: Mapping[str, Mapping[str, Guest]]) -> Iterator[str]:
+        """Guests, by host and server, whose disk was made of another image than that of whatever made them last."""
+        made_by = {row.server_id: row.event for row in tx.all(_MADE, {})}
+        for row in tx.all(_PLACES, {}):
+            guest = guests.get(row.host, {}).get(row.id)
+            if guest is None or guest.image is None or row.id not in made_by:
+                continue
+            own = self._disks.get(guest.image.id) == row.id
+            if own != (made_by[row.id] == UNSHELVED) or (not own and guest.image.id != row.image_id):
+                yield f"server {row.id[:8]} came by {made_by[row.id]}, and its disk from image {guest.image.id[:8]}"

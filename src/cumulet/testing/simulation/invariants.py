@@ -98,6 +98,7 @@ def check_quiet(cloud: SimulatedCloud, workload: Workload) -> list[str]:
             *_lost(tx, workload),
             *_newer_than_records(tx),
             *_otherwise_described(tx, made),
+            *cloud.images.wrong_disks(tx, made),
             *_with_other_disks(tx, further),
             *not_as_recorded(tx, cloud),
             *network_details.not_as_recorded(cloud),
