@@ -219,6 +219,36 @@ def test_a_host_that_runs_does_not_join_again_elsewhere(tmp_path: Path) -> None:
     told(tmp_path, story)
 
 
+def test_a_state_folder_that_was_moved_joins_again_on_its_new_machine_once_the_host_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        state = tmp_path / "rack1"
+        machine = membership(state, clock)
+        joined = await join(machine, await cloud.invite("rack1"))
+        clock.advance(1)
+        made = await cloud.invite("rack1")  # As while it is down.
+        async with agent_of(machine, "first"):
+            await until(lambda: cloud.up("rack1"))
+        shutil.copytree(state, tmp_path / "kept")
+        monkeypatch.setattr(joining, "machine_id", lambda: "another:machine")
+        command = (state, machine, joined, made["join"], made["token"], made["ca_fingerprint"])
+        with pytest.raises(Refused, match="was heard a moment ago on another machine"):
+            await _join_again(*command)
+        await down(cloud, "rack1")
+        with pytest.raises(Refused, match=r"state folder is that of rack1 .* run `cumulet host add rack1`"):
+            await machine.claim("second")
+        assert (await _join_again(*command)).machine == "another:machine"
+        async with agent_of(machine, "third"):
+            await until(lambda: cloud.up("rack1"))
+        monkeypatch.undo()
+        with pytest.raises(Refused, match="has joined again") as refused:
+            await membership(tmp_path / "kept", clock).claim("fourth")
+        assert refused.value.refusal.code == "NO_MEMBER"
+
+    told(tmp_path, story)
+
+
 def test_a_lost_answer_does_not_lock_a_host_out_even_if_its_token_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

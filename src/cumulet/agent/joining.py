@@ -29,6 +29,7 @@ from cumulet.host.joining import (
     Refused,
     Renew,
     joins_again,
+    same_machine,
 )
 from cumulet.host.record import NOT_UNDERSTOOD
 from cumulet.owned import write_whole
@@ -62,16 +63,42 @@ class Unreachable(Exception):
     """The cloud does not answer. The message says what was tried."""
 
 
+MACHINE_ID = Path("/etc/machine-id")
+BOARD = Path("/sys/class/dmi/id/product_uuid")
+"""What a mainboard, or a virtual machine, is called; root reads it."""
+_FIRST_HOST_NAMES = 0xEFFFFFFE
+"""The inode of the namespace of host names in which a kernel starts (PROC_UTS_INIT_INO)."""
+
+
 def machine_id() -> str:
-    """This machine's own name, which no other machine has and which stays after a reboot."""
-    sources = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
-    known = []
-    for source in sources:
-        try:
-            known.append(source.read_text().strip())
-        except OSError:
-            continue
-    return hashlib.sha256("\n".join(("cumulet", os.uname().nodename, *known)).encode()).hexdigest()
+    """This machine's own names, which no other machine has and which stay after a reboot, with colons between them.
+
+    A clone of a disk has the same /etc/machine-id, and another board. Containers share these two, and differ by their
+    host names. So does a machine whose board is not known; any other may change its host name. The first name is the
+    one that agents of before gave: it always has the host name in it.
+    """
+    known = [_read(MACHINE_ID), board := _read(BOARD)]
+    host_name, found = os.uname().nodename, [one for one in known if one is not None]
+    own = [] if board and _has_first_host_names() else [host_name]
+    return f"{_digest('cumulet', host_name, *found)}:{_digest('cumulet machine', *own, *found)[:32]}"
+
+
+def _has_first_host_names() -> bool:
+    try:
+        return os.stat("/proc/self/ns/uts").st_ino == _FIRST_HOST_NAMES
+    except OSError:
+        return False
+
+
+def _read(source: Path) -> str | None:
+    try:
+        return source.read_text().strip()
+    except OSError:
+        return None
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 class Membership:
@@ -173,6 +200,10 @@ class Membership:
     def has_ended(self) -> bool:
         """Whether its certificate has: it may join again."""
         return self._seconds_left() <= 0
+
+    def is_of_this_machine(self) -> bool:
+        """Whether it has joined on this machine, by its own records: else it may join again."""
+        return same_machine(self._joined().machine, machine_id())
 
     def needs_renewal(self) -> bool:
         return self._seconds_left() < RENEW_DAYS * 86_400

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 DOOR_SECONDS = 20.0
 """Longer than a NATS server of the cloud takes to start, or to fail."""
 LOOK_SECONDS = 0.1
+AGAIN = (
+    "It has joined before and joins again, with its servers, from the state folder it had. If that is on "
+    "another machine now, be sure that the one before is off.\n"
+)
 PATH = "/compute/v2.1/cumulet/hosts"
 _cloud_option = cloud_option(words="Which entry of it: an administrator.")
 
@@ -41,8 +45,9 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
     Its token is good once, for 15 minutes. The machine needs Cumulet and QEMU, and a way to this one's ports 8775 and
     4222 (settings `hosts_port` and `bus_port`).
 
-    A host that has joined, and is down because its certificate has ended, joins again with it: run the command on its
-    own machine, with the state folder that it had. Its servers stay.
+    A host that has joined, and is down because its certificate has ended or its disks are in another machine now, joins
+    again with it: run the command where the state folder is that it had. Its servers stay. Its former machine, if that
+    is another one, has to be off.
     """
     with logged_in(entry_of(clouds_file, cloud)) as admin:
         answer = admin.ask("POST", PATH, {"host": {"name": name}})
@@ -52,7 +57,7 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
         _require_open(admin, name)
     click.echo(f"Run this on {name}, before {made['token_ends_at']}:\n", err=True)
     if made["joins_again"]:
-        click.echo("It has joined before and joins again, with its servers, from the state folder it had.\n", err=True)
+        click.echo(AGAIN, err=True)
     click.echo(f"cumulet agent --join {made['join']} --token {made['token']} --ca-fingerprint {made['ca_fingerprint']}")
     if made["join"].startswith(("https://127.", "https://localhost", "https://[::1]")):
         click.echo(

@@ -44,12 +44,14 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     identity: str
     session: str | None
+    machine: str | None
+    """The one that it joined on, or that its agent last started on."""
 
 
 def members(tx: Tx) -> list[Member]:
     """Those that have joined."""
     rows = tx.all(sa.select(joined_hosts).where(joined_hosts.c.joined_at_us.is_not(None)))
-    return [Member(name=row.name, identity=row.identity, session=row.session) for row in rows]
+    return [_member(row) for row in rows]
 
 
 def any_invited(tx: Tx) -> bool:
@@ -60,7 +62,8 @@ def any_invited(tx: Tx) -> bool:
 def invite(tx: Tx, name: str, *, now_us: int) -> str:
     """A new token for a host, which replaces the one before. The token is kept nowhere.
 
-    If the host has joined, the machine that has its key may join again with it. Until then nothing changes for it.
+    If the host has joined, the machine that has its key may join again with it, also another one than before. Until
+    then nothing changes for it.
     """
     token = secrets.token_urlsafe(32)
     values = {"token_sha256": _hash(token), "token_ends_at_us": now_us + _TOKEN_US}
@@ -79,10 +82,10 @@ def may_join_again(row: Row) -> bool:
     )
 
 
-def joins_again(tx: Tx, token: str) -> str | None:
-    """The name of the host that may join again with this token."""
+def joins_again(tx: Tx, token: str) -> Member | None:
+    """The host that may join again with this token."""
     row = _with_token(tx, token)
-    return row.name if row is not None and may_join_again(row) else None
+    return _member(row) if row is not None and may_join_again(row) else None
 
 
 def redeem(
@@ -140,7 +143,7 @@ def redeem(
     at_us = now_us if again or row.joined_at_us is None else row.joined_at_us
     joined = {"identity": identity, "key_sha256": key_sha256, "machine": machine, "joined_at_us": at_us}
     tx.execute(sa.update(joined_hosts).where(joined_hosts.c.name == row.name).values(**joined))
-    return Member(name=row.name, identity=identity, session=row.session)
+    return Member(name=row.name, identity=identity, session=row.session, machine=machine)
 
 
 def member(tx: Tx, identity: str, key_sha256: str) -> Member:
@@ -152,7 +155,7 @@ def member(tx: Tx, identity: str, key_sha256: str) -> Member:
             "this machine was removed from the cloud, or its host has joined again with another key: `cumulet host "
             "add` lets it join anew",
         )
-    return Member(name=row.name, identity=row.identity, session=row.session)
+    return _member(row)
 
 
 def take_session(tx: Tx, name: str, *, before: str | None, session: str, machine: str) -> bool:
@@ -162,8 +165,9 @@ def take_session(tx: Tx, name: str, *, before: str | None, session: str, machine
     return tx.changed(changes.values(session=session, machine=machine)) == 1
 
 
-def note_twice(tx: Tx, name: str, *, now_us: int) -> None:
-    findings.note(tx, "hosts", "same-identity-twice", "the second agent was refused", now_us=now_us, host=name)
+def note_twice(tx: Tx, name: str, *, address: str, why: str, now_us: int) -> None:
+    done = f"the agent at {address} was refused: {why}"
+    findings.note(tx, "hosts", "same-identity-twice", done, now_us=now_us, host=name)
 
 
 def remove(tx: Tx, name: str) -> None:
@@ -198,6 +202,10 @@ def row_of(tx: Tx, name: str) -> Row | None:
 
 def rows(tx: Tx) -> list[Row]:
     return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
+
+
+def _member(row: Row) -> Member:
+    return Member(name=row.name, identity=row.identity, session=row.session, machine=row.machine)
 
 
 def _with_token(tx: Tx, token: str) -> Row | None:

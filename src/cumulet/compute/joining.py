@@ -46,7 +46,8 @@ def list_joined_hosts(call: Call[None, None]) -> dict[str, object]:
 def add_host(call: Call[None, AddHost]) -> dict[str, object]:
     """Let a machine join as a host of this name: answers a token that is good once, for 15 minutes.
 
-    A host that has joined and is down may join again: its own machine, with its servers, after its certificate ended.
+    A host that has joined and is down may join again, with its key and servers: after its certificate has ended, or
+    from another machine.
     """
     name = call.body.name
     row = records.row_of(call.tx, name)

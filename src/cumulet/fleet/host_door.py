@@ -39,12 +39,15 @@ AskedT = TypeVar("AskedT", Join, Claim, Renew)
 class Membership(Protocol):
     """Decides who may join and who is a member. Raises Refused."""
 
-    async def join(self, asked: Join) -> Admitted: ...
+    async def join(self, asked: Join, address: str) -> Admitted:
+        """`address`: where whoever asks is, for those who are told of it."""
+        ...
+
     async def member(self, identity: str, key_sha256: str) -> str:
         """The name of the host that has this certificate."""
         ...
 
-    async def claim(self, host: str, asked: Claim) -> Granted: ...
+    async def claim(self, host: str, asked: Claim, address: str) -> Granted: ...
     async def renew(self, host: str, identity: str, asked: Renew) -> Admitted: ...
 
 
@@ -139,13 +142,13 @@ class HostDoor(ImageDoor):
         if verb == "join":
             if not self._strangers.may_join(_address(writer)):
                 raise Refused("TRY_LATER", "too many machines tried to join in the last minute: try again", again=True)
-            return await self._membership.join(_read(body, Join))
+            return await self._membership.join(_read(body, Join), _address(writer))
         shown = _shown(writer)
         if shown is None:
             raise Refused("NO_CERTIFICATE", "this needs the certificate that joining gave")
         host = await self._membership.member(*shown)
         if verb == "claim":
-            return await self._membership.claim(host, _read(body, Claim))
+            return await self._membership.claim(host, _read(body, Claim), _address(writer))
         return await self._membership.renew(host, shown[0], _read(body, Renew))
 
 

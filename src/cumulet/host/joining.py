@@ -35,7 +35,7 @@ class Join(_Said, frozen=True, kw_only=True, omit_defaults=True):
 
     token: Short
     machine: Short
-    """The machine's own name (`agent.joining.machine_id`)."""
+    """The machine's own names (`agent.joining.machine_id`)."""
     driver: Short
     protocol: int
     now_us: int
@@ -85,6 +85,12 @@ class Refused(Exception):
     def __init__(self, code: str, message: str, *, again: bool = False) -> None:
         super().__init__(message)
         self.refusal = Refusal(code=code, message=message, again=again)
+
+
+def same_machine(one: str, other: str) -> bool:
+    """Whether two answers of `agent.joining.machine_id` are of one machine: they have a name in common. Agents of
+    before give one name only."""
+    return not set(one.split(":")).isdisjoint(other.split(":"))
 
 
 def joins_again(token: str, request: str) -> bytes:

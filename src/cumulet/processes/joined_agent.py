@@ -119,9 +119,10 @@ async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
 async def _join_again(
     state: Path, membership: Membership, joined: Joined, url: str, token: str, ca_fingerprint: str
 ) -> Joined:
-    """Only if its certificate has ended: else a token that was used long ago, in a unit of systemd, does no harm."""
+    """Only if its certificate has ended, or its folder is from another machine: else a token that was used long ago, in
+    a unit of systemd, does no harm."""
     async with only_one(state, level=logging.WARNING):
-        if not membership.has_ended():
+        if not membership.has_ended() and membership.is_of_this_machine():
             return joined
         joined = await membership.join(url, token, ca_fingerprint)
         print(f"joined again as {joined.name}", flush=True)

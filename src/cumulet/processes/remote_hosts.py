@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cumulet.bus.nats import SERVER_NAME, NatsBus
 from cumulet.ca import Issued, read_request, read_signer
 from cumulet.compute import joined_hosts as records
+from cumulet.compute.hosts import is_heard
 from cumulet.conductor.presence import CUT_OFF, NO_DOOR
 from cumulet.db.engine import Tx
 from cumulet.fleet.addresses import ANY_ADDRESS, THIS_MACHINE, in_url, reached_at
@@ -38,6 +39,7 @@ from cumulet.host.joining import (
     joins_again,
     require_clock,
     require_protocol,
+    same_machine,
 )
 from cumulet.processes.certificates import Certificates
 from cumulet.processes.ground import Ground
@@ -52,6 +54,17 @@ BUS = "bus"
 """The name of its certificate in `Certificates`."""
 AGAIN_SECONDS = 2.0
 """Before another attempt to start what could not be started."""
+OTHER_MACHINE = (
+    "this state folder is that of {host} on another machine: it was copied or moved here, or this machine has another "
+    "operating system, mainboard or host name than before; if {host} is still there, leave it as it is, and join here "
+    "as a host of its own, with another folder (--state); if its disks are here now, switch the other machine off, run "
+    "`cumulet host add {host}` where the cloud runs once {host} is down, and here what that prints: then {host} "
+    "joins again, with its guests"
+)
+TWICE = (
+    "{host} runs already, and one of the two seems to be a copy: end one agent, and remove neither state folder before "
+    "you know which one the guests of {host} run from"
+)
 
 
 class RemoteHosts:
@@ -227,7 +240,7 @@ class RemoteHosts:
 
     # -- `fleet.host_door.Membership`
 
-    async def join(self, asked: Join) -> Admitted:
+    async def join(self, asked: Join, address: str) -> Admitted:
         require_protocol(asked.protocol)
         require_clock(asked.now_us, self._clock.now_us())
         self._require_driver(asked.driver)
@@ -236,7 +249,7 @@ class RemoteHosts:
             known = None if asked.known is None else key_sha256(_signer(asked, asked.known))
         except ValueError as error:
             raise Refused("NOT_UNDERSTOOD", f"a request for a certificate is not what it must be: {error}") from None
-        await self._refuse_running(asked.token)
+        await self._refuse_running(asked, address)
         now_us = self._clock.now_us()
 
         def redeemed(tx: Tx) -> records.Member:
@@ -256,38 +269,46 @@ class RemoteHosts:
         log.info("%s has joined", host.name)
         return self._certificate(host.name, host.identity, asked.request)
 
-    async def _refuse_running(self, token: str) -> None:
-        """A host that joins again must not run: who shows its token and its key would be a copy of it."""
-        name = await self._db.read_async(lambda tx: records.joins_again(tx, token))
-        if name is None:
+    async def _refuse_running(self, asked: Join, address: str) -> None:
+        """A host that joins again must not run: who shows its token and its key would be a copy of it. On another
+        machine it must be down: its agent may only be away for a moment."""
+        known = await self._db.read_async(lambda tx: records.joins_again(tx, asked.token))
+        if known is None:
             return
+        name = known.name
         await self._look_safely()
         if self._bus is None:
             raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
         if await self._session_of(name) is not None:
-            now_us = self._clock.now_us()
-            await self._db.write_async(lambda tx: records.note_twice(tx, name, now_us=now_us))
+            await self._note_twice(name, address, "another one answers")
             raise Refused("RUNS_ALREADY", f"{name} runs, on this or another machine: it need not join again")
+        if _on_another(known, asked.machine) and await self._db.read_async(lambda tx: is_heard(tx, name)):
+            await self._note_twice(name, address, "it is on another machine")
+            words = f"{name} was heard a moment ago on another machine: switch that off, and join here once it is down"
+            raise Refused("HEARD_ELSEWHERE", words)
+
+    async def _note_twice(self, host: str, address: str, why: str) -> None:
+        now_us = self._clock.now_us()
+        await self._db.write_async(lambda tx: records.note_twice(tx, host, address=address, why=why, now_us=now_us))
 
     async def member(self, identity: str, key_sha256: str) -> str:
         return (await self._db.read_async(lambda tx: records.member(tx, identity, key_sha256))).name
 
-    async def claim(self, host: str, asked: Claim) -> Granted:
+    async def claim(self, host: str, asked: Claim, address: str) -> Granted:
         require_protocol(asked.protocol)
         require_clock(asked.now_us, self._clock.now_us())
         self._require_driver(asked.driver)
         await self._look_safely()
         if self._bus is None:
             raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
-        before = next((one.session for one in await self._db.read_async(records.members) if one.name == host), None)
+        known = next((one for one in await self._db.read_async(records.members) if one.name == host), None)
+        before = None if known is None else known.session
+        if known is not None and before != asked.session and _on_another(known, asked.machine):
+            await self._note_twice(host, address, "it is on another machine")
+            raise Refused("OTHER_MACHINE", OTHER_MACHINE.format(host=host))
         if before != asked.session and await self._session_of(host) == before is not None:
-            now_us = self._clock.now_us()
-            await self._db.write_async(lambda tx: records.note_twice(tx, host, now_us=now_us))
-            raise Refused(
-                "RUNS_ALREADY",
-                f"{host} runs already, on this or another machine, and this one seems to be a copy of it: to add it as "
-                "a host of its own, remove its state folder and join with a token of its own",
-            )
+            await self._note_twice(host, address, "another one answers")
+            raise Refused("RUNS_ALREADY", TWICE.format(host=host))
         if before != asked.session and not await self._db.write_async(
             lambda tx: records.take_session(tx, host, before=before, session=asked.session, machine=asked.machine)
         ):
@@ -320,6 +341,11 @@ class RemoteHosts:
     def _require_driver(self, driver: str) -> None:
         if driver != self._settings.driver:
             raise Refused("OTHER_DRIVER", f"this cloud's hosts are {self._settings.driver}, and this one is {driver}")
+
+
+def _on_another(known: records.Member, machine: str) -> bool:
+    """Whether a host has joined on another machine than this one."""
+    return known.machine is not None and not same_machine(known.machine, machine)
 
 
 def _signer(asked: Join, known: KnownKey) -> EllipticCurvePublicKey:
