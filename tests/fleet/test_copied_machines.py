@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from cumulet.agent import joining
+from cumulet.agent.joining import Membership
+from cumulet.clock import SystemClock
 from cumulet.conductor import findings
 from cumulet.host.joining import Refused, same_machine
 from tests.bus.nats_cloud import needs_nats
@@ -59,6 +61,28 @@ def test_a_copy_on_another_machine_is_refused_while_the_agent_is_away_and_the_or
         assert await twice(cloud) == {("rack1", "the agent at 127.0.0.1 was refused: it is on another machine")}
         async with agent_of(machine, "third"):
             await until(lambda: cloud.up("rack1"))
+
+    tell(tmp_path, story)
+
+
+def test_a_machine_that_is_a_host_of_the_cloud_joins_as_no_second_one_and_the_token_stays_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wires(name: str) -> Membership:
+        return Membership(tmp_path / name, SystemClock(), driver="simulated", wires=True)
+
+    async def story(cloud: JoinableCloud) -> None:
+        await join(wires("rack1"), await cloud.invite("rack1"))
+        made = await cloud.invite("rack2")
+        with pytest.raises(Refused, match="this machine is the host rack1 of this cloud already") as refused:
+            await join(wires("rack2"), made)
+        assert refused.value.refusal.code == "MACHINE_TAKEN"
+        assert not (tmp_path / "rack2").exists()
+        with monkeypatch.context() as another_network:
+            another_network.setattr(joining, "own_number", lambda: 1)
+            assert (await join(wires("rack2"), made)).name == "rack2"
+        await join(membership(tmp_path / "rack3"), await cloud.invite("rack3"))  # It makes no network.
+        await wires("rack1").claim("first")
 
     tell(tmp_path, story)
 

@@ -47,7 +47,19 @@ def cloud() -> Iterator[socket.socket]:
 
 def command(cloud: socket.socket, state: Path, *more: str) -> list[str]:
     url = f"https://127.0.0.1:{cloud.getsockname()[1]}"
-    return ["agent", "--join", url, "--token", "x" * 43, "--ca-fingerprint", "00" * 32, "--state", str(state), *more]
+    return [
+        "agent",
+        "--join",
+        url,
+        "--token",
+        "x" * 43,
+        "--ca-fingerprint",
+        "00" * 32,
+        "--state",
+        str(state),
+        "--no-networks",
+        *more,
+    ]
 
 
 @pytest.mark.parametrize(

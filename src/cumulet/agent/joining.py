@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cumulet.clock import Clock
+from cumulet.drivers.linux_network.alone import own_number
 from cumulet.host.joining import (
     DOOR_NAME,
     PROTOCOL,
@@ -104,7 +105,9 @@ def _digest(*words: str) -> str:
 class Membership:
     """A host's key and certificate, and its conversation with the door of its cloud."""
 
-    def __init__(self, state: Path, clock: Clock, *, driver: str) -> None:
+    def __init__(self, state: Path, clock: Clock, *, driver: str, wires: bool = False) -> None:
+        """`wires`: whether its agent makes the network of this machine."""
+        self._wires = wires
         self._state = state
         self._clock = clock
         self._driver = driver
@@ -136,7 +139,7 @@ class Membership:
             request = _request(waiting)
             asked = Join(
                 token=token,
-                machine=machine_id(),
+                machine=self._machine(),
                 driver=self._driver,
                 protocol=PROTOCOL,
                 now_us=self._clock.now_us(),
@@ -155,7 +158,7 @@ class Membership:
         if before is not None and answer.name != before.name:
             raise Refused("OTHER_HOST", f"the cloud takes this machine for {answer.name}, but it is {before.name}")
         self._keep(waiting, authority, answer)
-        found = Joined(url=url, ca_fingerprint=ca_fingerprint, name=answer.name, machine=machine_id())
+        found = Joined(url=url, ca_fingerprint=ca_fingerprint, name=answer.name, machine=self._machine())
         write_whole(self._state / "joined.json", msgspec.json.encode(found))
         shutil.rmtree(waiting)
         return found
@@ -190,7 +193,7 @@ class Membership:
             )
         asked = Claim(
             session=session,
-            machine=machine_id(),
+            machine=self._machine(),
             driver=self._driver,
             protocol=PROTOCOL,
             now_us=self._clock.now_us(),
@@ -200,6 +203,9 @@ class Membership:
     def has_ended(self) -> bool:
         """Whether its certificate has: it may join again."""
         return self._seconds_left() <= 0
+
+    def _machine(self) -> str:
+        return f"{machine_id()}@{own_number()}" if self._wires else machine_id()
 
     def is_of_this_machine(self) -> bool:
         """Whether it has joined on this machine, by its own records: else it may join again."""

@@ -16,7 +16,7 @@ from cumulet.compute import places
 from cumulet.compute.store import hosts, migrations
 from cumulet.conductor import findings
 from cumulet.db.engine import Row, Tx, metadata
-from cumulet.host.joining import Refused
+from cumulet.host.joining import Refused, same_network
 from cumulet.placement.store import inventories, resource_providers
 
 TOKEN_SECONDS = 15 * 60
@@ -139,6 +139,14 @@ def redeem(
             f"the cloud has a host {row.name} of its own since this token was made: run `cumulet host add` with "
             "another name",
         )
+    if row.joined_at_us is None and (other := _here(tx, machine)) is not None:
+        raise Refused(
+            "MACHINE_TAKEN",
+            f"this machine is the host {other} of this cloud already, and a machine is one host: start its agent with "
+            f"the state folder that it has; if that is lost, bring its servers elsewhere (`openstack compute service "
+            f"set --down {other} nova-compute`, `openstack server evacuate`), run `cumulet host remove {other}`, and "
+            "then this again",
+        )
     identity = _new_identity(row.name) if again else row.identity
     at_us = now_us if again or row.joined_at_us is None else row.joined_at_us
     joined = {"identity": identity, "key_sha256": key_sha256, "machine": machine, "joined_at_us": at_us}
@@ -202,6 +210,12 @@ def row_of(tx: Tx, name: str) -> Row | None:
 
 def rows(tx: Tx) -> list[Row]:
     return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
+
+
+def _here(tx: Tx, machine: str) -> str | None:
+    """The host whose agent makes the network that the agent of this machine would make."""
+    known = tx.all(sa.select(joined_hosts).where(joined_hosts.c.joined_at_us.is_not(None)))
+    return next((row.name for row in known if row.machine is not None and same_network(row.machine, machine)), None)
 
 
 def _member(row: Row) -> Member:

@@ -89,8 +89,13 @@ class Refused(Exception):
 
 def same_machine(one: str, other: str) -> bool:
     """Whether two answers of `agent.joining.machine_id` are of one machine: they have a name in common. Agents of
-    before give one name only."""
-    return not set(one.split(":")).isdisjoint(other.split(":"))
+    before give one name only. What follows `@` is the network namespace that an agent makes the network of."""
+    return not set(one.split("@")[0].split(":")).isdisjoint(other.split("@")[0].split(":"))
+
+
+def same_network(one: str, other: str) -> bool:
+    """Whether two agents would make the same network: of one machine, in one namespace. Others make none."""
+    return "@" in one and one.partition("@")[2] == other.partition("@")[2] and same_machine(one, other)
 
 
 def joins_again(token: str, request: str) -> bytes:

@@ -17,6 +17,7 @@ from cumulet.agent.only_one import only_one
 from cumulet.agent.watched_lease import lease_of
 from cumulet.bus.unix_socket import serve_agent
 from cumulet.confined import user_ids
+from cumulet.drivers.linux_network.alone import NotAlone, alone
 from cumulet.drivers.linux_network.opening import network_of
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.fleet.local_agents import AgentPlace
@@ -26,15 +27,19 @@ from cumulet.signals import Stopped, unless
 async def run_agent(place: AgentPlace) -> None:
     """Be the agent of one host until standard input closes."""
     ended = _parent_ended()
-    with contextlib.suppress(Stopped):
-        await _serve(place, ended)
+    try:
+        with contextlib.suppress(Stopped):
+            await _serve(place, ended)
+    except NotAlone as refused:
+        raise SystemExit(f"{place.name}: {refused}") from None
 
 
 async def _serve(place: AgentPlace, ended: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         await unless(ended, stack.enter_async_context(only_one(place.state)))
+        if wired := place.network_namespace is not None:
+            stack.enter_context(alone(f"the agent of {place.name} with the state folder {place.state}"))
         lease = await lease_of(place.state, place.lease_seconds)
-        wired = place.network_namespace is not None
         images = ImagesOfControlPlane(place.images, place.tls)
         driver = await QemuDriver.open(
             name=place.name,

@@ -21,6 +21,7 @@ from cumulet.agent.watched_lease import lease_of
 from cumulet.bus.nats import NatsAgent
 from cumulet.clock import SystemClock
 from cumulet.confined import user_ids
+from cumulet.drivers.linux_network.alone import alone
 from cumulet.drivers.linux_network.opening import network_of
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.fit import require_fit
@@ -76,25 +77,11 @@ async def run_joined_agent(place: JoinedPlace) -> None:
 
 async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
     """Every wait that may be long ends when told to stop. Raises Stopped."""
-    clock = SystemClock()
-    membership = Membership(place.state, clock, driver="qemu")
-    joined = membership.joined()
-    if joined is None or _elsewhere(place, joined):
-        if place.url is None or place.token is None or place.ca_fingerprint is None:
-            raise Refused("NOT_JOINED", f"{place.state} belongs to no cloud yet: run what `cumulet host add` printed")
-        if joined is not None:
-            raise Refused(
-                "OTHER_CLOUD",
-                f"{place.state} belongs to {joined.name} of the cloud at {joined.url}: name another with --state",
-            )
-        await require_fit(place.state, emulated=place.emulated)
-        joined = await unless(stop, membership.join(place.url, place.token, place.ca_fingerprint))
-        print(f"joined as {joined.name}", flush=True)
-    elif place.url is not None and place.token is not None and place.ca_fingerprint is not None:
-        again = _join_again(place.state, membership, joined, place.url, place.token, place.ca_fingerprint)
-        joined = await unless(stop, again)
+    membership = Membership(place.state, SystemClock(), driver="qemu", wires=place.wire_guests)
+    joined = await _joined(place, membership, stop)
     async with AsyncExitStack() as stack:
         await unless(stop, stack.enter_async_context(only_one(place.state, level=logging.WARNING)))
+        stack.enter_context(_network_of(place))  # Not before: the agent before may have it until it has ended.
         session = secrets.token_hex(8)
         granted = await unless(stop, granted_to(membership, session))
         bus = await _serve(place, membership, joined, granted, session, stack)
@@ -114,6 +101,32 @@ async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _joined(place: JoinedPlace, membership: Membership, stop: asyncio.Event) -> Joined:
+    """Join, or join again, if that is what it was started for. Raises Refused, Unreachable, DriverError, Stopped."""
+    joined, token, url, ca_fingerprint = membership.joined(), place.token, place.url, place.ca_fingerprint
+    if joined is None or _elsewhere(place, joined):
+        if url is None or token is None or ca_fingerprint is None:
+            raise Refused("NOT_JOINED", f"{place.state} belongs to no cloud yet: run what `cumulet host add` printed")
+        if joined is not None:
+            raise Refused(
+                "OTHER_CLOUD",
+                f"{place.state} belongs to {joined.name} of the cloud at {joined.url}: name another with --state",
+            )
+        await require_fit(place.state, emulated=place.emulated)
+        with _network_of(place):
+            joined = await unless(stop, membership.join(url, token, ca_fingerprint))
+        print(f"joined as {joined.name}", flush=True)
+    elif url is not None and token is not None and ca_fingerprint is not None:
+        joined = await unless(stop, _join_again(place.state, membership, joined, url, token, ca_fingerprint))
+    return joined
+
+
+def _network_of(place: JoinedPlace) -> contextlib.AbstractContextManager[None]:
+    """Keeps other agents from this machine's network. Raises NotAlone."""
+    who = f"the agent with the state folder {place.state}"
+    return alone(who) if place.wire_guests else contextlib.nullcontext()
 
 
 async def _join_again(

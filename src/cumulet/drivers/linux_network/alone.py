@@ -22,8 +22,8 @@ class NotAlone(DriverError):
 
 
 @contextlib.contextmanager
-def alone(state: Path, namespace: Path = OWN) -> Iterator[None]:
-    """Until the block ends, only this process makes the network in `namespace`: for the host with this state folder.
+def alone(who: str, namespace: Path = OWN) -> Iterator[None]:
+    """Until the block ends, only this process makes the network in `namespace`. `who`: for those it keeps out.
 
     Raises NotAlone, at once. Nothing is left behind, except by a process that is killed: a file without a lock.
     """
@@ -35,7 +35,7 @@ def alone(state: Path, namespace: Path = OWN) -> Iterator[None]:
         raise NotAlone(f"the network here cannot be locked: {problem.filename}: {problem.strerror}") from None
     try:
         os.truncate(lock, 0)
-        os.pwrite(lock, f"{state} (process {os.getpid()})".encode(errors="surrogateescape"), 0)
+        os.pwrite(lock, f"{who} (process {os.getpid()})".encode(errors="surrogateescape"), 0)
         yield
     finally:
         file.unlink(missing_ok=True)
@@ -54,9 +54,8 @@ def _locked(file: Path) -> int:
             holder = os.pread(lock, 4096, 0).decode(errors="surrogateescape")
             os.close(lock)
             raise NotAlone(
-                f"this machine's network is made by another agent here, of the host with the state folder {holder}, "
-                "and would lose what its guests need: a machine is one host; end that agent first, or give this one "
-                "--no-networks"
+                f"this machine's network is in use by {holder}, whose guests would lose it: end that first; if a "
+                "machine is to be more than one host, only one of them has a network (`cumulet agent --no-networks`)"
             ) from None
         except BaseException:
             os.close(lock)

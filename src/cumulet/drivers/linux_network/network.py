@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cumulet.drivers.linux_network import names
+from cumulet.drivers.linux_network import names, namespaces
+from cumulet.drivers.linux_network.alone import OWN, alone
 from cumulet.drivers.linux_network.carrying import Carrying
 from cumulet.drivers.linux_network.connections import forget_connections
 from cumulet.drivers.linux_network.links import Links, NoDevice
@@ -269,7 +270,8 @@ def _hear_guests() -> None:
 
 
 async def removed(namespace: str | None) -> int:
-    """Remove all that any earlier process of ours has made; returns how many interfaces there were."""
+    """Remove all that any earlier process of ours has made; returns how many interfaces there were. NotAlone: an agent
+    makes the network there."""
 
     def work() -> int:
         _enter(namespace)
@@ -284,8 +286,9 @@ async def removed(namespace: str | None) -> int:
             Nft(tracking).remove()
         return count
 
+    where = OWN if namespace is None else namespaces.FOLDER / namespace
     try:
-        with ThreadPoolExecutor(1, "network") as executor:
+        with alone("`cumulet host clean`", where), ThreadPoolExecutor(1, "network") as executor:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
     except (OSError, NftFailed, NetlinkError) as problem:
         raise DriverError(f"NETWORK: {problem}") from problem
