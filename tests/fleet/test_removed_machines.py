@@ -30,9 +30,11 @@ def test_a_removed_machine_is_told_which_folder_is_in_the_way(tmp_path: Path) ->
         alone = JoinedPlace(state=state, wire_guests=False)
         command = {"url": made["join"], "token": made["token"], "ca_fingerprint": made["ca_fingerprint"]}
         for place in (alone, msgspec.structs.replace(alone, **command)):
-            with pytest.raises(NoHost, match="was removed from the cloud") as told:
+            with pytest.raises(NoHost, match="was removed, or the cloud was restored from a backup") as told:
                 await run_joined_agent(place)
-            assert f"cumulet host clean --state {state}`, and remove {state}; then" in str(told.value)
+            said = str(told.value)
+            assert f"cumulet host clean --state {state}`, and remove {state}; then" in said
+            assert said.index("save what you need") < said.index(f"{state}/qemu/guests/") < said.index("host clean")
 
     tell(tmp_path, story)
 

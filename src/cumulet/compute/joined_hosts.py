@@ -22,6 +22,15 @@ from cumulet.placement.store import inventories, resource_providers
 TOKEN_SECONDS = 15 * 60
 _TOKEN_US = TOKEN_SECONDS * 1_000_000
 MOST_JOINED = 10_000
+NO_MEMBER = (
+    "this cloud does not know this host: it was removed, or the cloud was restored from a backup made before it joined"
+)
+OTHER_MEMBER = (
+    "{host} has joined with another key than this machine has: from another machine, or after this one was removed, or "
+    "the cloud was restored from a backup made before this one joined again; guests that run here are not the cloud's "
+    "any more, and may be the only copies: save what you need of their disks before you end them"
+)
+_IDENTITY = "cumulet://host/"
 
 joined_hosts = sa.Table(
     "joined_hosts",
@@ -158,11 +167,10 @@ def member(tx: Tx, identity: str, key_sha256: str) -> Member:
     """Whose certificate this is. Raises Refused where it is no member's, or not any more."""
     row = tx.first(sa.select(joined_hosts).where(joined_hosts.c.identity == identity))
     if row is None or row.joined_at_us is None or row.key_sha256 != key_sha256:
-        raise Refused(
-            "NO_MEMBER",
-            "this machine was removed from the cloud, or its host has joined again with another key: `cumulet host "
-            "add` lets it join anew",
-        )
+        name = _name_in(identity)
+        if (now := row_of(tx, name)) is not None and now.joined_at_us is not None:
+            raise Refused("OTHER_MEMBER", OTHER_MEMBER.format(host=name))
+        raise Refused("NO_MEMBER", NO_MEMBER)
     return _member(row)
 
 
@@ -227,7 +235,11 @@ def _with_token(tx: Tx, token: str) -> Row | None:
 
 
 def _new_identity(name: str) -> str:
-    return f"cumulet://host/{name}/{secrets.token_hex(8)}"
+    return f"{_IDENTITY}{name}/{secrets.token_hex(8)}"
+
+
+def _name_in(identity: str) -> str:
+    return identity.removeprefix(_IDENTITY).partition("/")[0]
 
 
 def _hash(token: str) -> str:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PORT = 8775
 MOST_BODY_BYTES = 32 * 1024
 _POST = re.compile(rb"POST /(join|claim|renew) HTTP/1\.[01]\r\n", re.ASCII)
-_STATUS = {"TRY_LATER": b"429 Too Many Requests", "NO_MEMBER": b"403 Forbidden"}
+_STATUS = {"TRY_LATER": b"429 Too Many Requests", "NO_MEMBER": b"403 Forbidden", "OTHER_MEMBER": b"403 Forbidden"}
 AskedT = TypeVar("AskedT", Join, Claim, Renew)
 
 

@@ -33,9 +33,11 @@ from cumulet.signals import Stopped, unless, when_told_to_stop
 
 log = logging.getLogger(__name__)
 
-REMOVED = (
-    "this machine was removed from the cloud: end what it left here with `cumulet host clean --state {state}`, and "
-    "remove {state}; then what `cumulet host add` prints lets it join anew"
+UNKNOWN = (
+    "this cloud does not know this host: it was removed, or the cloud was restored from a backup made before it joined "
+    "(then guests here may be the only copies: save what you need of their disks, {state}/qemu/guests/*/vm/disk.qcow2, "
+    "first); end what is left here with `cumulet host clean --state {state}`, and remove {state}; then what `cumulet "
+    "host add` prints lets it join anew"
 )
 
 
@@ -69,7 +71,7 @@ async def run_joined_agent(place: JoinedPlace) -> None:
         with contextlib.suppress(Stopped):
             await _join_and_serve(place, stop)
     except Refused as refused:
-        words = REMOVED.format(state=place.state) if refused.refusal.code == "NO_MEMBER" else str(refused)
+        words = UNKNOWN.format(state=place.state) if refused.refusal.code == "NO_MEMBER" else str(refused)
         raise NoHost(words) from refused
     except (Unreachable, DriverError) as problem:
         raise NoHost(str(problem)) from problem
