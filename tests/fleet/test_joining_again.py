@@ -292,6 +292,58 @@ def test_a_command_that_was_run_long_ago_does_no_harm_while_the_certificate_is_g
     told(tmp_path, story)
 
 
+def test_a_cloud_that_has_moved_is_asked_where_the_command_says_if_it_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = membership(tmp_path / "rack1")
+
+    async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        made = await cloud.invite("rack1")
+        await join(machine, made)
+        kept = tmp_path / "rack1" / "joined.json"
+        kept.write_bytes(kept.read_bytes().replace(made["join"].encode(), b"https://127.0.0.1:1"))
+        before = machine.joined()
+        assert before is not None
+        certificate = (machine.identity / "client-cert.pem").read_bytes()
+        api = cloud.cloud.url  # With a certificate of the same authority, which is no door's.
+        for not_there in ("https://127.0.0.1:2", api):
+            again = await _join_again(
+                tmp_path / "rack1", machine, before, not_there, made["token"], made["ca_fingerprint"]
+            )
+            assert again == before == machine.joined()
+            assert f"{not_there}" in caplog.text
+        assert "is asked at https://127.0.0.1:1, as before" in caplog.text
+        again = await _join_again(
+            tmp_path / "rack1", machine, before, made["join"], made["token"], made["ca_fingerprint"]
+        )
+        assert again == machine.joined() == msgspec.structs.replace(before, url=made["join"])
+        assert (machine.identity / "client-cert.pem").read_bytes() == certificate
+        async with agent_of(machine, "first"):
+            await until(lambda: cloud.up("rack1"))
+
+    told(tmp_path, story)
+
+
+def test_another_clouds_door_is_not_where_a_host_is_sent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It shows the authority that the host knows, which anybody may, but has no certificate of it."""
+    machine = membership(tmp_path / "rack1")
+
+    async def first(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        await join(machine, await cloud.invite("rack1"))
+
+    async def second(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        made, before = await cloud.invite("rack1"), machine.joined()
+        assert before is not None
+        again = await _join_again(
+            tmp_path / "rack1", machine, before, made["join"], made["token"], before.ca_fingerprint
+        )
+        assert again == before == machine.joined()
+        assert "is not this host's cloud" in caplog.text
+
+    told(tmp_path / "one", first)
+    told(tmp_path / "other", second)
+
+
 def test_the_command_joins_again_only_where_the_certificate_has_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -211,6 +211,14 @@ class Membership:
         """Whether it has joined on this machine, by its own records: else it may join again."""
         return same_machine(self._joined().machine, machine_id())
 
+    async def moved_to(self, url: str) -> Joined:
+        """Ask its cloud at this address from now on, which has to answer there: a door with a certificate of the
+        authority that it knows. Raises Refused and Unreachable; then nothing is changed."""
+        joined = msgspec.structs.replace(self._joined(), url=url)
+        await _fetch(self._own_client(joined), "GET", "/authority")
+        write_whole(self._state / "joined.json", msgspec.json.encode(joined))
+        return joined
+
     def needs_renewal(self) -> bool:
         return self._seconds_left() < RENEW_DAYS * 86_400
 

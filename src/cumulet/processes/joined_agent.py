@@ -135,13 +135,23 @@ async def _join_again(
     state: Path, membership: Membership, joined: Joined, url: str, token: str, ca_fingerprint: str
 ) -> Joined:
     """Only if its certificate has ended, or its folder is from another machine: else a token that was used long ago, in
-    a unit of systemd, does no harm."""
+    a unit of systemd, does no harm. If its cloud answers at the given address, it is asked there from now on."""
     async with only_one(state, level=logging.WARNING):
         if not membership.has_ended() and membership.is_of_this_machine():
-            return joined
+            return joined if url == joined.url else await _moved(membership, joined, url)
         joined = await membership.join(url, token, ca_fingerprint)
         print(f"joined again as {joined.name}", flush=True)
         return joined
+
+
+async def _moved(membership: Membership, joined: Joined, url: str) -> Joined:
+    try:
+        moved = await membership.moved_to(url)
+    except (Refused, Unreachable) as problem:
+        log.warning("%s; the cloud of %s is asked at %s, as before", problem, joined.name, joined.url)
+        return joined
+    print(f"the cloud of {joined.name} is at {url} now", flush=True)
+    return moved
 
 
 async def _say_when_ready(joined: Joined, bus: NatsAgent, stop: asyncio.Event) -> None:
