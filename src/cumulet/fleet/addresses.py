@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
+import logging
 import socket
 from urllib.parse import urlsplit
 
 from cumulet.settings import Settings
 
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+"""How often an agent looks whether its machine still has the address that other hosts know."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on by itself
 THIS_MACHINE = "127.0.0.1"
 
@@ -31,6 +38,31 @@ def address_towards(url: str) -> str:
     with socket.socket(family, kind) as towards:
         towards.connect(address)  # Sends nothing.
         return str(towards.getsockname()[0])
+
+
+async def another_address(url: str, address: str) -> str:
+    """Wait until this machine has lost `address`, which it had towards `url`, and has another one; answers that."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if is_here(address):
+            continue
+        try:
+            found = await asyncio.to_thread(address_towards, url)
+        except OSError:  # It has none: the network is down.
+            continue
+        if found != address:
+            log.warning("this machine's address is %s now, no longer %s: the agent starts anew with it", found, address)
+            return found
+
+
+def is_here(address: str) -> bool:
+    """Whether this machine has the address."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as tried:
+        try:
+            tried.bind((address, 0))
+        except OSError as problem:
+            return problem.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def url_here(settings: Settings, address: str, port: int) -> str:

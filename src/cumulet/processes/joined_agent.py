@@ -25,7 +25,7 @@ from cumulet.drivers.linux_network.alone import alone
 from cumulet.drivers.linux_network.opening import network_of
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.fit import require_fit
-from cumulet.fleet.addresses import address_towards
+from cumulet.fleet.addresses import address_towards, another_address
 from cumulet.host.driver import DriverError
 from cumulet.host.joining import Granted, Refused
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
@@ -84,9 +84,18 @@ async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         await unless(stop, stack.enter_async_context(only_one(place.state, level=logging.WARNING)))
         stack.enter_context(_network_of(place))  # Not before: the agent before may have it until it has ended.
-        session = secrets.token_hex(8)
-        granted = await unless(stop, granted_to(membership, session))
-        bus = await _serve(place, membership, joined, granted, session, stack)
+        while not stop.is_set():
+            await _be_agent(place, membership, joined, stop)
+
+
+async def _be_agent(place: JoinedPlace, membership: Membership, joined: Joined, stop: asyncio.Event) -> None:
+    """Until told to stop, or until this machine has another address: then the next one has it. Raises the reason why
+    this is no longer a host, and Stopped."""
+    session = secrets.token_hex(8)
+    granted = await unless(stop, granted_to(membership, session))
+    address = place.migration_address or address_towards(joined.url)
+    async with AsyncExitStack() as stack:
+        bus = await _serve(place, membership, joined, granted, session, address, stack)
         tasks = [
             asyncio.create_task(one, name=name)
             for one, name in (
@@ -94,12 +103,13 @@ async def _join_and_serve(place: JoinedPlace, stop: asyncio.Event) -> None:
                 (_say_when_ready(joined, bus, stop), "ready"),
                 (keep_admitted(membership, bus, session), "admitted"),
                 (keep_renewed(membership), "renewal"),
+                (stop.wait() if place.migration_address else another_address(joined.url, address), "address"),
             )
         ]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
-                task.result()  # Raises the reason why this is no longer a host.
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -167,9 +177,14 @@ def _elsewhere(place: JoinedPlace, joined: Joined) -> bool:
 
 
 async def _serve(
-    place: JoinedPlace, membership: Membership, joined: Joined, granted: Granted, session: str, stack: AsyncExitStack
+    place: JoinedPlace,
+    membership: Membership,
+    joined: Joined,
+    granted: Granted,
+    session: str,
+    address: str,
+    stack: AsyncExitStack,
 ) -> NatsAgent:
-    address = place.migration_address or address_towards(joined.url)
     lease = await lease_of(place.state, granted.lease_seconds)
     driver = await _driver(place, membership, joined, address)
     stack.push_async_callback(driver.close)

@@ -6,6 +6,7 @@ QEMU goes on with them when the agent is gone. It can neither make others nor tu
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -24,14 +25,18 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 def listener(address: str) -> socket.socket:
-    """Listening at a free port."""
+    """Listening at a free port. DriverError: this machine has lost the address."""
     made = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # What is accepted has it, too.
         made.bind((address, 0))
         made.listen(_WAITING)
-    except BaseException:
+    except BaseException as problem:
         made.close()
+        if isinstance(problem, OSError) and problem.errno == errno.EADDRNOTAVAIL:
+            raise DriverError(
+                f"ADDRESS_GONE: this host receives moves at {address}, which its machine has not got any more"
+            ) from problem
         raise
     return made
 
