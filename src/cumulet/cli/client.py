@@ -48,11 +48,21 @@ class Answer:
             body = self.json
         except ValueError:
             return self.text.strip()
-        if isinstance(body, dict):
-            for value in body.values():
-                if isinstance(value, dict) and isinstance(value.get("message"), str):
-                    return " ".join(value["message"].split())
-        return self.text.strip()
+        return " ".join((_said(body) or self.text).split())
+
+
+_WORDS = ("message", "detail", "faultstring", "title")
+"""Where bodies of errors have their sentence; the first counts."""
+
+
+def _said(body: object) -> str | None:
+    """The sentence in the body of an error, at whatever depth a service, or a balancer before it, has it."""
+    if isinstance(body, dict):
+        own = (body[word] for word in _WORDS if isinstance(body.get(word), str) and body[word])
+        return next(own, None) or next((said for value in body.values() if (said := _said(value))), None)
+    if isinstance(body, list):
+        return next((said for value in body if (said := _said(value))), None)
+    return None
 
 
 class Unexpected(Exception):
@@ -141,7 +151,8 @@ def log_in(http: httpx.Client, who: str, credentials: Credentials) -> Persona:
         },
     )
     if answer.status_code != 201:
-        raise Unexpected(f"logging in as {credentials.user}: {answer.status_code} {answer.text}")
+        said = Answer(answer.status_code, answer.text, answer.headers).message
+        raise Unexpected(f"logging in as {credentials.user}: {answer.status_code} {said}")
     return Persona(
         name=who,
         http=http,
