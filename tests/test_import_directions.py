@@ -83,6 +83,7 @@ LOOKS = "`cumulet doctor`, and `--driver auto`, try out this very machine"
 FILES = "`cumulet audit`, `backup` and `restore` read and write the files of a cloud that need not run"
 BUILDS = "`cumulet image build` works where no cloud runs"
 CLEANS = "`cumulet host clean` works where no agent is left that could"
+NAMES = "`cumulet host` says in a sentence what is no name of a host; a schema's pattern is no sentence"
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.up", "processes.all"): STARTS,
     ("cli.up", "processes.embedded_cloud"): STARTS,
@@ -141,6 +142,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.doctor", "drivers.linux_network.probe"): LOOKS,
     ("cli.doctor", "drivers.linux_network.skeleton"): LOOKS,
     ("cli.host_network", "drivers.linux_network.network"): CLEANS,
+    ("cli.host", "host.joining"): NAMES,
     ("cli.host_network", "host.driver"): CLEANS,
     ("cli.host_network", "agent.ending"): CLEANS,
     ("cli.doctor", "drivers.qemu.facts"): LOOKS,

@@ -77,6 +77,7 @@ def test_a_machine_that_is_a_host_of_the_cloud_joins_as_no_second_one_and_the_to
         with pytest.raises(Refused, match="this machine is the host rack1 of this cloud already") as refused:
             await join(wires("rack2"), made)
         assert refused.value.refusal.code == "MACHINE_TAKEN"
+        assert "`cumulet host remove rack1`, and then run this again" in str(refused.value)
         assert not (tmp_path / "rack2").exists()
         with monkeypatch.context() as another_network:
             another_network.setattr(joining, "own_number", lambda: 1)

@@ -143,8 +143,9 @@ def test_only_who_has_the_key_joins_again(tmp_path: Path, monkeypatch: pytest.Mo
         await join(other, await cloud.invite("rack2"))
         made = await cloud.invite("rack1")
         for thief in (membership(tmp_path / "new", clock), other):
-            with pytest.raises(Refused, match="joined with a key that is not here") as refused:
+            with pytest.raises(Refused, match=r"a key that is not here: .* if that is lost, .*down rack1") as refused:
                 await join(thief, made)
+            assert "`openstack server evacuate`), run `cumulet host remove rack1`, and join anew" in str(refused.value)
             assert refused.value.refusal.code == "OTHER_KEY"
         assert not (tmp_path / "new").exists()
 

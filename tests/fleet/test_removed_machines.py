@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cumulet.cli.program import run
+from cumulet.host.joining import Refused
 from cumulet.processes.joined_agent import JoinedPlace, NoHost, run_joined_agent
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import HOSTS, JoinableCloud, agent_of, join, membership, tell
@@ -37,6 +38,31 @@ def test_a_removed_machine_is_told_which_folder_is_in_the_way(tmp_path: Path) ->
             assert said.index("save what you need") < said.index(f"{state}/qemu/guests/") < said.index("host clean")
 
     tell(tmp_path, story)
+
+
+def test_whoever_removes_a_host_that_has_not_joined_is_told_that_its_token_is_void(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story(cloud: JoinableCloud) -> None:
+        made = await cloud.invite("rack1")
+        capsys.readouterr()
+        assert await removed(cloud, "rack1") == 0
+        assert capsys.readouterr().err == (
+            "rack1 had not joined: its token is void now, and there is no machine to clean\n"
+        )
+        with pytest.raises(Refused, match="not one of the cloud's"):
+            await join(membership(tmp_path / "rack1"), made)
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("verb", ["add", "remove"])
+@pytest.mark.parametrize("name", ["", "a/b", "RACK1", "-a", "a-", "a" * 64, "a\n", "r\u0663", "."])
+def test_what_is_no_name_of_a_host_is_a_sentence(verb: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", verb, "--", name]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is no name of a host: it has lower-case letters, digits and hyphens, 1 to 63 of them" in said
+    assert "[a-z" not in said
 
 
 def test_whoever_removes_a_host_that_is_down_is_told_that_guests_may_run_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,20 @@ PATH = "/compute/v2.1/cumulet/hosts"
 _cloud_option = cloud_option(words="Which entry of it: an administrator.")
 
 
+def _a_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    from cumulet.host.joining import HOST_NAME
+
+    if re.match(HOST_NAME, name) is None:
+        raise click.BadParameter(
+            f"{name!r} is no name of a host: it has lower-case letters, digits and hyphens, 1 to 63 of them, and no "
+            "hyphen at its ends"
+        )
+    return name
+
+
+_name_argument = click.argument("name", callback=_a_name)
+
+
 @click.group()
 def host() -> None:
     """Add machines to a cloud as its hosts, list and remove them; clean up a machine's network."""
@@ -36,7 +51,7 @@ host.add_command(clean)
 
 
 @host.command()
-@click.argument("name")
+@_name_argument
 @clouds_file_option
 @_cloud_option
 def add(name: str, clouds_file: Path | None, cloud: str) -> None:
@@ -96,17 +111,21 @@ def list_hosts(clouds_file: Path | None, cloud: str) -> None:
 
 
 @host.command()
-@click.argument("name")
+@_name_argument
 @clouds_file_option
 @_cloud_option
 def remove(name: str, clouds_file: Path | None, cloud: str) -> None:
     """Remove the host NAME, which has no servers any more: its certificates are worthless from then on."""
     with logged_in(entry_of(clouds_file, cloud)) as admin:
         services = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        only_invited = any(one["name"] == name and one["joined_at"] is None for one in admin.get(PATH)["hosts"])
         down = any(one["host"] == name and one["state"] != "up" for one in services)
         answer = admin.ask("DELETE", f"{PATH}/{name}")
         if answer.status != 204:
             raise click.ClickException(answer.message)
+    if only_invited:
+        click.echo(f"{name} had not joined: its token is void now, and there is no machine to clean", err=True)
+        return
     may_run = "; it was down, so guests that were deleted meanwhile may still run there" if down else ""
     click.echo(
         f"{name} is removed{may_run}. On that machine, stop `cumulet agent`, end what still runs with "

@@ -131,8 +131,8 @@ def redeem(
     if again and row.key_sha256 not in (key_sha256, known_sha256):
         raise Refused(
             "OTHER_KEY",
-            f"{row.name} has joined with a key that is not here: only its own machine joins again as {row.name}, with "
-            "the state folder that it had (--state)",
+            f"{row.name} has joined with a key that is not here: it joins again only with the state folder that it had "
+            f"(--state); if that is lost, {_bring_elsewhere(row.name)}, and join anew",
         )
     if row.joined_at_us is None and known_sha256 is not None:
         raise Refused(
@@ -152,9 +152,8 @@ def redeem(
         raise Refused(
             "MACHINE_TAKEN",
             f"this machine is the host {other} of this cloud already, and a machine is one host: start its agent with "
-            f"the state folder that it has; if that is lost, bring its servers elsewhere (`openstack compute service "
-            f"set --down {other} nova-compute`, `openstack server evacuate`), run `cumulet host remove {other}`, and "
-            "then this again",
+            f"the state folder that it has (--state); if that is lost, {_bring_elsewhere(other)}, and then run this "
+            "again",
         )
     identity = _new_identity(row.name) if again else row.identity
     at_us = now_us if again or row.joined_at_us is None else row.joined_at_us
@@ -218,6 +217,14 @@ def row_of(tx: Tx, name: str) -> Row | None:
 
 def rows(tx: Tx) -> list[Row]:
     return tx.all(sa.select(joined_hosts).order_by(joined_hosts.c.name))
+
+
+def _bring_elsewhere(name: str) -> str:
+    """What to do about a host that will not come back."""
+    return (
+        f"bring its servers elsewhere (`openstack compute service set --down {name} nova-compute`, `openstack server "
+        f"evacuate`), run `cumulet host remove {name}`"
+    )
 
 
 def _here(tx: Tx, machine: str) -> str | None:
