@@ -235,6 +235,17 @@ def test_a_signal_stops_it_cleanly(start_up: StartUp, number: signal.Signals) ->
         assert cloud.stop(number) == 0
 
 
+def test_a_start_that_finds_no_clouds_yaml_says_why_that_may_be(start_up: StartUp) -> None:
+    words = "had no clouds.yaml (it was lost, or the first start ended before it was written)"
+    with start_up() as cloud:
+        assert words not in cloud.log.read_text()
+        assert cloud.stop() == 0
+        cloud.clouds_file.unlink()
+    with start_up() as cloud:
+        assert words in cloud.log.read_text()
+        assert logged_in(cloud).name == "cumulet"
+
+
 def test_state_is_found_again_at_the_next_start(tmp_path: Path) -> None:
     ready_file, clouds_file = tmp_path / "ready", tmp_path / "elsewhere.yaml"
     state = tmp_path / "state"

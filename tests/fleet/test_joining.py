@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +25,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import DriverError, Image
 from cumulet.host.joining import Admitted, Refused, Renew
 from cumulet.web import strangers
+from cumulet.web.log import end_log, log_to
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import HOSTS, JoinableCloud, SkewedClock, agent_of, join, membership, tell, until
 
@@ -126,6 +130,8 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing_behind(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    log = io.StringIO()
+
     async def story(cloud: JoinableCloud) -> None:
         made = await cloud.invite("rack1")
         await before(cloud)
@@ -138,8 +144,16 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing_behind(
         assert not (tmp_path / "rack1").exists()
         assert await cloud.joined() == []
         assert cloud.cloud.hosts.names == ("host1",)
+        if code != "WRONG_CA":  # The cloud has it in its log, and nothing in it is taken for a secret.
+            assert f"join refused ({code}): {refused.value}" in {
+                json.loads(one)["message"] for one in log.getvalue().splitlines()
+            }
 
-    tell(tmp_path, story)
+    handler = log_to(log, level=logging.WARNING)
+    try:
+        tell(tmp_path, story)
+    finally:
+        end_log(handler)
 
 
 def test_a_token_is_good_once_but_for_the_machine_whose_answer_was_lost(

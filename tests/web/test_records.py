@@ -307,7 +307,7 @@ def test_lines_that_repeat_are_counted_and_the_count_is_said() -> None:
     assert repeats.filter(line("another", at=1.0))
     assert said == []
     assert repeats.filter(line("another", at=SAME_SECONDS + 0.5))
-    assert [(record.getMessage(), vars(record)["repeated"]) for record in said] == [("cannot accept: %s", 990)]
+    assert [(record.getMessage(), vars(record)["repeated"]) for record in said] == [("cannot accept: 10", 990)]
     assert repeats.filter(line("cannot accept: %s", 0, at=SAME_SECONDS + 0.5))
 
 
@@ -321,4 +321,19 @@ def test_the_last_counts_are_said_when_the_log_is_closed() -> None:
         end_log(handler)
     lines = [json.loads(text) for text in stream.getvalue().splitlines()]
     assert len(lines) == SAME_LINES + 1
-    assert lines[-1]["repeated"] == 5
+    assert (lines[-1]["repeated"], lines[-1]["message"]) == (5, "again 10")
+
+
+def test_the_example_beside_a_count_is_short_and_hides_secrets_as_any_line() -> None:
+    stream = io.StringIO()
+    handler = log_to(stream)
+    try:
+        for _ in range(SAME_LINES + 1):
+            logging.getLogger("some").warning("100%%: %s", "password=hunter2, 50%s " + "x" * 5000)
+    finally:
+        end_log(handler)
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert last["repeated"] == 1
+    assert last["message"].startswith("100%: password=***, 50%s xxx")
+    assert "hunter2" not in stream.getvalue()
+    assert len(last["message"]) <= 1000

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "127.0.0.1:8774"
 DEFAULT_HOSTS = 2
+NEW_PASSWORDS = (
+    "this cloud had no clouds.yaml (it was lost, or the first start ended before it was written): users admin and demo "
+    "have new passwords, and any of before are void"
+)
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -361,9 +365,7 @@ async def _serve(settings: Settings, outputs: Outputs, networks: str | None) -> 
         if outputs.ready_file is not None:
             state_folder.write_private(outputs.ready_file, url)
         if cloud.passwords.origin == "replaced":
-            print(
-                "clouds.yaml was lost: users admin and demo have new passwords, the old ones are void", file=sys.stderr
-            )
+            print(NEW_PASSWORDS, file=sys.stderr)
         print(f"ready {url}", flush=True)
         print(
             f"hosts are {settings.driver} ({outputs.why_driver}); to use the cloud: "

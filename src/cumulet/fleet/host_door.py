@@ -134,7 +134,7 @@ class HostDoor(ImageDoor):
         except Refused as refused:
             status = _STATUS.get(refused.refusal.code, b"400 Bad Request")
             answer = refused.refusal
-            log.warning("%s: %s: %s", asked[1].decode(), refused.refusal.code, refused)
+            log.warning("%s refused (%s): %s", asked[1].decode(), refused.refusal.code, refused)
         await say(writer, status, msgspec.json.encode(answer))
         return True
 

@@ -32,7 +32,8 @@ class Passwords(msgspec.Struct, frozen=True, kw_only=True):
 
     by_user: Mapping[str, str]
     origin: Literal["made", "kept", "replaced"]
-    """made: first start; kept: found in clouds.yaml; replaced: clouds.yaml was lost, so these are new."""
+    """made: first start; kept: found in clouds.yaml; replaced: clouds.yaml was lost, or a
+    first start ended before it was written, so these are new."""
 
     def __repr__(self) -> str:
         return f"<Passwords of {', '.join(self.by_user)}, {self.origin}>"

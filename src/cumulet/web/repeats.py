@@ -12,6 +12,8 @@ SAME_LINES = 10
 """Lines of one kind (logger, level, message without its values) written in `SAME_SECONDS`; others are counted."""
 SAME_SECONDS = 60.0
 MOST_KINDS = 1000
+MOST_CHARACTERS = 1000
+"""Of the example that a count shows."""
 UNCOUNTED = frozenset({"cumulet.access"})
 """Loggers whose lines are all of one kind and are all written: the access log."""
 
@@ -21,10 +23,13 @@ class _Kind(msgspec.Struct, eq=False):
 
     since: float
     lines: int = 0
+    example: str = ""
+    """The first line that was only counted, with its values."""
 
 
 class Repeats(logging.Filter):
-    """Lets the first lines of a kind through and counts the others. The count is a line once `SAME_SECONDS` are over.
+    """Lets the first lines of a kind through and counts the others. The count, with one of them, is a line once
+    `SAME_SECONDS` are over.
 
     Times are those of the records. A count is written with the next record of any kind: no timer, no thread.
     """
@@ -43,16 +48,18 @@ class Repeats(logging.Filter):
         if kind is None:
             kind = self._kinds[key] = _Kind(since=record.created)
         kind.lines += 1
+        if kind.lines == SAME_LINES + 1:
+            kind.example = record.getMessage()[:MOST_CHARACTERS]
         return kind.lines <= SAME_LINES
 
     def tell(self, begun_before: float) -> None:
         """Write the counts of the kinds that began before this time, and forget these kinds."""
         while self._kinds:
-            (name, level, message), kind = next(iter(self._kinds.items()))
+            (name, level, _), kind = next(iter(self._kinds.items()))
             if kind.since > begun_before and len(self._kinds) < MOST_KINDS:
                 return
             self._kinds.popitem(last=False)
             if kind.lines > SAME_LINES:
-                line = logging.LogRecord(name, level, "", 0, message, None, None)
+                line = logging.LogRecord(name, level, "", 0, kind.example, None, None)
                 line.repeated = kind.lines - SAME_LINES
                 self._say(line)
