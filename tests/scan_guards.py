@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cumulet.db import schema
+from cumulet.network import security_group_rules
+from tests.every_operation import test_full_projects
 from tests.every_operation import test_scans as of_operations
 from tests.every_operation.asking import Stage
 from tests.every_operation.test_transactions import WRITES
@@ -35,3 +37,12 @@ def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         of_sagas.test_no_step_reads_a_whole_table(made, "power", patch)
     finally:
         made.end()
+
+
+@without(test_full_projects.test_what_a_project_has_makes_no_transaction_long, "that a request reads a group once")
+def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
+    create = security_group_rules.create_rule
+    patch.setattr(security_group_rules, "create_rule", lambda call, new, _known: create(call, new))
+    (operation,) = [one for one in test_full_projects.SEVERAL if one.name == "create_security_group_rules"]
+    with test_full_projects.cloud_with_full_project() as full, test_full_projects.counted(patch) as work:
+        test_full_projects.test_what_a_project_has_makes_no_transaction_long(full, operation, work)

@@ -1,27 +1,25 @@
-"""IPAM: the addresses of subnets, which of them are free, and which port holds which. Also ports' MAC addresses."""
+"""IPAM: the addresses of subnets, which of them are free, and which port holds which."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.db.parts import OfMany
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import refusals
 from cumulet.network.device_owners import OF_ROUTERS, ROUTER_INTERFACE
-from cumulet.network.store import Subnet, find_by, inserting, port_addresses, ports
+from cumulet.network.store import Subnet, find_by, inserting, port_addresses
 
 Address = IPv4Address | IPv6Address
 AddressRange = IPv4Network | IPv6Network
 
 AUTO_ADDRESS_MODES = frozenset({"slaac", "dhcpv6-stateless"})
-MAC_PREFIX = "fa:16:3e"
-MAC_ATTEMPTS = 16
 
 
 class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +32,12 @@ class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
 def parse(text: str) -> Address:
     """An address already known to be well-formed."""
     return ip_address(text)
+
+
+@functools.lru_cache(4096)
+def range_of(cidr: str) -> AddressRange:
+    """A range already known to be well-formed. Those of subnets are read again and again."""
+    return ip_network(cidr)
 
 
 def number(address: Address | str) -> str:
@@ -75,7 +79,7 @@ def eui64_address(cidr: str, mac: str) -> str:
     """The address a guest gives itself in a prefix announced for autoconfiguration (RFC 4291, appendix A)."""
     digits = bytes.fromhex(mac.replace(":", ""))
     interface = bytes([digits[0] ^ 0x02]) + digits[1:3] + b"\xff\xfe" + digits[3:]
-    return str(IPv6Address(int(ip_network(cidr).network_address) | int.from_bytes(interface, "big")))
+    return str(IPv6Address(int(range_of(cidr).network_address) | int.from_bytes(interface, "big")))
 
 
 def is_auto_addressed(subnet: Subnet) -> bool:
@@ -114,6 +118,10 @@ def lowest_free(tx: Tx, subnet: Subnet) -> str | None:
 _HOLDER = sa.select(port_addresses.c.port_id).where(
     port_addresses.c.network_id == sa.bindparam("network_id"), port_addresses.c.address == sa.bindparam("address")
 )
+_HELD_OF = sa.select(port_addresses.c.address).where(
+    port_addresses.c.network_id == sa.bindparam("network_id"),
+    port_addresses.c.address.in_(sa.bindparam("of_addresses", expanding=True)),
+)
 
 
 def is_held(tx: Tx, network_id: str, address: str) -> bool:
@@ -122,31 +130,45 @@ def is_held(tx: Tx, network_id: str, address: str) -> bool:
 
 def usable_subnets(tx: Tx, network_id: str, device_owner: str) -> list[Subnet]:
     """The network's subnets in the order they were made, without those reserved for other kinds of device."""
+    return _usable(subnets_of(tx, network_id), device_owner)
+
+
+def subnets_of(tx: Tx, network_id: str) -> list[Subnet]:
+    """All subnets of the network in the order they were made."""
     found = find_by(tx, Subnet, network_id=network_id)
     found.sort(key=lambda subnet: (subnet.created_at_us, subnet.id))
+    return found
+
+
+def _usable(subnets: Iterable[Subnet], device_owner: str) -> list[Subnet]:
     return [
         subnet
-        for subnet in found
+        for subnet in subnets
         if not subnet.service_types or any(device_owner.startswith(kind) for kind in subnet.service_types)
     ]
 
 
 def claim(
-    tx: Tx, *, port_id: str, network_id: str, mac: str, device_owner: str, wanted: Sequence[FixedIp] | None
+    tx: Tx,
+    *,
+    port_id: str,
+    network_id: str,
+    mac: str,
+    device_owner: str,
+    wanted: Sequence[FixedIp] | None,
+    subnets: Sequence[Subnet] | None = None,
 ) -> list[FixedIp]:
     """Give a new port addresses: the wanted ones, or (None) one of each IP version the network has subnets of.
 
     In automatically addressed subnets every port but a router's has an address, wanted or not. A network without
     subnets gives none. Raises 409 where a pool is exhausted or an address is held, 400 where an address or a subnet
-    does not fit the network.
+    does not fit the network. `subnets`: all of the network's, if they are known already.
     """
+    usable = _usable(subnets_of(tx, network_id) if subnets is None else subnets, device_owner)
     if wanted is None:
-        subnets = usable_subnets(tx, network_id, device_owner)
-        claimed = _claim_any(tx, port_id, subnets)
-        return claimed + _claim_automatic(tx, port_id, mac, device_owner, subnets, claimed)
-    return claim_more(
-        tx, port_id=port_id, network_id=network_id, mac=mac, device_owner=device_owner, wanted=wanted, present=()
-    )
+        claimed = _claim_any(tx, port_id, usable)
+        return claimed + _claim_automatic(tx, port_id, mac, device_owner, usable, claimed)
+    return _claim_wanted(tx, port_id, network_id, mac, device_owner, wanted, (), usable, frozenset())
 
 
 def claim_more(
@@ -162,6 +184,20 @@ def claim_more(
 ) -> list[FixedIp]:
     """Give a port more addresses: the wanted ones, and its automatic ones except in the subnets `without`."""
     subnets = usable_subnets(tx, network_id, device_owner)
+    return _claim_wanted(tx, port_id, network_id, mac, device_owner, wanted, present, subnets, without)
+
+
+def _claim_wanted(
+    tx: Tx,
+    port_id: str,
+    network_id: str,
+    mac: str,
+    device_owner: str,
+    wanted: Sequence[FixedIp],
+    present: Sequence[FixedIp],
+    subnets: Sequence[Subnet],
+    without: frozenset[str],
+) -> list[FixedIp]:
     if wanted and not subnets:
         raise refusals.invalid("IP allocation requires subnets for network.")
     # Named addresses first, so that "any of this subnet" cannot take one that the same request names.
@@ -198,12 +234,14 @@ def _claim_automatic(
     """Record the addresses that a guest gives itself, in subnets where the port has none. Not for a router's port."""
     served = {fixed.subnet_id for fixed in present}
     missing = [s for s in subnets if is_auto_addressed(s) and s.id not in served and device_owner != ROUTER_INTERFACE]
-    claimed: list[FixedIp] = []
-    for subnet in missing:
-        address = eui64_address(subnet.cidr, mac)
-        _refuse_held(tx, subnet, address)
-        claimed.append(hold(tx, port_id, subnet, address))
-    return claimed
+    found = {eui64_address(subnet.cidr, mac): subnet for subnet in missing}
+    if not found:
+        return []
+    network_id = missing[0].network_id
+    for (held,) in tx.all(_HELD_OF, {"network_id": network_id, "of_addresses": list(found)}):
+        raise _held(found[held], held)
+    hold_automatic(tx, [(port_id, mac, subnet) for subnet in missing])
+    return [FixedIp(subnet_id=subnet.id, address=address) for address, subnet in found.items()]
 
 
 def _claim_one(
@@ -239,9 +277,11 @@ def _claim_one(
 
 def _refuse_held(tx: Tx, subnet: Subnet, address: str) -> None:
     if is_held(tx, subnet.network_id, address):
-        raise Conflict(
-            f"IP address {address} already allocated in subnet {subnet.id}", reason="IpAddressAlreadyAllocated"
-        )
+        raise _held(subnet, address)
+
+
+def _held(subnet: Subnet, address: str) -> Conflict:
+    return Conflict(f"IP address {address} already allocated in subnet {subnet.id}", reason="IpAddressAlreadyAllocated")
 
 
 def _not_of_network(network_id: str, subnet_id: str) -> BadRequest:
@@ -256,8 +296,9 @@ def subnet_holding(
     """The subnet an address belongs to, checked against the one named."""
     if subnet_id is not None and not any(subnet.id == subnet_id for subnet in candidates):
         raise _not_of_network(network_id, subnet_id)
+    parsed = ip_address(address)
     for subnet in candidates:
-        if subnet_id in (None, subnet.id) and _may_have(ip_network(subnet.cidr), ip_address(address), device_owner):
+        if subnet_id in (None, subnet.id) and _may_have(range_of(subnet.cidr), parsed, device_owner):
             return subnet
     if subnet_id is not None:
         raise BadRequest(
@@ -280,16 +321,27 @@ def _may_have(cidr: AddressRange, address: Address, device_owner: str) -> bool:
 
 def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
     parsed = ip_address(address)
-    row = {
+    tx.run(inserting(port_addresses), _row(port_id, subnet, parsed))
+    return FixedIp(subnet_id=subnet.id, address=str(parsed))
+
+
+def hold_automatic(tx: Tx, which: Iterable[tuple[str, str, Subnet]]) -> None:
+    """Record the addresses that guests give themselves: (port's id, its MAC address, subnet) for each."""
+    rows = [_row(port_id, subnet, ip_address(eui64_address(subnet.cidr, mac))) for port_id, mac, subnet in which]
+    if rows:
+        tx.execute(inserting(port_addresses), rows)
+
+
+def _row(port_id: str, subnet: Subnet, address: Address) -> dict[str, object]:
+    value = int(address)
+    return {
         "port_id": port_id,
-        "address": str(parsed),
+        "address": str(address),
         "network_id": subnet.network_id,
         "subnet_id": subnet.id,
-        "number": number(parsed),
-        "successor": f"{int(parsed) + 1:032x}",
+        "number": f"{value:032x}",
+        "successor": f"{value + 1:032x}",
     }
-    tx.run(inserting(port_addresses), row)
-    return FixedIp(subnet_id=subnet.id, address=str(parsed))
 
 
 def held_by(tx: Tx, port_ids: Sequence[str]) -> dict[str, list[FixedIp]]:
@@ -332,21 +384,3 @@ def give_back(tx: Tx, port_id: str, addresses: Iterable[str]) -> None:
             port_addresses.c.port_id == port_id, port_addresses.c.address.in_(list(addresses))
         )
     )
-
-
-def new_mac(tx: Tx, clock: Clock, network_id: str) -> str:
-    """A MAC address that no port of the network has. A unique constraint refuses a clash in spite of this check."""
-    for _ in range(MAC_ATTEMPTS):
-        mac = ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in clock.token_bytes(3))])
-        if not mac_in_use(tx, network_id, mac):
-            return mac
-    raise Conflict(f"Unable to complete operation for network {network_id}. No free MAC address was found.")
-
-
-_OWNER_OF_MAC = sa.select(ports.c.id).where(
-    ports.c.network_id == sa.bindparam("network_id"), ports.c.mac_address == sa.bindparam("mac")
-)
-
-
-def mac_in_use(tx: Tx, network_id: str, mac: str) -> bool:
-    return tx.first(_OWNER_OF_MAC, {"network_id": network_id, "mac": mac}) is not None

@@ -97,11 +97,15 @@ def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool
         if value is not None and (not versions or version in versions):
             with _refusing():
                 encoded(name, value, version)
-    for (name, version), value in changes.items():
+    for name, version in changes.keys() & present.keys():
         erase(tx, port_dhcp_options, port_id=port_id, opt_name=name, ip_version=version)
-        if value is not None:
-            row = {"port_id": port_id, "opt_name": name, "ip_version": version, "opt_value": value}
-            tx.execute(inserting(port_dhcp_options), row)
+    rows = [
+        {"port_id": port_id, "opt_name": name, "ip_version": version, "opt_value": value}
+        for (name, version), value in changes.items()
+        if value is not None
+    ]
+    if rows:
+        tx.execute(inserting(port_dhcp_options), rows)
     return bool(changes)
 
 

@@ -15,6 +15,8 @@ from cumulet.web.schema import UNSET, Body, Json, Unset
 
 MAX_FIXED_IPS = 50
 """The most addresses that one port may ask for."""
+MOST_AT_ONCE = 80
+"""The most that all new ports of one request may ask for: five for each."""
 
 
 class WantedIp(Body):
@@ -27,6 +29,12 @@ class WantedIp(Body):
 FixedIps = Annotated[list[WantedIp], Json({"maxItems": MAX_FIXED_IPS})]
 
 
+def refuse_too_many(wanted: Sequence[object]) -> None:
+    """400 for a request whose ports ask for too many addresses together. `wanted`: ``fixed_ips`` of each port."""
+    if sum(len(given) for given in wanted if isinstance(given, list)) > MOST_AT_ONCE:
+        raise BadRequest(f"Invalid input for fixed_ips. Reason: one request asks for {MOST_AT_ONCE} addresses at most.")
+
+
 def wanted_of(call: Call[object, object], given: object) -> list[FixedIp] | None:
     """The wanted addresses; None if absent. 404 for a subnet that the caller does not see."""
     if not isinstance(given, list):
@@ -36,8 +44,11 @@ def wanted_of(call: Call[object, object], given: object) -> list[FixedIp] | None
     named = [fixed.address for fixed in found if fixed.address]
     if len(set(named)) != len(named):
         raise BadRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
-    for subnet_id in dict.fromkeys(fixed.subnet_id for fixed in found if fixed.subnet_id):
-        resource.find_in_sight(call, SUBNETS, subnet_id)
+    named_subnets = list(dict.fromkeys(fixed.subnet_id for fixed in found if fixed.subnet_id))
+    known = resource.found_in_sight(call, SUBNETS, named_subnets) if named_subnets else {}
+    for subnet_id in named_subnets:
+        if subnet_id not in known:
+            raise resource.unknown(SUBNETS, subnet_id)
     return found
 
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.parts import OfMany
 from cumulet.errors import Conflict, NotFound
 from cumulet.network import (
     addresses,
@@ -20,13 +20,12 @@ from cumulet.network import (
     qos,
     refusals,
     resource,
-    routing,
     topology,
 )
 from cumulet.network.addresses import FixedIp
 from cumulet.network.bodies import either, text
-from cumulet.network.device_owners import FLOATING_IP, ROUTER_GATEWAY
-from cumulet.network.forwarding_records import PortForwarding, forwarding_view, port_forwardings
+from cumulet.network.device_owners import FLOATING_IP, ROUTER_INTERFACE
+from cumulet.network.forwarding_records import SHOWN, forwarding_view, port_forwardings
 from cumulet.network.hosts import FLOATING_IP_LIMITS
 from cumulet.network.networks import NETWORKS
 from cumulet.network.ports import PORTS
@@ -43,9 +42,12 @@ from cumulet.network.store import (
     find,
     floating_ips,
     insert,
+    load,
     must_get,
+    port_addresses,
     ports,
     routers,
+    select,
     tags_of,
 )
 from cumulet.network.subnets import SUBNETS
@@ -72,14 +74,19 @@ DELETE = rule("delete_floatingip", policy.ADMIN_OR_PROJECT_MEMBER, description="
 DELETE_TAGS = rule("delete_floatingip:tags", policy.ADMIN_OR_PROJECT_MEMBER, description="Remove a floating IP's tags")
 
 
+_FORWARDED = OfMany(
+    sa.select(port_forwardings.c.floating_ip_id, *SHOWN).order_by(port_forwardings.c.id),
+    port_forwardings.c.floating_ip_id,
+)
+
+
 def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
     """Floating IPs as the API shows them."""
     tags = tags_of(tx, [record.id for record in records])
     port_ids = [record.port_id for record in records if record.port_id]
     forwarded: dict[str, list[View]] = {}
-    for part in in_parts([record.id for record in records]):
-        for forwarding in find(tx, PortForwarding, port_forwardings.c.floating_ip_id.in_(part)):
-            forwarded.setdefault(forwarding.floating_ip_id, []).append(forwarding_view(forwarding))
+    for floating_id, *shown in _FORWARDED.rows(tx, [record.id for record in records]):
+        forwarded.setdefault(str(floating_id), []).append(forwarding_view(*shown))
     leads_to = {port.id: port for port in find(tx, Port, ports.c.id.in_(port_ids))} if port_ids else {}
     return [
         resource.resource_view(record, tags.get(record.id, []))
@@ -94,7 +101,7 @@ def floating_ip_views(tx: Tx, records: Sequence[FloatingIp]) -> list[View]:
             "dns_domain": record.dns_domain,
             "qos_policy_id": record.qos_policy_id,
             "port_details": _port_details(leads_to[record.port_id]) if record.port_id else None,
-            "port_forwardings": sorted(forwarded.get(record.id, []), key=lambda view: str(view["id"])),
+            "port_forwardings": forwarded.get(record.id, []),
         }
         for record in records
     ]
@@ -112,9 +119,12 @@ def _port_details(port: Port) -> View:
     }
 
 
+_FORWARDS = sa.select(port_forwardings.c.id).where(port_forwardings.c.floating_ip_id == sa.bindparam("of")).limit(1)
+
+
 def _refuse_forwarding(tx: Tx, floating: FloatingIp) -> None:
     """409 for a floating IP that forwards ports."""
-    if find(tx, PortForwarding, port_forwardings.c.floating_ip_id == floating.id):
+    if tx.first(_FORWARDS, {"of": floating.id}) is not None:
         raise Conflict(
             f"Floating IP {floating.id} in use by Port Forwarding resources.", reason="FipInUseByPortForwarding"
         )
@@ -324,13 +334,23 @@ def lead_nowhere(call: Call[object, object], floating: FloatingIp) -> None:
     change(call.tx, FloatingIp, floating.id, call.now_us, port_id=None, fixed_ip_address=None, router_id=None)
 
 
+_INTERFACES = (
+    sa.select(ports.c.device_id)
+    .join(port_addresses, port_addresses.c.port_id == ports.c.id)
+    .where(port_addresses.c.subnet_id == sa.bindparam("of_subnet"), ports.c.device_owner == ROUTER_INTERFACE)
+)
+_BETWEEN = (
+    select(Router, routers.c.id.in_(_INTERFACES))
+    .join(ports, ports.c.id == routers.c.gateway_port_id)
+    .where(ports.c.network_id == sa.bindparam("of_external"))
+    .order_by(routers.c.id)
+    .limit(1)
+)
+
+
 def router_between(tx: Tx, subnet_id: str, external_id: str) -> Router | None:
     """A router with an interface on the subnet and its gateway on the external network."""
-    gateways = sa.select(ports.c.id).where(ports.c.network_id == external_id, ports.c.device_owner == ROUTER_GATEWAY)
-    for router in find(tx, Router, routers.c.gateway_port_id.in_(gateways)):
-        if any(subnet.id == subnet_id for subnet in routing.connected_subnets(tx, router.id)):
-            return router
-    return None
+    return next(iter(load(tx, Router, _BETWEEN, {"of_subnet": subnet_id, "of_external": external_id})), None)
 
 
 @NETWORK.operation("GET", "/floatingips/{floatingip_id}", rules=(), target=resource.target(FLOATING_IPS))

@@ -34,23 +34,27 @@ class PortForwarding(Resource, frozen=True, kw_only=True):
     external_last: int
 
 
-def forwarding_view(forwarding: PortForwarding) -> dict[str, object]:
+_NAMES = ("id", "protocol", "internal_port_id", "internal_ip_address")
+_SIDES = ("external_first", "external_last", "internal_first", "internal_last")
+SHOWN = tuple(port_forwardings.c[name] for name in (*_NAMES, *_SIDES))
+"""The columns of `forwarding_view`. A floating IP may have many forwardings, and is shown with all of them."""
+
+
+def forwarding_view(
+    forwarding_id: object, protocol: object, port_id: object, address: object, *ports: object
+) -> dict[str, object]:
     """A forwarding, as its floating IP shows it."""
-    return {
-        "id": forwarding.id,
-        "protocol": forwarding.protocol,
-        "internal_port_id": forwarding.internal_port_id,
-        "internal_ip_address": forwarding.internal_ip_address,
-    } | ports_view(forwarding)
+    view = {"id": forwarding_id, "protocol": protocol, "internal_port_id": port_id, "internal_ip_address": address}
+    return view | ports_view(*ports)
 
 
-def ports_view(forwarding: PortForwarding) -> dict[str, object]:
+def ports_view(
+    external_first: object, external_last: object, internal_first: object, internal_last: object
+) -> dict[str, object]:
     """``external_port`` and ``internal_port``. As upstream, a range of several ports is not shown here."""
     view: dict[str, object] = {}
-    for name, first, last in (
-        ("external_port", forwarding.external_first, forwarding.external_last),
-        ("internal_port", forwarding.internal_first, forwarding.internal_last),
-    ):
-        if first == last:
-            view[name] = first
+    if external_first == external_last:
+        view["external_port"] = external_first
+    if internal_first == internal_last:
+        view["internal_port"] = internal_first
     return view

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.db.engine import Tx
+from cumulet.db.engine import Select, Tx
 from cumulet.errors import Conflict, NotYet
 from cumulet.network import addresses, bodies, filtering, floating_ips, policy, refusals, resource
 from cumulet.network.bodies import either, text
@@ -24,7 +24,6 @@ from cumulet.network.store import (
     Port,
     change,
     delete,
-    find,
     find_by,
     insert,
     must_get,
@@ -36,6 +35,9 @@ from cumulet.web.schema import UNSET, Body, Convert, Json, Unset
 
 MOST_PORTS = 4096
 """Of all forwardings of one floating IP together, ports outside."""
+MOST_OF_ONE = 512
+"""Forwardings of one floating IP, and to one port, each a port or a range of ports. Whoever shows or changes either of
+the two reads all of them."""
 PROTOCOLS = ("tcp", "udp")
 _UPSTREAM_PROTOCOLS = ("dccp", "icmp", "ipv6-icmp", "sctp", *PROTOCOLS)
 
@@ -58,7 +60,7 @@ def _views(_tx: Tx, records: Sequence[PortForwarding]) -> list[View]:
             "internal_port_id": record.internal_port_id,
             "internal_ip_address": record.internal_ip_address,
         }
-        | ports_view(record)
+        | ports_view(record.external_first, record.external_last, record.internal_first, record.internal_last)
         | {
             "external_port_range": f"{record.external_first}:{record.external_last}",
             "internal_port_range": f"{record.internal_first}:{record.internal_last}",
@@ -189,14 +191,17 @@ def list_port_forwardings(call: Call[FloatingIp, None]) -> View:
 )
 def create_port_forwardings(call: Call[FloatingIp, CreateForwardings]) -> View:
     """Forward a port of a floating IP, or several."""
-    return resource.created(call, _of(call.target), lambda new: _create(call, new))
+    found: dict[str, Port] = {}
+    return resource.created(call, _of(call.target), lambda new: _create(call, new, found))
 
 
-def _create(call: Call[FloatingIp, object], new: NewForwarding) -> PortForwarding:
+def _create(call: Call[FloatingIp, object], new: NewForwarding, found: dict[str, Port]) -> PortForwarding:
+    """`found`: ports that the request has found in sight before. Forwarding to them does not change them."""
     floating = must_get(call.tx, FloatingIp, call.target.id)
     if floating.qos_policy_id is not None:
         raise NotYet("Cumulet does not limit the bandwidth of forwarded ports yet: this floating IP has a QoS policy.")
-    port = resource.find_in_sight(call, PORTS, new.internal_port_id)
+    port = found.get(new.internal_port_id) or resource.find_in_sight(call, PORTS, new.internal_port_id)
+    found[port.id] = port
     wanted = _checked(call, floating, port, new, None)
     made = insert(
         call.tx,
@@ -262,17 +267,9 @@ def _checked(
             f"{port.id} can not reach it",
         )
     but = present.id if present is not None else ""
-    others = [other for other in find_by(tx, PortForwarding, floating_ip_id=floating.id) if other.id != but]
-    _refuse_collisions(others, "external", protocol, external)
-    to_same = [other for other in find_by(tx, PortForwarding, internal_port_id=port.id) if other.id != but]
-    _refuse_collisions(
-        [other for other in to_same if other.internal_ip_address == inside], "internal", protocol, internal
-    )
-    if (
-        sum(other.external_last - other.external_first + 1 for other in others) + external[1] - external[0]
-        >= MOST_PORTS
-    ):
-        raise refusals.bad("port_forwarding", f"A floating IP forwards {MOST_PORTS} ports at most.")
+    _refuse_collision(tx, _SAME_OUTSIDE, "external", external, of=floating.id, protocol=protocol, but=but)
+    _refuse_collision(tx, _SAME_INSIDE, "internal", internal, of=port.id, protocol=protocol, but=but, inside=inside)
+    _refuse_too_many(tx, floating, port, external, but)
     change(tx, FloatingIp, floating.id, call.now_us, router_id=router.id)
     return {
         "protocol": protocol,
@@ -316,17 +313,52 @@ def _refuse_bound(tx: Tx, floating: FloatingIp, port: Port, inside: str) -> None
         raise floating_ips.already_associated(floating, port, inside)
 
 
-def _refuse_collisions(others: Sequence[PortForwarding], side: str, protocol: str, wanted: tuple[int, int]) -> None:
-    for other in others:
-        first, last = getattr(other, f"{side}_first"), getattr(other, f"{side}_last")
-        if other.protocol == protocol and max(first, wanted[0]) <= min(last, wanted[1]):
-            raise refusals.bad(
-                "port_forwarding",
-                f"There is a port collision with the {side}_port_range. The following ranges collide: {first}:{last} "
-                f"and {wanted[0]}:{wanted[1]}",
-            )
+_OTHERS_OUTSIDE = sa.and_(_columns.floating_ip_id == sa.bindparam("of"), _columns.id != sa.bindparam("but"))
+_OTHERS_INSIDE = sa.and_(_columns.internal_port_id == sa.bindparam("of"), _columns.id != sa.bindparam("but"))
 
 
+def _colliding(side: str, *others: sa.ColumnElement[bool]) -> Select:
+    """One of these forwardings that has a port on this side in common with those from `first` to `last`."""
+    lowest, highest = _columns[f"{side}_first"], _columns[f"{side}_last"]
+    same = _columns.protocol == sa.bindparam("protocol")
+    meets = sa.and_(lowest <= sa.bindparam("last"), highest >= sa.bindparam("first"))
+    return sa.select(lowest, highest).where(*others, same, meets).limit(1)
+
+
+_SAME_OUTSIDE = _colliding("external", _OTHERS_OUTSIDE)
+_SAME_INSIDE = _colliding("internal", _OTHERS_INSIDE, _columns.internal_ip_address == sa.bindparam("inside"))
+
+
+def _refuse_collision(tx: Tx, same: Select, side: str, wanted: tuple[int, int], **which: object) -> None:
+    row = tx.first(same, {"first": wanted[0], "last": wanted[1], **which})
+    if row is not None:
+        raise refusals.bad(
+            "port_forwarding",
+            f"There is a port collision with the {side}_port_range. The following ranges collide: {row[0]}:{row[1]} "
+            f"and {wanted[0]}:{wanted[1]}",
+        )
+
+
+_COUNT_OUTSIDE = sa.select(
+    sa.func.count(), sa.func.coalesce(sa.func.sum(_columns.external_last - _columns.external_first + 1), 0)
+).where(_OTHERS_OUTSIDE)
+_COUNT_INSIDE = sa.select(sa.func.count()).select_from(port_forwardings).where(_OTHERS_INSIDE)
+
+
+def _refuse_too_many(tx: Tx, floating: FloatingIp, port: Port, external: tuple[int, int], but: str) -> None:
+    """400 for one more, of these ports outside, than a floating IP or a port has room for beside all but `but`."""
+    number, forwarded = tx.all(_COUNT_OUTSIDE, {"of": floating.id, "but": but})[0]
+    if forwarded + external[1] - external[0] >= MOST_PORTS:
+        raise refusals.bad("port_forwarding", f"A floating IP forwards {MOST_PORTS} ports at most.")
+    if number >= MOST_OF_ONE or tx.scalar(_COUNT_INSIDE, {"of": port.id, "but": but}) >= MOST_OF_ONE:
+        raise refusals.bad(
+            "port_forwarding",
+            f"A floating IP has {MOST_OF_ONE} port forwardings at most, and so many lead to one port. One of them can "
+            "forward a range of ports.",
+        )
+
+
+_ANY = sa.select(_columns.id).where(_columns.floating_ip_id == sa.bindparam("of")).limit(1)
 ONE = "/floatingips/{floatingip_id}/port_forwardings/{port_forwarding_id}"
 
 
@@ -361,5 +393,5 @@ def delete_port_forwarding(call: Call[PortForwarding, None]) -> None:
     """Delete a port forwarding."""
     delete(call.tx, PortForwarding, call.target.id)
     floating = call.target.floating_ip_id
-    if not find(call.tx, PortForwarding, port_forwardings.c.floating_ip_id == floating):
+    if call.tx.first(_ANY, {"of": floating}) is None:
         change(call.tx, FloatingIp, floating, call.now_us, router_id=None)

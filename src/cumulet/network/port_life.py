@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, bindings, default_security_group, trunk_ports
+from cumulet.network import addresses, bindings, default_security_group, mac_addresses, topology, trunk_ports
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.dhcp_options import port_dhcp_options
@@ -20,6 +20,7 @@ from cumulet.network.many import change_many
 from cumulet.network.store import (
     Network,
     Port,
+    Subnet,
     change,
     delete,
     erase,
@@ -27,7 +28,6 @@ from cumulet.network.store import (
     floating_ips,
     insert,
     inserting,
-    network_tags,
     port_addresses,
     port_bindings,
 )
@@ -60,16 +60,19 @@ class NewPort(msgspec.Struct, frozen=True, kw_only=True):
     server_tag: str | None = None
 
 
-def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
-    """Add a port with its addresses, groups and binding. The caller has checked what it refers to."""
+def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence[Subnet] | None = None) -> Port:
+    """Add a port with its addresses, groups and binding. The caller has checked what it refers to.
+
+    `subnets`: all of the network's, if they are known already (`addresses.subnets_of`).
+    """
     own_device = new.device_owner.startswith(OF_NETWORK)
     secured = new.port_security_enabled
     if secured is None:
         secured = network.port_security_enabled and not own_device
     mac = new.mac_address
     if mac is None:
-        mac = addresses.new_mac(tx, clock, network.id)
-    elif addresses.mac_in_use(tx, network.id, mac):
+        mac = mac_addresses.new_mac(tx, clock, network.id)
+    elif mac_addresses.mac_in_use(tx, network.id, mac):
         raise Conflict(
             f"Unable to complete operation for network {network.id}. The mac address {mac} is in use.",
             reason="MacAddressInUse",
@@ -105,14 +108,19 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort) -> Port:
     }
     tx.run(inserting(port_bindings), row)
     addresses.claim(
-        tx, port_id=port.id, network_id=network.id, mac=mac, device_owner=new.device_owner, wanted=new.fixed_ips
+        tx,
+        port_id=port.id,
+        network_id=network.id,
+        mac=mac,
+        device_owner=new.device_owner,
+        wanted=new.fixed_ips,
+        subnets=subnets,
     )
     groups = new.security_group_ids
     if groups is None:
         groups = [default_security_group.ensure(tx, clock, new.project_id).id] if secured else []
     _add_to_groups(tx, port.id, groups)
-    for tag in dict.fromkeys(new.tags):
-        tx.execute(inserting(network_tags), {"resource_id": port.id, "tag": tag})
+    topology.set_tags(tx, port.id, new.tags)
     return port
 
 

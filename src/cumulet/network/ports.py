@@ -10,7 +10,6 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, Forbidden
 from cumulet.network import (
     address_changes,
-    addresses,
     bindings,
     devices,
     dhcp_options,
@@ -18,6 +17,7 @@ from cumulet.network import (
     filtering,
     fixed_ips,
     limits,
+    mac_addresses,
     policy,
     port_life,
     port_security,
@@ -25,14 +25,13 @@ from cumulet.network import (
     qos,
     refusals,
     resource,
-    sharing,
     trunk_details,
     trunk_ports,
 )
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import FLOATING_IP, OF_NETWORK, OF_ROUTERS
 from cumulet.network.hosts import BANDWIDTH_LIMITS
-from cumulet.network.networks import NETWORKS
+from cumulet.network.networks_at_hand import NetworksAtHand
 from cumulet.network.port_bodies import CreatePorts, NewPort, UpdatePort
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
@@ -177,26 +176,27 @@ def list_ports(call: Call[None, None]) -> View:
     return resource.listed(call, PORTS)
 
 
-def _creation_facts(call: Call[object, object], new: NewPort | None = None) -> View:
-    if new is None:
-        new = resource.items_of(call.body, "port", "ports")[0][0]
-    network = resource.find_in_sight(call, NETWORKS, new.network_id)
-    return {
-        "project_id": resource.owner(call, new),
-        "network:project_id": network.project_id,
-        "shared": sharing.with_caller(call, network.id),
+def _first_facts(call: Call[object, object]) -> View:
+    return _creation_facts(NetworksAtHand(call), resource.items_of(call.body, "port", "ports")[0][0])
+
+
+def _creation_facts(networks: NetworksAtHand, new: NewPort) -> View:
+    return networks.facts(new.network_id) | {
+        "project_id": resource.owner(networks.call, new),
         "device_owner": text(new.device_owner),
     }
 
 
-@NETWORK.operation("POST", "/ports", rules=(Rule(CREATE),), facts=_creation_facts, body=CreatePorts, success=201)
+@NETWORK.operation("POST", "/ports", rules=(Rule(CREATE),), facts=_first_facts, body=CreatePorts, success=201)
 def create_ports(call: Call[None, CreatePorts]) -> View:
     """Create a port, or several at once."""
-    return resource.created(call, PORTS, lambda new: _create(call, new))
+    fixed_ips.refuse_too_many([new.fixed_ips for new in resource.items_of(call.body, "port", "ports")[0]])
+    networks = NetworksAtHand(call)
+    return resource.created(call, PORTS, lambda new: _create(call, new, networks))
 
 
-def _create(call: Call[object, object], new: NewPort) -> Port:
-    tx, facts = call.tx, _creation_facts(call, new)
+def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand) -> Port:
+    tx, facts = call.tx, _creation_facts(networks, new)
     project_id = str(facts["project_id"])
     given = resource.given(new, but_defaults=True)
     call.require(CREATE, facts)
@@ -205,7 +205,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
     options = dhcp_options.wanted_of(new.extra_dhcp_opts)
     devices.refuse_foreign(tx, call.caller, project_id, new.device_id)
     limits.check(tx, project_id, "port")
-    network = must_get(tx, Network, new.network_id)
+    network = networks.in_sight(new.network_id)
     dns.refuse_too_long(text(new.dns_name), network)
     secured: bool | None = either(new.port_security_enabled, None)
     wanted_groups = port_security.wanted_groups(call, new.security_groups)
@@ -237,6 +237,7 @@ def _create(call: Call[object, object], new: NewPort) -> Port:
             profile=either(new.profile, None) or {},
             tags=either(new.tags, []),
         ),
+        networks.subnets_of(network.id),
     )
     dhcp_options.change(tx, made.id, options)
     if pairs:
@@ -350,7 +351,7 @@ def _refuse_mac(tx: Tx, port: Port, mac: str) -> None:
             f"{bindings.VIF_TYPE}, old_mac {port.mac_address}, new_mac {mac}.",
             reason="PortBound",
         )
-    if addresses.mac_in_use(tx, port.network_id, mac):
+    if mac_addresses.mac_in_use(tx, port.network_id, mac):
         raise Conflict(
             f"Unable to complete operation for network {port.network_id}. The mac address {mac} is in use.",
             reason="MacAddressInUse",

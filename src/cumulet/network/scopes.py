@@ -7,16 +7,17 @@ whose networks are in different scopes is refused.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from ipaddress import ip_network
+from itertools import pairwise
 
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, NotYet
 from cumulet.network.address_scope_records import AddressScope
+from cumulet.network.addresses import range_of
 from cumulet.network.device_owners import OF_ROUTERS
 from cumulet.network.many import find_many
-from cumulet.network.store import Network, Port, Router, find, find_by, get, must_get, ports, subnets
+from cumulet.network.store import Network, Port, Router, find, get, must_get, ports, subnets
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
 
 Scopes = Mapping[tuple[str, int], str | None]
@@ -29,6 +30,7 @@ def of_networks(tx: Tx, network_ids: Collection[str]) -> Scopes:
         sa.select(subnets.c.network_id, subnets.c.ip_version, subnet_pools.c.address_scope_id)
         .outerjoin(subnet_pools, subnet_pools.c.id == subnets.c.subnetpool_id)
         .where(subnets.c.network_id.in_(sorted(network_ids)))
+        .distinct()
     )
     return {(row.network_id, row.ip_version): row.address_scope_id for row in tx.all(statement)}
 
@@ -50,6 +52,13 @@ def _several(network_id: str) -> BadRequest:
     )
 
 
+MOST_PREFIXES = 512
+"""Of all subnet pools in one address scope together. All are looked at before another one joins them."""
+_PREFIXES = sa.select(subnet_pools.c.prefixes).where(
+    subnet_pools.c.address_scope_id == sa.bindparam("of_scope"), subnet_pools.c.id != sa.bindparam("but")
+)
+
+
 def check_pool(tx: Tx, scope: AddressScope, pool_id: str | None, version: int, prefixes: Collection[str]) -> None:
     """400 for a pool that cannot be in a scope: it is of another version, or overlaps with a pool of the scope."""
     if scope.ip_version != version:
@@ -57,14 +66,25 @@ def check_pool(tx: Tx, scope: AddressScope, pool_id: str | None, version: int, p
             f"Illegal subnetpool association: the address scope {scope.id} is of IPv{scope.ip_version}.",
             reason="IllegalSubnetPoolIpVersionAssociationToAddressScope",
         )
-    wanted = [ip_network(prefix) for prefix in prefixes]
-    for other in find_by(tx, SubnetPool, address_scope_id=scope.id):
-        taken = () if other.id == pool_id else (ip_network(prefix) for prefix in other.prefixes)
-        if any(one.overlaps(two) for one in taken for two in wanted):
-            raise BadRequest(
-                "Failed to associate address scope: subnetpools within an address scope must have unique prefixes.",
-                reason="AddressScopePrefixConflict",
-            )
+    others = tx.all(_PREFIXES, {"of_scope": scope.id, "but": pool_id or ""})
+    taken = [prefix for (of_pool,) in others for prefix in of_pool]
+    if len(taken) + len(prefixes) > MOST_PREFIXES:
+        raise BadRequest(
+            f"Failed to associate address scope: its subnetpools have more than {MOST_PREFIXES} prefixes together.",
+            reason="AddressScopePrefixConflict",
+        )
+    ends = sorted(_ends(prefix) for prefix in (*taken, *prefixes))
+    if any(after[0] <= before[1] for before, after in pairwise(ends)):
+        raise BadRequest(
+            "Failed to associate address scope: subnetpools within an address scope must have unique prefixes.",
+            reason="AddressScopePrefixConflict",
+        )
+
+
+def _ends(prefix: str) -> tuple[int, int]:
+    """The first and the last address. No two prefixes of one pool overlap."""
+    cidr = range_of(prefix)
+    return int(cidr.network_address), int(cidr.broadcast_address)
 
 
 def check_pools_networks(tx: Tx, pool_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
@@ -123,29 +124,52 @@ def list_security_group_rules(call: Call[None, None]) -> View:
     return resource.listed(call, RULES)
 
 
-def _rule_facts(call: Call[object, object], new: NewRule | None = None) -> View:
-    if new is None:
-        new = resource.items_of(call.body, "security_group_rule", "security_group_rules")[0][0]
-    group = resource.find_in_sight(call, GROUPS, new.security_group_id)
+def _first_facts(call: Call[object, object]) -> View:
+    return _rule_facts(call, resource.items_of(call.body, "security_group_rule", "security_group_rules")[0][0], Known())
+
+
+def _rule_facts(call: Call[object, object], new: NewRule, known: Known) -> View:
+    group = known.group(call, new.security_group_id)
     return {"project_id": resource.owner(call, new), "security_group:project_id": group.project_id}
 
 
 @NETWORK.operation(
-    "POST", "/security-group-rules", rules=(Rule(CREATE),), facts=_rule_facts, body=CreateRules, success=201
+    "POST", "/security-group-rules", rules=(Rule(CREATE),), facts=_first_facts, body=CreateRules, success=201
 )
 def create_security_group_rules(call: Call[None, CreateRules]) -> View:
     """Add a rule to a security group, or several at once."""
-    return resource.created(call, RULES, lambda new: create_rule(call, new))
+    known = Known()
+    return resource.created(call, RULES, lambda new: create_rule(call, new, known))
 
 
-def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
-    """Add a rule, for this API and for Compute's older one."""
-    tx, facts = call.tx, _rule_facts(call, new)
+class Known(msgspec.Struct):
+    """What one request has read and made: groups in sight, and the ids of a group's rules, by their meaning."""
+
+    groups: dict[str, SecurityGroup] = {}
+    rules: dict[str, dict[tuple[object, ...], str]] = {}
+
+    def group(self, call: Call[object, object], group_id: str) -> SecurityGroup:
+        """404 for one out of sight. It is shown with all its rules, so it is looked for once."""
+        if group_id not in self.groups:
+            self.groups[group_id] = resource.find_in_sight(call, GROUPS, group_id)
+        return self.groups[group_id]
+
+    def of_group(self, tx: Tx, group_id: str) -> dict[tuple[object, ...], str]:
+        if group_id not in self.rules:
+            found = find_by(tx, SecurityGroupRule, security_group_id=group_id)
+            self.rules[group_id] = {meaning(content_of(present)): present.id for present in found}
+        return self.rules[group_id]
+
+
+def create_rule(call: Call[object, object], new: NewRule, known: Known | None = None) -> SecurityGroupRule:
+    """Add a rule, for this API and for Compute's older one. `known`: of the same request."""
+    known = known or Known()
+    tx, facts = call.tx, _rule_facts(call, new, known)
     call.require(CREATE, facts)
     limits.check(tx, str(facts["project_id"]), "security_group_rule")
     remote_group_id, address_group_id = either(new.remote_group_id, None), either(new.remote_address_group_id, None)
     if remote_group_id is not None:
-        resource.find_in_sight(call, GROUPS, remote_group_id)
+        known.group(call, remote_group_id)
     if address_group_id is not None:
         resource.find_in_sight(call, ADDRESS_GROUPS, address_group_id)
     values: RuleContent = {
@@ -159,13 +183,14 @@ def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
         "remote_address_group_id": address_group_id,
     }
     check_rule(values)
-    for present in find_by(tx, SecurityGroupRule, security_group_id=new.security_group_id):
-        if meaning(content_of(present)) == meaning(values):
-            raise Conflict(
-                f"Security group rule already exists. Rule id is {present.id}.", reason="SecurityGroupRuleExists"
-            )
+    present = known.of_group(tx, new.security_group_id)
+    present_id = present.get(meaning(values))
+    if present_id is not None:
+        raise Conflict(
+            f"Security group rule already exists. Rule id is {present_id}.", reason="SecurityGroupRuleExists"
+        )
     revise(tx, SecurityGroup, new.security_group_id, call.now_us)
-    return insert(
+    made = insert(
         tx,
         SecurityGroupRule,
         call.cloud.clock,
@@ -174,6 +199,8 @@ def create_rule(call: Call[object, object], new: NewRule) -> SecurityGroupRule:
         security_group_id=new.security_group_id,
         **values,
     )
+    present[meaning(values)] = made.id
+    return made
 
 
 @NETWORK.operation("GET", "/security-group-rules/{security_group_rule_id}", rules=(), target=resource.target(RULES))

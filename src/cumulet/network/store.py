@@ -283,9 +283,9 @@ def select(record: type[RecordT], *where: sa.ColumnElement[bool]) -> Select:
     return sa.select(*(table.c[column] for column in COLUMNS[record])).where(*where)
 
 
-def load(tx: Tx, record: type[RecordT], statement: Select) -> list[RecordT]:
-    """Run a statement made by `select`."""
-    return [record(**row._mapping) for row in tx.all(statement)]
+def load(tx: Tx, record: type[RecordT], statement: Select, values: Mapping[str, object] | None = None) -> list[RecordT]:
+    """Run a statement made by `select`, with its parameters."""
+    return [record(**row._mapping) for row in tx.all(statement, values)]
 
 
 def find(tx: Tx, record: type[RecordT], *where: sa.ColumnElement[bool]) -> list[RecordT]:

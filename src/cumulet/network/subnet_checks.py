@@ -17,6 +17,11 @@ from cumulet.web.schema import Convert, Json
 SMALLEST_MTU = {4: 68, 6: 1280}
 """The smallest MTU in bytes with which IP works (RFC 791, RFC 8200), by IP version."""
 MAX_NAMESERVERS, MAX_ROUTES = 5, 20
+MOST_AUTOMATIC = 16
+"""Subnets of one network in which guests give themselves addresses: Linux takes no more on an interface by itself
+(its setting `max_addresses`)."""
+MOST_GIVEN = 512
+"""Addresses that several such subnets of one request give to the guests that are there. One alone gives any number."""
 
 
 def service_type(value: str) -> str:

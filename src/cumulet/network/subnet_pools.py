@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+import itertools
+from collections.abc import Sequence
 from ipaddress import collapse_addresses, ip_network
 from typing import Annotated
+
+import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import bodies, limits, policy, refusals, resource, scopes, sharing_use, topology
 from cumulet.network.address_scope_records import AddressScope
 from cumulet.network.address_scopes import ADDRESS_SCOPES
-from cumulet.network.addresses import AddressRange, overlap
+from cumulet.network.addresses import AddressRange, overlap, range_of
 from cumulet.network.bodies import either, text
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import Shareable, Sharing
 from cumulet.network.sight import shared_in_sight
 from cumulet.network.store import (
-    Subnet,
     change,
     delete,
     find,
-    find_by,
     get,
     insert,
     must_get,
+    subnets,
     tags_of,
 )
 from cumulet.network.subnet_pool_records import SubnetPool, subnet_pools
@@ -135,6 +138,9 @@ class UpdateSubnetPool(bodies.ResourceChange):
 # -- cutting
 
 
+_CUT = sa.select(subnets.c.project_id, subnets.c.cidr).where(subnets.c.subnetpool_id == sa.bindparam("of_pool"))
+
+
 def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int | None, project_id: str) -> AddressRange:
     """A free range of the pool: the wanted one, or the lowest one of a prefix length. Refused if none is free."""
     length = cidr.prefixlen if cidr is not None else (pool.default_prefixlen if prefixlen is None else prefixlen)
@@ -146,20 +152,21 @@ def cut(tx: Tx, pool: SubnetPool, *, cidr: AddressRange | None, prefixlen: int |
         raise BadRequest(
             f"Unable to allocate subnet with prefix length {length}, maximum allowed prefix is {pool.max_prefixlen}."
         )
-    cut_before = find_by(tx, Subnet, subnetpool_id=pool.id)
-    own = [ip_network(subnet.cidr).prefixlen for subnet in cut_before if subnet.project_id == project_id]
+    cut_before = [(owner, range_of(text)) for owner, text in tx.all(_CUT, {"of_pool": pool.id})]
+    own = [one.prefixlen for owner, one in cut_before if owner == project_id]
     if pool.default_quota and sum(_units(pool, one) for one in [*own, length]) > pool.default_quota:
         raise Conflict("Per-project subnet pool prefix quota exceeded.", reason="SubnetPoolQuotaExceeded")
-    taken = [ip_network(subnet.cidr) for subnet in cut_before]
-    prefixes = [ip_network(prefix) for prefix in pool.prefixes]
+    taken = [one for _, one in cut_before]
+    prefixes = [range_of(prefix) for prefix in pool.prefixes]
     if cidr is not None:
         if any(_within(cidr, prefix) for prefix in prefixes) and not any(overlap(cidr, other) for other in taken):
             return cidr
         raise BadRequest(
             "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes."
         )
+    ends = sorted((int(one.broadcast_address), int(one.network_address)) for one in taken)
     for prefix in prefixes:
-        found = _lowest_gap(prefix, length, taken)
+        found = _lowest_gap(prefix, length, ends)
         if found is not None:
             return found
     raise BadRequest(
@@ -176,16 +183,17 @@ def _within(inner: AddressRange, outer: AddressRange) -> bool:
     return inner.version == outer.version and inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
-def _lowest_gap(prefix: AddressRange, length: int, taken: Iterable[AddressRange]) -> AddressRange | None:
-    """The lowest free range of this prefix length in a prefix; None without one."""
+def _lowest_gap(prefix: AddressRange, length: int, taken: Sequence[tuple[int, int]]) -> AddressRange | None:
+    """The lowest free range of this prefix length in a prefix; None without one. `taken`: the last and first address of
+    each range that is not free, in order. None overlaps with another."""
     if length < prefix.prefixlen:
         return None
     size = 1 << (prefix.max_prefixlen - length)
     start, end = int(prefix.network_address), int(prefix.broadcast_address)
-    for other in sorted((t for t in taken if overlap(t, prefix)), key=lambda t: int(t.network_address)):
-        if start + size <= int(other.network_address):
+    for last, first in itertools.islice(taken, bisect.bisect_left(taken, (start, 0)), None):
+        if start + size <= first or first > end:
             break
-        start = max(start, -(-(int(other.broadcast_address) + 1) // size) * size)
+        start = max(start, -(-(last + 1) // size) * size)
     if start + size - 1 > end:
         return None
     return ip_network((start, length)) if prefix.version == 4 else ip_network((start.to_bytes(16, "big"), length))
@@ -375,7 +383,7 @@ def update_subnetpool(call: Call[SubnetPool, UpdateSubnetPool]) -> View:
 )
 def delete_subnetpool(call: Call[SubnetPool, None]) -> None:
     """Delete a subnet pool that no subnet was cut from."""
-    if find_by(call.tx, Subnet, subnetpool_id=call.target.id):
+    if call.tx.first(_CUT, {"of_pool": call.target.id}) is not None:
         raise BadRequest(
             "Unable to delete subnet pool: Subnet pool has existing allocations.", reason="SubnetPoolDeleteError"
         )

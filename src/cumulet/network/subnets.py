@@ -10,18 +10,17 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotYet
-from cumulet.network import addresses, filtering, limits, policy, refusals, resource, sharing, subnet_checks, topology
+from cumulet.network import addresses, filtering, limits, policy, refusals, resource, subnet_checks, topology
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import OF_NETWORK, ROUTER_INTERFACE
-from cumulet.network.networks import NETWORKS
+from cumulet.network.networks_at_hand import NetworksAtHand
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import Shareable, Sharing
 from cumulet.network.sight import subnets_in_sight
 from cumulet.network.store import (
     Network,
-    Port,
     Subnet,
     change,
     delete,
@@ -148,27 +147,30 @@ def list_subnets(call: Call[None, None]) -> View:
     return resource.listed(call, SUBNETS)
 
 
-def _creation_facts(call: Call[object, object], new: NewSubnet | None = None) -> View:
-    if new is None:
-        new = resource.items_of(call.body, "subnet", "subnets")[0][0]
-    network = resource.find_in_sight(call, NETWORKS, new.network_id)
-    return {
-        "project_id": resource.owner(call, new),
-        "network:project_id": network.project_id,
-        "shared": sharing.with_caller(call, network.id),
-        "router:external": network.external,
-    }
+def _first_facts(call: Call[object, object]) -> View:
+    return _creation_facts(NetworksAtHand(call), resource.items_of(call.body, "subnet", "subnets")[0][0])
 
 
-@NETWORK.operation("POST", "/subnets", rules=(Rule(CREATE),), facts=_creation_facts, body=CreateSubnets, success=201)
+def _creation_facts(networks: NetworksAtHand, new: NewSubnet) -> View:
+    return networks.facts(new.network_id) | {"project_id": resource.owner(networks.call, new)}
+
+
+@NETWORK.operation("POST", "/subnets", rules=(Rule(CREATE),), facts=_first_facts, body=CreateSubnets, success=201)
 def create_subnets(call: Call[None, CreateSubnets]) -> View:
     """Create a subnet, or several at once."""
-    return resource.created(call, SUBNETS, lambda new: _create(call, new))
+    networks, made = NetworksAtHand(call), list[Subnet]()
+
+    def make(new: NewSubnet) -> Subnet:
+        made.append(_create(call, new, networks, sum(map(addresses.is_auto_addressed, made))))
+        return made[-1]
+
+    return resource.created(call, SUBNETS, make)
 
 
-def _create(call: Call[object, object], new: NewSubnet) -> Subnet:
-    facts = _creation_facts(call, new)
-    project_id, network = str(facts["project_id"]), must_get(call.tx, Network, new.network_id)
+def _create(call: Call[object, object], new: NewSubnet, networks: NetworksAtHand, automatic: int) -> Subnet:
+    """`automatic`: how many automatically addressed subnets the request has made before."""
+    facts = _creation_facts(networks, new)
+    project_id, network = str(facts["project_id"]), networks.in_sight(new.network_id)
     call.require(CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, resource.given(new, but_defaults=True), facts)
     limits.check(call.tx, project_id, "subnet")
@@ -181,6 +183,8 @@ def _create(call: Call[object, object], new: NewSubnet) -> Subnet:
     if isinstance(new.gateway_ip, str):
         subnet_checks.check_gateway(cidr, new.gateway_ip)
     subnet_checks.check_ipv6_modes(cidr, ra_mode=ra_mode, address_mode=address_mode, enable_dhcp=enable_dhcp)
+    if address_mode in addresses.AUTO_ADDRESS_MODES:
+        topology.refuse_too_many_automatic(call.tx, network, automatic)
     subnet_checks.check_mtu(network, cidr.version)
     gateway = _gateway(cidr, new.gateway_ip)
     pools = _wanted_pools(cidr, new.allocation_pools) or None
@@ -337,7 +341,7 @@ def delete_subnet(call: Call[Subnet, None]) -> None:
     if addresses.is_auto_addressed(subnet):
         # Automatic addresses of guests do not keep a subnet from being deleted. Addresses of Network's own ports do.
         blocking = sa.and_(blocking, ports.c.device_owner.startswith(OF_NETWORK))
-    if find(tx, Port, blocking):
+    if tx.first(sa.select(ports.c.id).where(blocking).limit(1)) is not None:
         raise Conflict(
             f"Unable to complete operation on subnet {subnet.id}: One or more ports have an IP allocation from this "
             "subnet.",

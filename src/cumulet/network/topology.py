@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 from typing import Final
 
 import sqlalchemy as sa
@@ -16,7 +15,19 @@ from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.free_segments import free_segment, like
 from cumulet.network.sharing import EVERYBODY, Action, Shareable
-from cumulet.network.store import SEGMENTS, Network, Port, Subnet, find, insert, network_tags, ports, revise, subnets
+from cumulet.network.store import (
+    SEGMENTS,
+    Network,
+    Subnet,
+    erase,
+    insert,
+    inserting,
+    network_tags,
+    ports,
+    revise,
+    subnets,
+)
+from cumulet.network.subnet_checks import MOST_AUTOMATIC, MOST_GIVEN
 
 TENANT_NETWORK_TYPE: Final = "vxlan"
 PUBLIC: Final = "public"
@@ -173,25 +184,55 @@ def usual_gateway(cidr: AddressRange) -> Address:
     return cidr.network_address + (1 if cidr.version == 4 else 0)
 
 
+_RANGES = sa.select(subnets.c.cidr).where(
+    subnets.c.network_id == sa.bindparam("of"), subnets.c.ip_version == sa.bindparam("version")
+)
+
+
 def refuse_overlap(tx: Tx, network_id: str, cidr: AddressRange) -> None:
     """400 for a subnet that overlaps with another one of its network."""
-    for other in find(tx, Subnet, subnets.c.network_id == network_id):
-        if addresses.overlap(cidr, ip_network(other.cidr)):
+    for (other,) in tx.all(_RANGES, {"of": network_id, "version": cidr.version}):
+        if addresses.overlap(cidr, addresses.range_of(other)):
             raise refusals.invalid(
                 f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet."
             )
 
 
+_ARE_GUESTS = sa.and_(ports.c.network_id == sa.bindparam("of"), ~ports.c.device_owner.startswith(OF_NETWORK))
+_GUESTS = sa.select(ports.c.id, ports.c.mac_address).where(_ARE_GUESTS)
+_NUMBER_OF_GUESTS = sa.select(sa.func.count()).select_from(ports).where(_ARE_GUESTS)
+_AUTOMATIC = (
+    sa.select(sa.func.count())
+    .select_from(subnets)
+    .where(
+        subnets.c.network_id == sa.bindparam("of"),
+        subnets.c.ipv6_address_mode.in_(sorted(addresses.AUTO_ADDRESS_MODES)),
+    )
+)
+
+
+def refuse_too_many_automatic(tx: Tx, network: Network, before: int) -> None:
+    """Refuse one more automatically addressed subnet where there are too many, or where too many ports would get
+    addresses at once. `before`: how many the same request has made."""
+    if tx.scalar(_AUTOMATIC, {"of": network.id}) >= MOST_AUTOMATIC:
+        raise Conflict(
+            f"Network {network.id} has {MOST_AUTOMATIC} subnets with automatic addresses: there cannot be more."
+        )
+    if before and (before + 1) * tx.scalar(_NUMBER_OF_GUESTS, {"of": network.id}) > MOST_GIVEN:
+        raise refusals.invalid(
+            f"The ports of network {network.id} would get more than {MOST_GIVEN} automatic addresses by one request. "
+            "Create these subnets one by one."
+        )
+
+
 def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
     """Record the addresses that guests on the network give themselves once the prefix is advertised."""
-    guests = sa.and_(ports.c.network_id == subnet.network_id, ~ports.c.device_owner.startswith(OF_NETWORK))
-    for port in find(tx, Port, guests):
-        address = addresses.eui64_address(subnet.cidr, port.mac_address)
-        addresses.hold(tx, port.id, subnet, address)
+    guests = [(port_id, mac) for port_id, mac in tx.all(_GUESTS, {"of": subnet.network_id})]
+    addresses.hold_automatic(tx, [(port_id, mac, subnet) for port_id, mac in guests])
 
 
 def set_tags(tx: Tx, resource_id: str, tags: Sequence[str]) -> None:
     """Give the resource exactly these tags."""
-    tx.execute(sa.delete(network_tags).where(network_tags.c.resource_id == resource_id))
-    for tag in dict.fromkeys(tags):
-        tx.execute(sa.insert(network_tags).values(resource_id=resource_id, tag=tag))
+    erase(tx, network_tags, resource_id=resource_id)
+    if tags:
+        tx.execute(inserting(network_tags), [{"resource_id": resource_id, "tag": tag} for tag in dict.fromkeys(tags)])

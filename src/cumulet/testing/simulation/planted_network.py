@@ -57,7 +57,7 @@ def forwarding_and_leading() -> AbstractContextManager[object]:
 
 def forwarding_a_port_twice() -> AbstractContextManager[object]:
     """A port of a floating IP may be forwarded twice."""
-    return mock.patch.object(port_forwardings, "_refuse_collisions", return_value=None)
+    return mock.patch.object(port_forwardings, "_refuse_collision", return_value=None)
 
 
 def giving_memory_twice() -> AbstractContextManager[object]:
