@@ -112,9 +112,50 @@ def test_what_is_too_many_is_forgotten_the_oldest_first(
     monkeypatch.setattr(history, "PART", 3)
     old = _acted_yesterday(cloud, server)
     actions = ids(cloud, instance_actions)
+    of_gone = ids(cloud, instance_actions, instance_actions.c.server_id != server)
     forget(cloud, history_rows=8)
-    assert ids(cloud, instance_actions) == sorted({*actions} - {*old[: len(actions) - 8]})
+    assert len(of_gone) == 2
+    assert ids(cloud, instance_actions) == sorted({*actions} - {*of_gone, *old[: len(actions) - 10]})
     assert len(ids(cloud, operations)) <= 8
+
+
+def test_the_project_with_the_most_loses_first(
+    cloud: TestCloud, server: str, member: Client, other_member: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not a project with little, though that is older; nor one of which the servers live."""
+    monkeypatch.setattr(history, "PART", 3)
+    others = [create(other_member, networks="none")["id"] for _ in range(6)]
+    for other in others:
+        assert other_member.compute("DELETE", f"/servers/{other}").status == 204
+    cloud.idle()
+    mine = ids(cloud, instance_actions, instance_actions.c.server_id.not_in(others))
+    records = ids(cloud, servers)
+    forget(cloud, history_rows=len(mine) + 4)
+    assert ids(cloud, instance_actions, instance_actions.c.server_id.not_in(others)) == mine
+    assert len(ids(cloud, instance_actions)) == len(mine) + 4
+    living = ids(cloud, instance_actions, instance_actions.c.server_id == server)
+    forget(cloud, history_rows=3)
+    assert ids(cloud, instance_actions, instance_actions.c.server_id == server) == living
+    gone = servers.c.deleted_at_us.is_not(None)
+    assert len(ids(cloud, servers)) == len(records) - 4
+    assert len(ids(cloud, servers, gone, servers.c.project_id == member.project_id)) == 1
+    assert len(ids(cloud, migrations)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "lost"),
+    [
+        ({"a": 5, "b": 5}, 10, {}),
+        ({"a": 100, "b": 5}, 50, {"a": 55}),
+        ({"a": 100, "b": 40, "c": 5}, 50, {"a": 77, "b": 18}),
+        ({"a": 3, "b": 3}, 5, {"a": 1}),
+        ({"a": 3, "b": 3}, 0, {"a": 3, "b": 3}),
+        ({}, 5, {}),
+    ],
+)
+def test_how_much_each_project_loses(rows: dict[str, int], most: int, lost: dict[str, int]) -> None:
+    assert history.losses(rows, most) == lost
+    assert sum(rows.values()) - sum(lost.values()) == min(most, sum(rows.values()))
 
 
 def test_a_server_has_a_limit_of_its_own(cloud: TestCloud, member: Client, server: str) -> None:

@@ -1,12 +1,13 @@
 """History is kept for a bounded time and in bounded number; the rest is forgotten, a little at a time.
 
 History is: operations and migrations that have ended, instance actions with their events, and the records of deleted
-servers and images. Nothing that an operation still works on is forgotten, however old it is.
+servers and images. Nothing that an operation still works on is forgotten, however old it is. Where there is too much,
+the projects that have the most lose first, so nobody makes the cloud forget what others did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from cumulet.clock import Clock
 from cumulet.compute.resized import resized_servers
 from cumulet.compute.store import instance_actions, migrations, servers
 from cumulet.conductor.saga import operations
-from cumulet.db.engine import Database, Row, Tx, metadata
+from cumulet.db.engine import Database, Select, Tx, metadata
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
@@ -33,6 +34,10 @@ class Kind(msgspec.Struct, frozen=True):
     table: sa.Table
     since_us: str
     ended: sa.ColumnElement[bool]
+    owner: sa.ColumnElement[str | None]
+    """The project whose history it is."""
+    server: sa.ColumnElement[str] | None = None
+    """The id of the server that it is about; None: it is a record of something deleted itself."""
     per_server: bool = False
     """Whether there is a limit for each server, too."""
 
@@ -40,22 +45,60 @@ class Kind(msgspec.Struct, frozen=True):
     def age(self) -> sa.Column[int]:
         return self.table.c[self.since_us]
 
+    @property
+    def project(self) -> sa.ColumnElement[str]:
+        """That of the server, whoever acted on it; where no record of the server is left, `owner`; else empty."""
+        if self.server is None:
+            return sa.func.coalesce(self.owner, "")
+        of_server = sa.select(servers.c.project_id).where(servers.c.id == self.server)
+        return sa.func.coalesce(of_server.scalar_subquery(), self.owner, "")
+
+    @property
+    def lives(self) -> sa.ColumnElement[bool]:
+        """Whether its server is not deleted."""
+        if self.server is None:
+            return sa.false()
+        return sa.exists().where(servers.c.id == self.server, servers.c.deleted_at_us.is_(None))
+
 
 def kinds() -> tuple[Kind, ...]:
     images = metadata.tables["images"]
     at_work = sa.exists().where(operations.c.id == instance_actions.c.operation_id, operations.c.ended_at_us.is_(None))
     waits_for_its_user = sa.exists().where(resized_servers.c.migration_id == migrations.c.id)
     return (
-        Kind("operations", operations, "ended_at_us", operations.c.ended_at_us.is_not(None)),
+        Kind(
+            "operations",
+            operations,
+            "ended_at_us",
+            operations.c.ended_at_us.is_not(None),
+            owner=sa.cast(sa.null(), sa.String),
+            server=operations.c.subject,
+        ),
         Kind(
             "migrations",
             migrations,
             "ended_at_us",
             sa.and_(migrations.c.ended_at_us.is_not(None), ~waits_for_its_user),
+            owner=migrations.c.project_id,
+            server=migrations.c.server_id,
         ),
-        Kind("server actions", instance_actions, "started_at_us", ~at_work, per_server=True),
-        Kind("deleted servers", servers, "deleted_at_us", servers.c.deleted_at_us.is_not(None)),
-        Kind("deleted images", images, "deleted_at_us", images.c.deleted_at_us.is_not(None)),
+        Kind(
+            "server actions",
+            instance_actions,
+            "started_at_us",
+            ~at_work,
+            owner=instance_actions.c.project_id,
+            server=instance_actions.c.server_id,
+            per_server=True,
+        ),
+        Kind(
+            "deleted servers",
+            servers,
+            "deleted_at_us",
+            servers.c.deleted_at_us.is_not(None),
+            owner=servers.c.project_id,
+        ),
+        Kind("deleted images", images, "deleted_at_us", images.c.deleted_at_us.is_not(None), owner=images.c.owner),
     )
 
 
@@ -79,15 +122,49 @@ def kept(tx: Tx) -> list[Kept]:
     return found
 
 
-def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[Row]:
-    """Ids of rows to forget, the oldest first, `PART` at most."""
-    oldest = sa.select(kind.table.c.id).where(kind.ended).order_by(kind.age, kind.table.c.id).limit(PART)
+def losses(rows: Mapping[str, int], most: int) -> dict[str, int]:
+    """How many rows each project loses so that `most` are left of all: those that have the most lose first, and in the
+    end as many are left of each of them. `rows`: how many each project has."""
+    left = dict.fromkeys(rows, 0)
+    room, waiting = most, sorted(rows, key=lambda project: (rows[project], project))
+    while waiting:
+        project = waiting.pop(0)
+        left[project] = min(rows[project], room // (len(waiting) + 1))
+        room -= left[project]
+    return {project: rows[project] - left[project] for project in rows if rows[project] > left[project]}
+
+
+def _of_the_largest(tx: Tx, kind: Kind, most: int) -> list[int | str]:
+    """Ids of rows to forget until `most` are left, `PART` at most. No project loses a row while another one has more;
+    what is about servers that live stays while there is anything else."""
+    each = sa.select(kind.project.label("of_project"), kind.lives.label("is_alive")).where(kind.ended).subquery()
+    number = sa.func.count().label("rows")
+    counted = tx.all(sa.select(each.c.of_project, each.c.is_alive, number).group_by(each.c.of_project, each.c.is_alive))
+    of_living = {row.of_project: row.rows for row in counted if row.is_alive}
+    of_gone = {row.of_project: row.rows for row in counted if not row.is_alive}
+    room = max(0, most - sum(of_living.values()))
+    found: list[int | str] = []
+    for alive, lost in ((False, losses(of_gone, room)), (True, losses(of_living, most))):
+        for project in sorted(lost, key=lambda project: -lost[project]):
+            wanted = min(lost[project], PART - len(found))
+            its = sa.and_(kind.project == project, kind.lives if alive else ~kind.lives)
+            found += [row.id for row in tx.all(_oldest(kind).where(its).limit(wanted))] if wanted else []
+    return found
+
+
+def _oldest(kind: Kind) -> Select:
+    return sa.select(kind.table.c.id).where(kind.ended).order_by(kind.age, kind.table.c.id)
+
+
+def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[int | str]:
+    """Ids of rows to forget, the oldest of a project first, `PART` at most."""
+    oldest = _oldest(kind).limit(PART)
     too_old = tx.all(oldest.where(kind.age < now_us - settings.history_days * DAY_US))
     if too_old:
         return [row.id for row in too_old]
     rows = tx.scalar(sa.select(sa.func.count()).select_from(kind.table).where(kind.ended))
     if rows > settings.history_rows:
-        return [row.id for row in tx.all(oldest.limit(min(PART, rows - settings.history_rows)))]
+        return _of_the_largest(tx, kind, settings.history_rows)
     if kind.per_server:
         server = kind.table.c.server_id
         number = sa.func.count()
