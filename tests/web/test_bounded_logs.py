@@ -21,8 +21,9 @@ from cumulet.web.app import App
 from cumulet.web.audit import Audit, Broken, put_aside, verify
 from cumulet.web.context import Cloud
 from cumulet.web.log import end_log, log_to
+from cumulet.web.peer import peer_of
 from cumulet.web.repeats import SAME_LINES
-from cumulet.web.sampling import OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
+from cumulet.web.sampling import MOST_NAMED, OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
 
@@ -168,6 +169,7 @@ def test_a_line_is_short_whatever_is_sent(cloud: Cloud, tmp_path: Path, caplog: 
     audit = Audit(path)
     client = Client(App(cloud, SERVICES, audit=audit))
     asyncio.run(client.send("DELETE", f"{W}/{'x' * 60_000}", token="nobody here"))
+    asyncio.run(client.send("DELETE", f"{W}/{chr(1) * 60_000}"))
     asyncio.run(client.send("POST", f"{W}/w1/action", {"y" * 60_000: None}))
     audit.close()
     assert max(map(len, path.read_text().splitlines())) < 3000
@@ -186,23 +188,55 @@ def test_refusals_of_unknown_callers_are_sampled_and_the_others_counted(
         for _ in range(OF_ONE + 100):
             assert (await client.send("GET", f"{W}/w1", token="nobody here")).status == 401
         assert (await client.send("GET", f"{W}/w1", token="nobody here", address="192.0.2.99")).status == 401
-        assert (await client.send("DELETE", f"{W}/w1")).status == 204  # who is known is always recorded
+        assert (await client.send("DELETE", f"{W}/w1")).status == 204
+
+    asyncio.run(requests())
+    client.app.tell_left_out()
+    audit.close()
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(events) == OF_ONE + 3
+    assert [event.get("leftOut") for event in events[-3:]] == [None, None, 100]
+    assert events[-1]["initiator"] == {"id": None, "host": "192.0.2.7"}
+    lines = [record for record in caplog.records if record.name == "cumulet.access"]
+    assert (len(lines), vars(lines[-1])["left_out"]) == (OF_ONE + 3, 100)
+    assert verify(path).number == OF_ONE + 3
+
+
+def test_refusals_of_a_user_are_sampled_and_counted_and_changes_are_all_recorded(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cumulet.web.app.WINDOW_SECONDS", 0.0)  # told as soon as the loop has time
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path)
+    client = Client(App(cloud, SERVICES, audit=audit))
+
+    async def requests() -> None:
+        for _ in range(OF_ONE + 20):
+            refused = await client.send("POST", f"{W}/{'a' * 1000}/action", {"shake": None}, token="reader")
+            assert refused.status >= 400
+            assert (await client.send("DELETE", f"{W}/w1")).status == 204
+        await asyncio.sleep(0.01)
 
     asyncio.run(requests())
     audit.close()
     events = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(events) == OF_ONE + 2
-    assert [event.get("leftOut") for event in events[-3:]] == [None, 100, None]
-    lines = [record for record in caplog.records if record.name == "cumulet.access"]
-    assert (len(lines), vars(lines[-2])["left_out"]) == (OF_ONE + 2, 100)
+    assert sum(event["outcome"] == "success" for event in events) == OF_ONE + 20
+    refused = [event for event in events if event["outcome"] == "failure"]
+    assert sum("leftOut" not in event for event in refused) == OF_ONE
+    told = [event for event in refused if "leftOut" in event]
+    assert {json.dumps(event["initiator"]) for event in told} == {json.dumps({"host": None, "id": "user-1"})}
+    assert sum(event["leftOut"] for event in told) == 20
+    assert verify(path).number == len(events)
 
 
 def test_samples_are_bounded_for_one_address_for_all_and_begin_anew_each_minute() -> None:
     sampling = Sampling()
-    assert sum(sampling.keep("2001:db8::" + hex(n)[2:], 0.0) for n in range(100)) == OF_ONE
+    assert sum(sampling.keep(peer_of("2001:db8::" + hex(n)[2:]), 0.0) for n in range(100)) == OF_ONE
     assert sum(sampling.keep(f"192.0.{n % 100}.{n // 100}", 0.0) for n in range(1000)) == OF_ALL - OF_ONE
-    assert sampling.left_out() == 100 + 1000 - OF_ALL
-    assert sampling.left_out() == 0
+    numbers = sampling.left_out()
+    assert len(numbers) == MOST_NAMED + 1
+    assert sum(numbers.values()) == 100 + 1000 - OF_ALL
+    assert sampling.left_out() == {}
     assert sampling.keep("192.0.2.1", WINDOW_SECONDS)
 
 

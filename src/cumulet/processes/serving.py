@@ -71,6 +71,7 @@ async def serve_api(
     stack.callback(audit.close)
     token = scraper_token(own / "metrics-token", cloud.clock)
     app = App(cloud, [part.service for part in parts], audit=audit, scraper_token=token)
+    stack.callback(app.tell_left_out)  # before the trail is closed
     cloud.db.computed = app.registry.turns.note
     cloud.db.busy = app.registry.turns.busy
 

@@ -6,6 +6,7 @@ metrics, the access log, the audit trail. `web.dispatch` has the steps of a requ
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -31,7 +32,7 @@ from cumulet.web.negotiation import UnacceptableVersion, negotiate
 from cumulet.web.operation import Operation, Refused, Service
 from cumulet.web.peer import peer_of
 from cumulet.web.router import Router
-from cumulet.web.sampling import Sampling
+from cumulet.web.sampling import WINDOW_SECONDS, Sampling
 from cumulet.web.schema import most_values_of
 
 access_log = logging.getLogger("cumulet.access")
@@ -63,7 +64,8 @@ class App:
         self.metrics = RequestMetrics()
         self.registry = Registry(cloud=cloud, router=router)
         self._audit = audit
-        self._sampling = Sampling()
+        self._of_users, self._of_addresses = Sampling(), Sampling()
+        self._telling: asyncio.TimerHandle | None = None
         self._scraper_token = scraper_token
         self._documents = documents(router.services)
         self._counts = [count for service in router.services for count in service.counts]
@@ -175,10 +177,13 @@ class App:
         name = exchange.service.name if exchange.service is not None else ""
         status, method = exchange.status, exchange.method
         self.metrics.count(name, method, status, seconds)
-        unknown = not exchange.known
-        if unknown and status >= 400 and not self._sampling.keep(exchange.client, self.cloud.clock.monotonic()):
-            return
-        left_out = self._sampling.left_out() if unknown else 0
+        audited = self._audit is not None and bool(name) and (exchange.changes or status in (401, 403))
+        # After an error of ours something may have changed: that is no refusal.
+        refused = status >= 400 and (not exchange.known or (audited and status != 500))
+        if refused and not self._keeps(exchange):
+            if not exchange.known:
+                return
+            audited = False
         if access_log.isEnabledFor(logging.INFO):
             access_log.info(
                 "%s %s",
@@ -192,10 +197,9 @@ class App:
                     "client": exchange.client,
                     "user_id": (exchange.caller.user_id or None) if exchange.caller is not None else None,
                     "project_id": exchange.caller.project_id if exchange.caller is not None else None,
-                    **({"left_out": left_out} if left_out else {}),
                 },
             )
-        if self._audit is not None and name and (exchange.changes or status in (401, 403)):
+        if self._audit is not None and audited:
             self._audit.record(
                 time_us=self.cloud.clock.now_us(),
                 request_id=exchange.request_id,
@@ -206,5 +210,33 @@ class App:
                 path=exchange.path,
                 action=exchange.action,
                 status=status,
-                left_out=left_out,
             )
+
+    def _keeps(self, exchange: Exchange) -> bool:
+        """Whether a refusal gets a line of its own. If not, it is counted, and the count is written a minute later."""
+        caller, now = exchange.caller, self.cloud.clock.monotonic()
+        if exchange.known and caller is not None:
+            kept = self._of_users.keep(caller.user_id, now)
+        else:
+            kept = self._of_addresses.keep(peer_of(exchange.client), now)
+        if not kept and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self.tell_left_out)
+        return kept
+
+    def tell_left_out(self) -> None:
+        """Write how many refusals have no line of their own, by user and by address."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        for sampling, by_user in ((self._of_users, True), (self._of_addresses, False)):
+            for caller, number in sampling.left_out().items():
+                user_id, client = (caller, None) if by_user else (None, caller)
+                if not by_user:
+                    access_log.info("refused", extra={"client": client, "left_out": number})
+                if self._audit is not None:
+                    self._audit.record_left_out(
+                        time_us=self.cloud.clock.now_us(),
+                        user_id=user_id or None,
+                        client=client or None,
+                        number=number,
+                    )

@@ -64,7 +64,9 @@ FILES_KEPT = 16
 MOST_WAITING = 5000
 """Lines (of at most some 3 KiB) that wait for room on the disk; twice as many where something is deleted."""
 LONGEST_PATH = 1024
-LONGEST_ACTION = 255
+LONGEST_REFUSED_PATH = 256
+LONGEST_ACTION = 64
+"""Characters, of which JSON makes up to six bytes each. What is refused may be any text."""
 COPY_ATTEMPTS = 5
 """How often a copy is tried, if the chain goes on in a new file meanwhile."""
 
@@ -111,14 +113,11 @@ class Audit:
         path: str,
         action: str | None,
         status: int,
-        left_out: int = 0,
     ) -> None:
-        """`left_out`: refusals of unknown callers not recorded since the last one that was (`sampling`)."""
+        """A change, or a refusal."""
+        longest = LONGEST_PATH if status < 400 else LONGEST_REFUSED_PATH
         known = caller is not None and bool(caller.user_id)
         event: dict[str, object] = {
-            "typeURI": "http://schemas.dmtf.org/cloud/audit/1.0/event",
-            "eventType": "activity",
-            "eventTimeUs": time_us,
             "id": request_id,
             "action": f"{service}/{_ACTIONS.get(method, 'read')}" + (f"/{action[:LONGEST_ACTION]}" if action else ""),
             "outcome": "success" if status < 400 else "failure",
@@ -129,10 +128,20 @@ class Audit:
                 "token": caller.token_id if caller is not None else None,
                 "host": client,
             },
-            "target": {"typeURI": f"service/{service}", "id": path[:LONGEST_PATH]},
+            "target": {"typeURI": f"service/{service}", "id": path[:longest]},
         }
-        if left_out:
-            event["leftOut"] = left_out
+        self._append(time_us, event)
+
+    def record_left_out(self, *, time_us: int, user_id: str | None, client: str | None, number: int) -> None:
+        """How many refusals of a user, or at an address where nobody was known, have no line of their own
+        (`sampling`). Of neither: those of further users or addresses."""
+        initiator = {"id": user_id, "host": client}
+        self._append(time_us, {"action": "refused", "outcome": "failure", "initiator": initiator, "leftOut": number})
+
+    def _append(self, time_us: int, event: dict[str, object]) -> None:
+        event["typeURI"] = "http://schemas.dmtf.org/cloud/audit/1.0/event"
+        event["eventType"] = "activity"
+        event["eventTimeUs"] = time_us
         with self._lock:
             event["number"] = self._number + 1
             event["previous"] = self._last

@@ -1,46 +1,48 @@
-"""Lets through a bounded number of events that unknown callers cause, such as refusals to be logged.
+"""Lets through a bounded number of events that callers cause at will, such as refusals to be recorded, and counts the
+others.
 
-Enough to see what is tried, too few to fill a disk.
+Enough to see what is tried, too few to fill a disk, or to push out of a log what was there before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from cumulet.web.peer import peer_of
-
 WINDOW_SECONDS = 60.0
 OF_ONE = 30
-"""Of one address (IPv6: one /64) in a window."""
+"""Of one caller in a window: one user, or one address that nobody is known by (IPv6: one /64)."""
 OF_ALL = 300
-"""Of all addresses together in a window."""
+"""Of all callers together in a window."""
+MOST_NAMED = 100
+"""Callers that are counted each for itself; any more are counted together."""
+ANY_OTHER = ""
 
 
 class Sampling:
-    """One for each log. Lives on the event loop's thread."""
+    """One for each kind of caller and event. Lives on the event loop's thread."""
 
     def __init__(self, *, of_one: int = OF_ONE, of_all: int = OF_ALL) -> None:
         self._most_of_one, self._most = of_one, of_all
         self._window = 0.0
         self._kept: Counter[str] = Counter()
         self._all = 0
-        self._left_out = 0
+        self._left_out: Counter[str] = Counter()
 
-    def keep(self, client: str, now: float) -> bool:
+    def keep(self, caller: str, now: float) -> bool:
         """Whether to let one more through; `now` in seconds, of a clock that only goes on."""
         if now >= self._window + WINDOW_SECONDS:
             self._window = now
             self._kept.clear()
             self._all = 0
-        peer = peer_of(client)
-        if self._all >= self._most or self._kept[peer] >= self._most_of_one:
-            self._left_out += 1
+        if self._all >= self._most or self._kept[caller] >= self._most_of_one:
+            named = caller in self._left_out or len(self._left_out) < MOST_NAMED
+            self._left_out[caller if named else ANY_OTHER] += 1
             return False
         self._all += 1
-        self._kept[peer] += 1
+        self._kept[caller] += 1
         return True
 
-    def left_out(self) -> int:
-        """How many were not let through since this was asked last."""
-        number, self._left_out = self._left_out, 0
-        return number
+    def left_out(self) -> dict[str, int]:
+        """By caller: how many were not let through since this was asked last."""
+        numbers, self._left_out = dict(self._left_out), Counter()
+        return numbers

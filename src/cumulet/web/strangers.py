@@ -32,4 +32,4 @@ class Strangers:
         return functools.partial(self._connections.gone, connection)
 
     def may_join(self, address: str) -> bool:
-        return self._joins.keep(address, time.monotonic())
+        return self._joins.keep(peer_of(address), time.monotonic())
