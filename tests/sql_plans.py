@@ -38,11 +38,18 @@ SMALL = {
 @contextlib.contextmanager
 def changes(patch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """The SQL of all statements in transactions that write, while it is entered."""
+    with statements(patch, "db-write") as seen:
+        yield seen
+
+
+@contextlib.contextmanager
+def statements(patch: pytest.MonkeyPatch, thread: str = "") -> Iterator[set[str]]:
+    """The SQL of all statements on threads whose names begin so, while it is entered."""
     seen: set[str] = set()
     run = Prepared._run
 
     def note(sql: str) -> None:
-        if threading.current_thread().name.startswith("db-write"):
+        if threading.current_thread().name.startswith(thread):
             seen.add(sql)
 
     def run_prepared(prepared: Prepared, driver: object, values: Mapping[str, object]) -> object:

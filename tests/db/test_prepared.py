@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from cumulet.db import prepared as prepared_module
+from cumulet.db.compiled import CompiledStatements
 from cumulet.db.engine import Database, Tx, opened
 
 things = sa.Table(
@@ -148,3 +150,37 @@ def test_two_columns_of_one_name_are_no_ones(database: Database) -> None:
     row = first(database, TWINS, of_id="a")
     assert row[0] == "a"
     assert [key for key in row._mapping if key == "id"] == ["id"]
+
+
+@pytest.mark.parametrize("with_values", [True, False])
+def test_what_is_kept_of_statements_is_bounded_by_their_length(database: Database, with_values: bool) -> None:
+    """A statement that is built as the program runs may be long, and each may be another one."""
+
+    def run(tx: Tx) -> None:
+        for n in range(60):
+            long = things.c.kind != sa.literal_column(f"'{'x' * 50_000}{n}'")
+            statement = sa.select(things.c.id).where(
+                long, things.c.id == (sa.bindparam("of_id") if with_values else "a")
+            )
+            assert tx.all(statement, {"of_id": "a"} if with_values else None)
+
+    database.read(run)
+    assert database._statements is not None
+    compiled = database.engine.get_execution_options()["compiled_cache"]
+    assert isinstance(compiled, CompiledStatements)
+    lengths = [len(one.string) for one in compiled.values()]
+    prepared = [one.length for one in database._statements._known.values() if one is not None]
+    for kept in (lengths, prepared):
+        assert sum(kept) <= prepared_module.MOST_CHARACTERS
+    assert sum(lengths) + sum(prepared) > prepared_module.MOST_CHARACTERS // 3, "the last ones are kept"
+    assert compiled._characters == sum(lengths)
+
+
+def test_a_failed_statement_is_told_at_a_bounded_length(database: Database) -> None:
+    """Its error is logged, on the event loop, and has the statement."""
+    values = {f"v{n}": n for n in range(5000)}
+    long = sa.select(things.c.id).where(*(things.c.weight != sa.bindparam(name) for name in values))
+    with pytest.raises(OperationalError, match="Expression tree is too large") as problem:
+        database.read(lambda tx: tx.all(long, values))
+    assert "more characters)" in str(problem.value)
+    assert len(str(problem.value)) < prepared_module.LONGEST_TOLD + 500

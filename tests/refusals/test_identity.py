@@ -82,6 +82,13 @@ def a_project_below_another_domain(scene: Scene) -> Answer:
     return scene.identity("POST", "/projects", {"project": body})
 
 
+@refused(400, "query parameters are repeated more than 16 times.")
+def a_list_by_a_filter_that_is_repeated_too_often(scene: Scene) -> Answer:
+    asked = [f"name__contains={number}" for number in range(18)]
+    assert scene.identity("GET", f"/projects?{'&'.join(asked[1:])}").status == 200
+    return scene.identity("GET", f"/projects?{'&'.join(asked)}")
+
+
 @refused(400, "at the same time")
 def parents_in_both_forms(scene: Scene) -> Answer:
     return scene.identity("GET", f"/projects/{scene.admin.project_id}?parents_as_list&parents_as_ids")

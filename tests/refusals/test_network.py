@@ -9,7 +9,9 @@ import pytest
 
 from cumulet.network import address_groups, default_rules, limits, metering_rules
 from cumulet.network.bodies import MAX_TAGS
+from cumulet.network.port_views import MOST_PARTS
 from cumulet.testing import Answer, JsonObject
+from cumulet.web.value_lists import MOST_VALUES
 
 from .network_scene import UNKNOWN, net, public, router, without_quotas
 from .table import Refusal, Scene, table
@@ -287,6 +289,20 @@ def a_tag_too_many(scene: Scene) -> Answer:
     path = f"/networks/{net(scene)[0]}/tags"
     assert scene.network("PUT", path, {"tags": [f"t{number}" for number in range(MAX_TAGS)]}).status == 200
     return scene.network("PUT", f"{path}/one-more")
+
+
+@refused(400, "tags: it has more than 512 values.")
+def a_list_by_more_tags_than_a_query_may_name(scene: Scene) -> Answer:
+    path = "/networks?tags="
+    assert scene.network("GET", path + ",".join(f"t{number}" for number in range(MOST_VALUES))).status == 200
+    return scene.network("GET", path + ",".join(f"t{number}" for number in range(MOST_VALUES + 1)))
+
+
+@refused(400, "ip_address_substr is asked for more than 16 times.")
+def a_list_of_ports_by_too_many_parts_of_an_address(scene: Scene) -> Answer:
+    asked = [f"fixed_ips=ip_address_substr={number}" for number in range(MOST_PARTS + 1)]
+    assert scene.network("GET", f"/ports?{'&'.join(asked[1:])}").status == 200
+    return scene.network("GET", f"/ports?{'&'.join(asked)}")
 
 
 @refused(400, "router_id")

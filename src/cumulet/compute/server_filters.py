@@ -19,6 +19,7 @@ from cumulet.compute.server_status import states_of
 from cumulet.compute.server_views import ROOT_DEVICE, SCSI_ROOT_DEVICE
 from cumulet.compute.store import server_tags, servers
 from cumulet.db.engine import Row, Select, Tx
+from cumulet.db.one_of import how_many, one_of
 from cumulet.errors import BadRequest, Forbidden
 from cumulet.host.devices import SATA, SCSI, USB
 from cumulet.network.store import port_addresses, ports
@@ -26,6 +27,7 @@ from cumulet.web.boolean_words import FALSE, TRUE, boolean
 from cumulet.web.operation import Call
 from cumulet.web.policy import rule
 from cumulet.web.schema import Json, Key, NonNegativeInteger, Query, Since, Versions
+from cumulet.web.value_lists import values_in
 
 ALL_FILTERS = rule("os_compute_api:servers:allow_all_filters", ADMIN)
 
@@ -144,7 +146,7 @@ def select_servers(call: Call[object, object], columns: Select, *, all_tenants_r
     conditions += _time_conditions(options)
     conditions += [make(value) for name, make in _EXACT.items() if (value := options.get(name)) is not None]
     if call.version.at_least("2.26"):
-        conditions += [_TAGS[name](options[name].split(",")) for name in TAG_FILTERS if name in options]
+        conditions += [_by_tags(name, options[name]) for name in TAG_FILTERS if name in options]
     conditions += _patterns(call.tx, options, conditions)
     if asked.marker is not None:
         conditions.append(after_marker(call, asked.marker, order, project=_own_project(call, options)))
@@ -283,20 +285,11 @@ _EXACT: dict[str, Callable[[str], Condition]] = {
 }
 
 
-def _tagged(tag: str) -> Condition:
-    return servers.c.id.in_(sa.select(server_tags.c.server_id).where(server_tags.c.tag == tag))
-
-
-def _tagged_any(tags: list[str]) -> Condition:
-    return servers.c.id.in_(sa.select(server_tags.c.server_id).where(server_tags.c.tag.in_(tags)))
-
-
-_TAGS: dict[str, Callable[[list[str]], Condition]] = {
-    "tags": lambda tags: sa.and_(*map(_tagged, tags)),
-    "tags-any": _tagged_any,
-    "not-tags": lambda tags: sa.not_(sa.and_(*map(_tagged, tags))),
-    "not-tags-any": lambda tags: sa.not_(_tagged_any(tags)),
-}
+def _by_tags(name: str, value: str) -> Condition:
+    wanted = sorted(set(values_in(value, name)))
+    held = how_many(server_tags.c.tag, wanted, server_tags.c.server_id == servers.c.id)
+    enough = 1 if name.endswith("-any") else len(wanted)
+    return held < enough if name.startswith("not-") else held >= enough
 
 
 # -- filters that Nova matches as patterns
@@ -348,8 +341,7 @@ def _matching(
     pattern = Pattern(value)
     rows = tx.all(sa.select(servers.c.number, column).where(*conditions))
     found = [number for number, text in map(tuple, rows) if pattern.search(as_text(text))]
-    # As part of the statement: PostgreSQL takes 65,535 parameters, and a project may have had more servers.
-    return servers.c.number.in_(sa.bindparam("found", found, unique=True, expanding=True, literal_execute=True))
+    return one_of(servers.c.number, found)
 
 
 def _moment_text(moment: int | None) -> str:

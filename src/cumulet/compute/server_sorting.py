@@ -57,21 +57,21 @@ def order_of(call: Call[object, object]) -> Order:
     keys = [key.strip() for key in call.query.getall("sort_key")]
     directions = [direction.strip() for direction in call.query.getall("sort_dir")]
     since_2_73 = "locked" if call.version.at_least("2.73") else None
-    kept: list[tuple[str, str | None]] = []
+    kept: dict[str, str | None] = {}
     for index, key in enumerate(keys):
         if key in IGNORED_SORT_KEYS and key != since_2_73:
             continue
         if key in ("host", "node") and not call.caller.is_admin:
             raise Forbidden(f"Only administrators can sort servers by {key}")
-        kept.append((key, directions[index] if index < len(directions) else None))
+        kept.setdefault(key, directions[index] if index < len(directions) else None)
     if any(direction not in ("asc", "desc") for direction in directions):
         raise BadRequest("Unknown sort direction, must be one of: asc, desc")
     if keys and len(directions) > len(keys):
         raise BadRequest("Sort direction size exceeds sort key size")
     default = directions[0] if directions else "desc"
     if not kept:
-        kept = [("created_at", default)]
-    order = [(_ORDER[key], (direction or default) == "desc") for key, direction in kept if key in _ORDER]
+        kept = {"created_at": default}
+    order = [(_ORDER[key], (direction or default) == "desc") for key, direction in kept.items() if key in _ORDER]
     return [*order, (servers.c.number, default == "desc")]
 
 

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 
 import msgspec
-from sqlalchemy import URL, Engine, Integer, create_engine
+from sqlalchemy import URL, Engine, Integer, create_engine, event
+
+from cumulet.db.compiled import CompiledStatements
+from cumulet.db.prepared import tell_little
 
 CONNECTION: dict[str, str | int] = {
     "connect_timeout": 5,  # seconds
@@ -41,7 +44,9 @@ def postgresql_engine(url: URL, encode: Callable[[object], str]) -> Engine:
         hide_parameters=True,  # Errors are logged, and a row's values may be secrets.
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
+        execution_options={"compiled_cache": CompiledStatements()},
     )
+    event.listen(engine, "handle_error", tell_little)
     engine.dialect.colspecs = {**engine.dialect.colspecs, Integer: _Number}
     return engine
 

@@ -13,29 +13,48 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Executable, Row
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 MOST_STATEMENTS = 2000
 """Statements are module constants, a few hundred. If code builds them as it runs, memory stays bounded."""
+MOST_CHARACTERS = 1 << 20
+"""Of their SQL, together. What is kept of a statement takes some 50 bytes for each character."""
+LONGEST_TOLD = 2000
+"""Characters of a failed statement that its error tells, and so the log."""
+
+
+def shortened(statement: str) -> str:
+    """As an error tells it."""
+    left_out = len(statement) - LONGEST_TOLD
+    return statement if left_out <= 0 else f"{statement[:LONGEST_TOLD]}... ({left_out} more characters)"
 
 
 def as_sqlalchemys(error: Exception, statement: str, bound: Any, driver: Any, dialect: Dialect) -> BaseException:
     """The driver's error as SQLAlchemy would raise it: callers catch SQLAlchemy's errors."""
-    return DBAPIError.instance(statement, bound, error, driver.Error, hide_parameters=True, dialect=dialect)
+    told = shortened(statement)
+    return DBAPIError.instance(told, bound, error, driver.Error, hide_parameters=True, dialect=dialect)
+
+
+def tell_little(context: ExceptionContext) -> None:
+    """Shortens the statement of an error that SQLAlchemy raises: a listener for its event ``handle_error``."""
+    error = context.sqlalchemy_exception
+    if error is not None and error.statement is not None:
+        error.statement = shortened(error.statement)
 
 
 class Prepared:
     """One statement with the names of its values."""
 
-    __slots__ = ("_constants", "_dialect", "_lists", "_parent", "_plan", "_processors", "_sql")
+    __slots__ = ("_constants", "_dialect", "_lists", "_parent", "_plan", "_processors", "_sql", "length")
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect, given: Mapping[str, Any]) -> None:
         expanded = compiled.construct_expanded_state(dict(given))  # IN with constants becomes a place for each
         ins: dict[str, Any] = {**compiled._bind_processors, **expanded.processors}
         self._sql = expanded.statement
+        self.length = len(self._sql)
         self._dialect = dialect
         self._plan = tuple((name, ins.get(name)) for name in expanded.positiontup or ())
         constants = {**compiled.params, **expanded.additional_parameters}
@@ -93,12 +112,17 @@ MOST_IN_A_LIST = 1024
 class WithLists:
     """One statement that takes lists of values: for each length, a prepared one."""
 
-    __slots__ = ("_compiled", "_dialect", "_lists", "_made")
+    __slots__ = ("_compiled", "_dialect", "_lists", "_made", "_note", "length")
 
-    def __init__(self, compiled: SQLCompiler, dialect: Dialect, lists: tuple[str, ...]) -> None:
+    def __init__(
+        self, compiled: SQLCompiler, dialect: Dialect, lists: tuple[str, ...], note: Callable[[int], None]
+    ) -> None:
+        """`note`: told how long each prepared one is."""
         self._compiled = compiled
         self._dialect = dialect
         self._lists = lists
+        self._note = note
+        self.length = len(compiled.string)
         self._made: dict[tuple[int, ...], Prepared] = {}
 
     def of(self, values: Mapping[str, Any]) -> Prepared | None:
@@ -109,6 +133,7 @@ class WithLists:
         if found is None:
             filled = {name: _filled(values[name], size) for name, size in zip(self._lists, sizes, strict=True)}
             found = self._made[sizes] = Prepared(self._compiled, self._dialect, {**values, **filled})
+            self._note(found.length)
         return found
 
 
@@ -118,6 +143,7 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._known: dict[tuple[Executable, tuple[str, ...]], Prepared | WithLists | None] = {}
+        self._characters = 0
 
     def prepared(self, statement: Executable, values: Mapping[str, object]) -> Prepared | None:
         """The statement, ready to be run with values of these names; None where it must take SQLAlchemy's way."""
@@ -125,13 +151,22 @@ class Statements:
         try:
             found = self._known[key]
         except KeyError:
-            if len(self._known) >= MOST_STATEMENTS:
-                self._known.clear()
-            found = self._known[key] = _prepare(statement, self._dialect, values)
+            found = _prepare(statement, self._dialect, values, self._note)
+            self._note(0 if found is None else found.length)
+            self._known[key] = found
         return found.of(values) if isinstance(found, WithLists) else found
 
+    def _note(self, length: int) -> None:
+        """So many further characters are prepared. If that is too much all go, and are prepared again when needed."""
+        self._characters += length
+        if self._characters > MOST_CHARACTERS or len(self._known) >= MOST_STATEMENTS:
+            self._known.clear()
+            self._characters = length
 
-def _prepare(statement: Any, dialect: Dialect, values: Mapping[str, Any]) -> Prepared | WithLists | None:
+
+def _prepare(
+    statement: Any, dialect: Dialect, values: Mapping[str, Any], note: Callable[[int], None]
+) -> Prepared | WithLists | None:
     compiled = statement.compile(dialect=dialect, column_keys=sorted(values))
     if not isinstance(compiled, SQLCompiler) or compiled.insert_prefetch or compiled.update_prefetch:
         return None
@@ -142,5 +177,5 @@ def _prepare(statement: Any, dialect: Dialect, values: Mapping[str, Any]) -> Pre
     if len(set(names)) < len(names):
         return None
     if lists:
-        return WithLists(compiled, dialect, tuple(sorted({bind.key for bind in lists})))
+        return WithLists(compiled, dialect, tuple(sorted({bind.key for bind in lists})), note)
     return Prepared(compiled, dialect, values)

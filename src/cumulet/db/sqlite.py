@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
-from cumulet.db.prepared import as_sqlalchemys
+from cumulet.db.compiled import CompiledStatements
+from cumulet.db.prepared import as_sqlalchemys, tell_little
 
 
 def sqlite_engine(url: URL, encode: Callable[[object], str]) -> Engine:
@@ -24,7 +25,9 @@ def sqlite_engine(url: URL, encode: Callable[[object], str]) -> Engine:
         hide_parameters=True,  # Errors are logged, and a row's values may be secrets.
         json_serializer=encode,
         json_deserializer=msgspec.json.decode,
+        execution_options={"compiled_cache": CompiledStatements()},
     )
+    event.listen(engine, "handle_error", tell_little)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi_connection: Any, _record: Any) -> None:

@@ -30,6 +30,11 @@ AskedName = Annotated[str, Json({"minLength": 1, "maxLength": 255, "pattern": r"
 ShortName = Annotated[str, Json({"minLength": 1, "maxLength": 64, "pattern": r"[\S]+"})]
 
 
+MOST_REPEATED = 16
+"""Times that parameters are given again, with another value. What is listed has to fit each of them, and each makes the
+statement longer."""
+
+
 class On(msgspec.Struct, frozen=True):
     """The column that an attribute of a query class filters by."""
 
@@ -51,7 +56,10 @@ class Never(msgspec.Struct, frozen=True):
 def filtered(call: Call[object, object], statement: Select) -> Select:
     """`statement` narrowed by what the operation's query class declares."""
     filters = _filters(type(call.parameters))
-    for name, value in call.query.pairs:
+    pairs = list(dict.fromkeys(call.query.pairs))
+    if len(pairs) - len(call.query.names()) > MOST_REPEATED:
+        raise BadRequest(f"Invalid input: query parameters are repeated more than {MOST_REPEATED} times.")
+    for name, value in pairs:
         attribute, _, comparison = name.partition("__")
         found = filters.get(attribute)
         if isinstance(found, Never):

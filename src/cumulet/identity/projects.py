@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from cumulet.db.engine import Select, Tx
+from cumulet.db.one_of import how_many
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from cumulet.identity import administrators, domains, holding, store
 from cumulet.identity.administrators import refuse_unless_administrator
@@ -33,6 +34,7 @@ from cumulet.identity.store import Domain, Project
 from cumulet.web.operation import Call, Caller, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, Json, Query, Unset
+from cumulet.web.value_lists import values_in
 
 _DOMAIN_READER = "(role:reader and domain_id:%(target.project.domain_id)s and not None:%(target.project.domain_id)s)"
 SEE = f"({ADMIN}) or {SYSTEM_READER} or {_DOMAIN_READER} or project_id:%(target.project.id)s"
@@ -142,18 +144,14 @@ def list_projects(call: Call[None, None]) -> dict[str, object]:
 def _tagged(call: Call[object, object], statement: Select) -> Select:
     """Narrowed by tags (all of them), tags-any, not-tags and not-tags-any."""
 
-    def having(tags: list[str]) -> ColumnElement[int]:
-        t = store.project_tags.c
-        count = select(func.count()).select_from(store.project_tags)
-        return count.where(t.project_id == store.projects.c.id, t.tag.in_(tags)).scalar_subquery()
-
+    t = store.project_tags.c
     for name in ("tags", "tags-any", "not-tags", "not-tags-any"):
         asked = call.query.get(name)
         if asked:
-            tags = sorted(set(asked.split(",")))
-            wanted = len(tags) if name in ("tags", "not-tags") else 1
-            enough = having(tags) >= wanted
-            statement = statement.where(~enough if name.startswith("not") else enough)
+            tags = sorted(set(values_in(asked, name)))
+            held = how_many(t.tag, tags, t.project_id == store.projects.c.id)
+            enough = len(tags) if name in ("tags", "not-tags") else 1
+            statement = statement.where(held < enough if name.startswith("not") else held >= enough)
     return statement
 
 

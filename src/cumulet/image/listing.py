@@ -11,10 +11,12 @@ import sqlalchemy as sa
 
 from cumulet.clock import us_of
 from cumulet.db.engine import Tx
+from cumulet.db.one_of import how_many, one_of
 from cumulet.errors import BadRequest
 from cumulet.image import paging, store
 from cumulet.image.store import HASH_ALGORITHM, Image, image_properties, image_tags, images
 from cumulet.web.operation import Caller, Query
+from cumulet.web.value_lists import require_few
 
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
 MEMBER_STATUSES = ("pending", "accepted", "rejected", "all")
@@ -131,7 +133,10 @@ def _sort(query: Query) -> tuple[tuple[str, bool], ...]:
 
 
 def _filters(query: Query) -> list[_Condition]:
-    conditions = [_has_tag(tag.strip()) for tag in query.getall("tag")]
+    conditions = []
+    if tags := {tag.strip() for tag in query.getall("tag")}:
+        conditions.append(how_many(image_tags.c.value, sorted(tags), image_tags.c.image_id == images.c.id) >= len(tags))
+    properties: dict[str, str] = {}
     hidden = False
     for name in query.names():
         value = query.get(name)
@@ -147,17 +152,22 @@ def _filters(query: Query) -> list[_Condition]:
                 raise BadRequest(f"Invalid visibility value: {value}")
             if value != "all":
                 conditions.append(images.c.visibility == value)
+        elif (condition := _filter(name, value)) is not None:
+            conditions.append(condition)
         else:
-            conditions.append(_filter(name, value))
+            properties[name] = value
+    if properties:
+        conditions.append(_has_properties(properties))
     conditions.append(images.c.os_hidden == hidden)
     return conditions
 
 
-def _filter(name: str, value: str) -> _Condition:
+def _filter(name: str, value: str) -> _Condition | None:
+    """None: it is one of the properties that images may have."""
     if name == "protected":
         return images.c.protected == _boolean(name, value)
     if name in ("name", "id", "status", "container_format", "disk_format"):
-        return _in_or_equal(images.c[name], value)
+        return _in_or_equal(name, value)
     if name in ("created_at", "updated_at"):
         return _time(images.c[f"{name}_us"], name, value)
     if name in ("owner", "checksum", "os_hash_value"):
@@ -170,12 +180,16 @@ def _filter(name: str, value: str) -> _Condition:
     if bound in ("min", "max") and stem in _INTEGERS:
         column = images.c[stem]
         return column >= _integer(value) if bound == "min" else column <= _integer(value)
-    has = sa.select(image_properties.c.image_id).where(image_properties.c.name == name)
-    return images.c.id.in_(has.where(image_properties.c.value == value))
+    return None
 
 
-def _has_tag(tag: str) -> _Condition:
-    return images.c.id.in_(sa.select(image_tags.c.image_id).where(image_tags.c.value == tag))
+def _has_properties(wanted: dict[str, str]) -> _Condition:
+    """The condition for images with all these properties. With the name's length before it, a name and a value are one
+    text that no other name and value are."""
+    p = image_properties.c
+    both = sa.cast(sa.func.length(p.name), sa.Text).concat(":").concat(p.name).concat(p.value)
+    pairs = [f"{len(name)}:{name}{value}" for name, value in wanted.items()]
+    return how_many(both, pairs, p.image_id == images.c.id) >= len(pairs)
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -190,24 +204,27 @@ def _integer(value: str) -> int:
     return int(value)
 
 
-def _in_or_equal(column: sa.ColumnElement[Any], value: str) -> _Condition:
+def _in_or_equal(name: str, value: str) -> _Condition:
+    column = images.c[name]
     operator, colon, operand = value.partition(":")
     if not colon:
         return column == value
     if operator == "eq":
         return column == operand
     if operator == "in":
-        return column.in_(_quoted_list(operand))
+        return one_of(column, _quoted_list(operand, name))
     raise BadRequest(f"Unable to filter by unknown operator '{operator}'.")
 
 
-def _quoted_list(text: str) -> list[str]:
+def _quoted_list(text: str, name: str) -> list[str]:
     """``a,"b,c"`` is a and b,c."""
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error:
         raise BadRequest(f"Invalid filter value {text}. The quote is not closed.") from None
-    return rows[0] if rows else []
+    values = rows[0] if rows else []
+    require_few(values, name)
+    return values
 
 
 _SECOND = 1_000_000

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from msgspec.structs import replace
 
+from cumulet.db.one_of import one_of
 from cumulet.errors import BadRequest, NotFound
 from cumulet.image import metadef_service as service
 from cumulet.image import metadef_store as store
@@ -18,6 +19,7 @@ from cumulet.image.metadef_store import Namespace, namespaces
 from cumulet.image.service import IMAGE
 from cumulet.web.operation import Call, Query, Reply, Rule
 from cumulet.web.schema import UNSET
+from cumulet.web.value_lists import values_in
 
 SORT_KEYS = ("created_at", "updated_at", "id", "namespace", "display_name", "visibility", "protected", "owner")
 _RULES = {
@@ -109,7 +111,7 @@ def _filters(query: Query) -> list[sa.ColumnElement[bool]]:
     if (types := query.get("resource_types")) is not None:
         held = store.contents
         of_type = sa.select(held.c.namespace_id).where(
-            held.c.kind == "resource_type", held.c.name.in_(types.split(","))
+            held.c.kind == "resource_type", one_of(held.c.name, values_in(types, "resource_types"))
         )
         conditions.append(namespaces.c.id.in_(of_type))
     return conditions

@@ -7,10 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cumulet.db.one_of import how_many, one_of
 from cumulet.errors import BadRequest
 from cumulet.network import bodies, refusals
 from cumulet.network.store import network_tags
 from cumulet.web.schema import loose_bool
+from cumulet.web.value_lists import values_in
 
 Condition = sa.ColumnElement[bool]
 Column = sa.ColumnElement[Any]
@@ -29,8 +31,8 @@ def by_column(column: Column, name: str, read: Reader | None = None) -> Filter:
         if isinstance(column.type, sa.Boolean):
             return sa.or_(*(column.is_(value) for value in {truth(value) for value in values}))
         if isinstance(column.type, sa.Integer):
-            return column.in_([_number(name, value) for value in values])
-        found = column.in_([value if read is None else read(value) for value in values])
+            return one_of(column, [_number(name, value) for value in values])
+        found = one_of(column, [value if read is None else read(value) for value in values])
         return sa.or_(found, column.is_(None)) if "" in values and not isinstance(column, sa.Column) else found
 
     return condition
@@ -95,10 +97,7 @@ def _number(name: str, value: str) -> int:
 
 
 def by_tags(table: sa.FromClause, name: str, values: Sequence[str]) -> Condition:
-    wanted = {tag for value in values for tag in value.split(",")}
-
-    def has(*tags: str) -> Condition:
-        return sa.exists().where(network_tags.c.resource_id == table.c.id, network_tags.c.tag.in_(tags))
-
-    matching = has(*wanted) if name.endswith("-any") else sa.and_(*(has(tag) for tag in sorted(wanted)))
-    return ~matching if name.startswith("not-") else matching
+    wanted = sorted(set(values_in(",".join(values), name)))
+    held = how_many(network_tags.c.tag, wanted, network_tags.c.resource_id == table.c.id)
+    enough = 1 if name.endswith("-any") else len(wanted)
+    return held < enough if name.startswith("not-") else held >= enough

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.one_of import one_of
 from cumulet.network import addresses, policy, resource
 from cumulet.network.networks import NETWORKS
 from cumulet.network.resource import View
@@ -72,9 +73,9 @@ def list_network_ip_availability(call: Call[None, None]) -> View:
     """List networks with their numbers of addresses. The list is empty for a caller who may not see them."""
     if not call.authorise(SHOW, {"project_id": call.caller.project_id}):
         return {"network_ip_availabilities": []}
-    conditions = [column.in_(call.query.getall(name)) for name, column in _FILTERS.items() if name in call.query]
-    for version in call.query.getall("ip_version"):
-        of_version = sa.select(subnets.c.network_id).where(subnets.c.ip_version == (6 if version == "6" else 4))
+    conditions = [one_of(column, call.query.getall(name)) for name, column in _FILTERS.items() if name in call.query]
+    for version in {6 if version == "6" else 4 for version in call.query.getall("ip_version")}:
+        of_version = sa.select(subnets.c.network_id).where(subnets.c.ip_version == version)
         conditions.append(networks.c.id.in_(of_version))
     found = load(call.tx, Network, select(Network, *conditions).limit(call.cloud.settings.largest_page))
     return {"network_ip_availabilities": _views(call.tx, found)}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.one_of import one_of
 from cumulet.db.parts import in_parts
 from cumulet.network import (
     addresses,
@@ -24,6 +25,9 @@ from cumulet.network.group_records import port_security_groups
 from cumulet.network.many import find_many
 from cumulet.network.resource import View
 from cumulet.network.store import Binding, Network, Port, port_addresses, port_bindings, ports, tags_of
+
+MOST_PARTS = 16
+"""Parts of one address that a list of ports is asked for: each makes the statement longer."""
 
 
 def port_views(tx: Tx, records: Sequence[Port]) -> list[View]:
@@ -91,23 +95,25 @@ def has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
         wanted.setdefault(name, []).append(text_)
     conditions = [port_addresses.c.port_id == ports.c.id]
     if "ip_address" in wanted:
-        conditions.append(port_addresses.c.address.in_([filtering.address(value) for value in wanted["ip_address"]]))
+        conditions.append(one_of(port_addresses.c.address, map(filtering.address, wanted["ip_address"])))
     if "subnet_id" in wanted:
-        conditions.append(port_addresses.c.subnet_id.in_(wanted["subnet_id"]))
-    for part in wanted.get("ip_address_substr", []):
+        conditions.append(one_of(port_addresses.c.subnet_id, wanted["subnet_id"]))
+    if len(parts := sorted(set(wanted.get("ip_address_substr", [])))) > MOST_PARTS:
+        raise refusals.invalid(f"ip_address_substr is asked for more than {MOST_PARTS} times.")
+    for part in parts:
         conditions.append(port_addresses.c.address.contains(part, autoescape=True))
     return sa.exists().where(*conditions)
 
 
 def in_groups(values: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.exists().where(
-        port_security_groups.c.port_id == ports.c.id, port_security_groups.c.security_group_id.in_(list(values))
+        port_security_groups.c.port_id == ports.c.id, one_of(port_security_groups.c.security_group_id, values)
     )
 
 
 def of_active_binding(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.exists().where(
-        port_bindings.c.port_id == trunk_ports.BOUND_BY, port_bindings.c.active, column.in_(list(values))
+        port_bindings.c.port_id == trunk_ports.BOUND_BY, port_bindings.c.active, one_of(column, values)
     )
 
 

@@ -245,17 +245,14 @@ def _sort_keys(call: Call[object, object], kind: Kind[Resource]) -> list[tuple[C
     names, directions = call.query.getall("sort_key"), call.query.getall("sort_dir")
     if len(names) != len(directions):
         raise BadRequest("The number of sort_keys and sort_dirs must be same")
-    keys: list[tuple[Column, bool]] = []
+    keys: dict[str, tuple[Column, bool]] = {}
     for name, direction in zip(names, directions, strict=True):
         if name not in kind.sorts or (name in kind.hidden and not _may_ask(call, kind, name)):
             raise BadRequest(f"{[name]} is invalid attribute for sort_keys")
         if direction not in ("asc", "desc"):
             raise BadRequest(f"{[direction]} is invalid value for sort_dirs, valid value is 'asc' and 'desc'")
-        keys.append((_comparable(kind.sorts[name]), direction == "desc"))
-    if not names:
-        keys.append((kind.table.c.created_at_us, False))
-    keys.append((kind.table.c.id, False))
-    return keys
+        keys.setdefault(name, (_comparable(kind.sorts[name]), direction == "desc"))
+    return [*(keys.values() or [(kind.table.c.created_at_us, False)]), (kind.table.c.id, False)]
 
 
 def _comparable(column: Column) -> Column:

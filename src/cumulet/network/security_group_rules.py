@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
+from cumulet.db.one_of import one_of
 from cumulet.errors import BadRequest, Conflict
 from cumulet.network import bodies, filtering, limits, policy, resource
 from cumulet.network.address_groups import ADDRESS_GROUPS
@@ -39,15 +40,16 @@ DELETE = rule("delete_security_group_rule", policy.ADMIN_OR_GROUP_OWNER_MEMBER, 
 
 
 def _of_protocol(values: Sequence[str]) -> sa.ColumnElement[bool]:
-    conditions: list[sa.ColumnElement[bool]] = []
+    column, any_of, found = security_group_rules.c.protocol, False, set[str]()
     for value in values:
         try:
             name = protocol_name(value)
         except ValueError as error:
             raise BadRequest(str(error), reason="SecurityGroupRuleInvalidProtocol") from None
-        column = security_group_rules.c.protocol
-        conditions.append(column.is_(None) if name is None else column.in_(spellings(name)))
-    return sa.or_(*conditions)
+        any_of |= name is None
+        found |= set() if name is None else set(spellings(name))
+    asked = one_of(column, sorted(found))
+    return sa.or_(asked, column.is_(None)) if any_of else asked
 
 
 def rule_views(tx: Tx, records: Sequence[SecurityGroupRule]) -> list[View]:

@@ -10,7 +10,7 @@ from importlib import resources
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.db.parts import in_parts
+from cumulet.db.one_of import one_of
 from cumulet.errors import BadRequest
 from cumulet.placement.store import resource_classes, traits
 
@@ -91,7 +91,6 @@ def trait_exists(tx: Tx, name: str) -> bool:
 def require_traits(tx: Tx, names: Iterable[str]) -> None:
     """400 where one of the traits is unknown."""
     unknown = set(names) - standard_traits()
-    for part in in_parts(sorted(unknown)):
-        unknown -= {row.name for row in tx.all(sa.select(traits.c.name).where(traits.c.name.in_(part)))}
+    unknown -= {row.name for row in tx.all(sa.select(traits.c.name).where(one_of(traits.c.name, sorted(unknown))))}
     if unknown:
         raise BadRequest(f"No such trait(s): {', '.join(sorted(unknown))}.")
