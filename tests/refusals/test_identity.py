@@ -82,6 +82,17 @@ def a_project_below_another_domain(scene: Scene) -> Answer:
     return scene.identity("POST", "/projects", {"project": body})
 
 
+@refused(400, "Could not find project: ")
+def a_project_below_one_of_another_domain(scene: Scene) -> Answer:
+    """In the words for one that there is nowhere."""
+    elsewhere = made(scene, "project")["id"]
+    body = {"name": scene.new_name(), "domain_id": made(scene, "domain")["id"], "parent_id": elsewhere}
+    answer = scene.identity("POST", "/projects", {"project": body})
+    unknown = scene.identity("POST", "/projects", {"project": {**body, "parent_id": "0" * 32}})
+    assert unknown.text.replace("0" * 32, elsewhere) == answer.text
+    return answer
+
+
 @refused(400, "query parameters are repeated more than 16 times.")
 def a_list_by_a_filter_that_is_repeated_too_often(scene: Scene) -> Answer:
     asked = [f"name__contains={number}" for number in range(18)]

@@ -268,8 +268,8 @@ def _create_domain(call: Call[None, NewProject]) -> dict[str, object]:
 
 def _refuse_place(tx: Tx, parent: Project, domain_id: str) -> None:
     """Refuse a new project below `parent` in another domain, in a disabled branch or too far down."""
-    if parent.domain_id != domain_id:
-        raise BadRequest("Cannot create project, the parent is in another domain.")
+    if parent.domain_id != domain_id:  # Whose managers learn of other domains neither this nor whether it exists.
+        raise BadRequest(f"Could not find project: {parent.id}.")
     branch = [parent, *holding.above(tx, parent)]
     if disabled := next((project for project in branch if not project.enabled), None):
         raise Forbidden(f"Cannot create project in a branch containing a disabled project: {disabled.id}.")
