@@ -163,10 +163,10 @@ def _too_large(call: Call[object, object]) -> None:
     raise OverflowError
 
 
-@without(test_numbers_and_names.test_a_name_is_one_line, "the pattern of a name")
+@without(test_numbers_and_names.test_a_text_is_one_line, "the pattern of a name")
 def _(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr(test_numbers_and_names, "validator_of", lambda _: validator_of({"type": "string"}))
-    test_numbers_and_names.test_a_name_is_one_line(case_of(CREATE).operation)
+    test_numbers_and_names.test_a_text_is_one_line(case_of(CREATE).operation)
 
 
 @without(test_numbers_and_names.test_what_its_path_names_is_one_line, "that a tag is looked at")

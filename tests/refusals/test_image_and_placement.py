@@ -75,6 +75,16 @@ def a_name_of_two_lines(scene: Scene) -> Answer:
     return changed(scene, image(scene, None), {"op": "replace", "path": "/name", "value": "one\ntwo"})
 
 
+@refused(400, "The pointer contains control characters.")
+def a_change_of_an_attribute_that_is_named_with_a_break(scene: Scene) -> Answer:
+    return changed(scene, image(scene, None), {"op": "replace", "path": "/name\n", "value": "other"})
+
+
+@refused(400, "The value of attribute 'owner' contains control characters.")
+def an_owner_of_two_lines(scene: Scene) -> Answer:
+    return changed(scene, image(scene, None), {"op": "replace", "path": "/owner", "value": "one\ntwo"})
+
+
 @refused(400, "missing image size")
 def data_whose_size_is_no_number(scene: Scene) -> Answer:
     return upload(scene, image(scene, None), b"content", **{"x-openstack-image-size": "many"})
@@ -136,9 +146,14 @@ def an_import_to_stores_of_its_body_and_of_a_header(scene: Scene) -> Answer:
     return imported(scene, "file", stores=["file"])
 
 
-@refused(400, "The name of a property contains control characters.")
+@refused(400, "The pointer contains control characters.")
 def a_property_whose_name_has_two_lines(scene: Scene) -> Answer:
     return changed(scene, image(scene, None), {"op": "add", "path": "/a\nb", "value": "x"}, "2.1")
+
+
+@refused(400, "The name of a property contains control characters.")
+def a_property_of_a_new_image_whose_name_has_two_lines(scene: Scene) -> Answer:
+    return scene.admin.request("POST", "/image/v2/images", {"name": "i", "a\nb": "x"})
 
 
 @refused(400, "member")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import sqlalchemy as sa
@@ -17,6 +18,8 @@ from cumulet.errors import BadRequest, NotFound
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import Body
+
+_KEY = re.compile(r"[a-zA-Z0-9_:. -]{1,255}")
 
 SHOW = rule("os_compute_api:os-flavor-extra-specs:show", READER)
 CREATE = rule("os_compute_api:os-flavor-extra-specs:create", ADMIN)
@@ -59,6 +62,8 @@ def update_extra_spec(call: Call[None, OneExtraSpec]) -> dict[str, str | int | f
     specs = {str(key): _value(value) for key, value in call.body.extra.items()}
     if call.path["key"] not in specs:
         raise BadRequest("Request body and URI mismatch")
+    if _KEY.fullmatch(call.path["key"]) is None:
+        raise BadRequest("Invalid input for field/attribute extra_specs. A key is letters, digits and '_:. -'.")
     _add(call, specs)
     return specs
 

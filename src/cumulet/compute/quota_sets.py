@@ -24,6 +24,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest
 from cumulet.web.annotations import declared
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
 from cumulet.web.schema import UNSET, Body, LooseBool, Query, Unset, Until
@@ -156,6 +157,8 @@ def update_quota_class(call: Call[None, UpdateQuotaClass]) -> dict[str, object]:
     name = call.path["class_name"]
     if len(name) > LONGEST_CLASS_NAME:
         raise BadRequest(f"Invalid input for class_name: it has more than {LONGEST_CLASS_NAME} characters.")
+    if not is_one_line(name):
+        raise BadRequest("Invalid input for class_name: it has control characters.")
     for resource, limit in _given(call.body).items():
         key = (quota_classes.c.class_name == name, quota_classes.c.resource == resource)
         if not call.tx.changed(sa.update(quota_classes).where(*key).values(hard_limit=limit)):

@@ -78,6 +78,7 @@ class CreateServer(Body):
 
 
 _UUID = {"type": "string", "format": "uuid"}
+_LINE = {"type": "string", "format": "one line"}
 _ONE_OR_MORE = {"anyOf": [_UUID, {"type": "array", "items": _UUID}]}
 Hints = Annotated[
     dict[str, object] | None,
@@ -87,10 +88,14 @@ Hints = Annotated[
             "properties": {
                 "group": _ONE_OR_MORE,
                 "different_host": _ONE_OR_MORE,
-                "same_host": {"type": ["string", "array"], "items": _UUID},
+                "same_host": {"type": ["string", "array"], "format": "one line", "items": _UUID},
                 "query": {"type": ["string", "object"]},
                 "target_cell": {"type": "string", "minLength": 1, "maxLength": 255, "format": "name"},
-                "different_cell": {"type": ["string", "array"], "items": {"type": "string"}},
+                "different_cell": {
+                    "type": ["string", "array"],
+                    "format": "one line",
+                    "items": {"type": "string", "format": "one line"},
+                },
                 "build_near_host_ip": {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
                 "cidr": {"type": "string", "pattern": r"^/[0-9a-f.:]+$"},
             },

@@ -71,7 +71,7 @@ class Kind(msgspec.Struct, frozen=True):
             raise BadRequest(f"The value of attribute '{name}' is of a wrong type or not one of its values.")
         if isinstance(value, str) and not self.words and len(value) > 255:
             raise BadRequest(f"The value of attribute '{name}' is longer than 255 characters.")
-        if name == "name" and isinstance(value, str) and not is_one_line(value):
+        if isinstance(value, str) and not is_one_line(value):
             raise BadRequest(f"The value of attribute '{name}' contains control characters.")
         if type(value) is int and not 0 <= value <= LARGEST_MINIMUM:
             raise BadRequest(f"The value of attribute '{name}' is out of range.")

@@ -69,7 +69,8 @@ class NamedProperty(Property):
 
 
 Properties = Annotated[
-    dict[str, Property] | Unset, Json({"propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME}})
+    dict[str, Property] | Unset,
+    Json({"propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "format": "one line"}}),
 ]
 
 

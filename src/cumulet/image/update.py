@@ -21,6 +21,7 @@ from cumulet.image.service import (
     require_visibility,
 )
 from cumulet.image.store import Image
+from cumulet.web.formats import is_one_line
 from cumulet.web.json_reader import LARGEST_BODY, read_json
 from cumulet.web.operation import Call, Rule
 
@@ -157,6 +158,8 @@ def _path(pointer: object) -> list[str]:
     """The names a JSON pointer goes through."""
     if not isinstance(pointer, str) or not pointer.startswith("/"):
         raise BadRequest('A pointer is text that starts with "/".')
+    if not is_one_line(pointer):
+        raise BadRequest("The pointer contains control characters.")
     parts = [part.strip() for part in pointer[1:].split("/")]
     if not all(parts):
         raise BadRequest('A pointer has a name after each "/".')

@@ -18,6 +18,7 @@ from cumulet.network.sharing import Sharing
 from cumulet.network.sight import SEES_ALL_ROLES, with_id
 from cumulet.network.store import SOURCES, load, select
 from cumulet.web.annotations import declared
+from cumulet.web.formats import is_one_line
 from cumulet.web.operation import Call, Caller
 from cumulet.web.schema import UNSET, Body, Key
 
@@ -334,6 +335,8 @@ def project_in_path(call: Call[object, object]) -> str:
     named = call.path["project_id"]
     if len(named) > LONGEST_PROJECT_ID:
         raise BadRequest(f"Invalid input for project_id. Reason: it has more than {LONGEST_PROJECT_ID} characters.")
+    if not is_one_line(named):
+        raise BadRequest("Invalid input for project_id. Reason: it has control characters.")
     return named
 
 

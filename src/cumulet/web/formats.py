@@ -105,11 +105,16 @@ def _is_printable(text: str) -> bool:
 
 
 _BREAKS = ("Cc", "Zl", "Zp")
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction in which a text is shown, so that it looks like another one. Other format characters, such
+as joiners, are needed to write some languages."""
 
 
 def is_one_line(text: str) -> bool:
-    """No control characters and no separators of lines (Unicode categories Cc, Zl, Zp)."""
-    return text.isprintable() or not any(unicodedata.category(char) in _BREAKS for char in text)
+    """No control characters, no separators of lines (Unicode categories Cc, Zl, Zp), and no turns of direction."""
+    if text.isprintable():
+        return True
+    return _DIRECTIONS.isdisjoint(text) and not any(unicodedata.category(char) in _BREAKS for char in text)
 
 
 def is_name(text: str) -> bool:

@@ -82,6 +82,17 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     many: bool = False
 
 
+_PROSE, _SECRET, _DOCUMENT = "people write it for people", "a secret is any text", "a text that a program reads"
+MAY_HAVE_LINES: Mapping[str, str] = {
+    **dict.fromkeys(("description", "disabled_reason", "locked_reason"), _PROSE),
+    **dict.fromkeys(("adminPass", "password", "original_password", "secret", "passcode"), _SECRET),
+    **dict.fromkeys(("blob", "metainfo", "query", "connection_info", "opt_value", "default", "pattern"), _DOCUMENT),
+    **dict.fromkeys(("enum", "operators"), "values that a property of other things may have"),
+    "public_key": "it is judged by itself, with the reason",
+}
+"""Attributes of bodies that need not be one line without control characters, by their JSON names, and why."""
+
+
 def attributes_at(cls: type, version: Microversion) -> tuple[list[Attribute], dict[str, object]]:
     """The attributes that `cls` has at `version`, and values for required ones that this version does not have."""
     attributes: list[Attribute] = []
@@ -91,7 +102,7 @@ def attributes_at(cls: type, version: Microversion) -> tuple[list[Attribute], di
         metadata = getattr(annotation, "__metadata__", ())
         key = next((m.name for m in metadata if isinstance(m, Key)), field.name)
         shape = _shape(annotation, version)
-        if shape is not None and issubclass(cls, Body) and key.lower().endswith("name"):
+        if shape is not None and issubclass(cls, Body) and key not in MAY_HAVE_LINES:
             shape = Shape(_one_line(shape.schema), shape.build)
         if shape is None:
             if not has_default:
@@ -229,11 +240,14 @@ def _merged(schema: Schema, keywords: Mapping[str, Any]) -> Schema:
 
 
 def _one_line(schema: Schema) -> Schema:
-    """A name's schema: it never breaks a line of a log, a list or a terminal, whatever else it may be."""
+    """A text's schema: it never breaks a line of a log, a list or a terminal, whatever else it may be."""
     if "anyOf" in schema:
         return {"anyOf": [_one_line(branch) for branch in schema["anyOf"]]}
     kind = schema.get("type")
-    if "string" not in (kind if isinstance(kind, list) else [kind]) or {"format", "enum"} & schema.keys():
+    kinds = kind if isinstance(kind, list) else [kind]
+    if "array" in kinds and isinstance(schema.get("items"), dict):
+        schema = {**schema, "items": _one_line(schema["items"])}
+    if "string" not in kinds or {"format", "enum"} & schema.keys():
         return schema
     return {**schema, "format": "one line"}
 
