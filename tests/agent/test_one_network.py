@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,6 +18,8 @@ from cumulet.drivers.linux_network import alone as locks
 from cumulet.drivers.linux_network import network
 from cumulet.drivers.linux_network.alone import NotAlone, alone
 from cumulet.drivers.qemu import fit
+from cumulet.fleet.local_agents import AgentPlace
+from cumulet.processes import agent
 from tests.fleet.test_unfit_machines import FACTS
 
 HOLD = """
@@ -101,6 +105,24 @@ def test_a_machine_that_is_a_host_does_not_join_as_a_second_one_and_its_token_st
     assert not (tmp_path / "second").exists()
     assert run([*command, "--state", str(tmp_path / "second"), "--no-networks"]) == 1
     assert "nothing answers" in capsys.readouterr().err
+
+
+def test_an_agent_of_the_clouds_own_machine_is_kept_out_too_unless_it_makes_no_network(
+    other: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Went(Exception):
+        """It went on."""
+
+    async def goes_on(*_: object) -> None:
+        raise Went
+
+    monkeypatch.setattr(agent, "_parent_ended", asyncio.Event)
+    monkeypatch.setattr(agent, "lease_of", goes_on)
+    bare = AgentPlace(name="host1", state=tmp_path, tls=tmp_path, socket=tmp_path / "s", images=tmp_path / "i")
+    with pytest.raises(SystemExit, match="host1: this machine's network is in use by the agent of rack1"):
+        asyncio.run(agent.run_agent(dataclasses.replace(bare, network_namespace="its")))
+    with pytest.raises(Went):
+        asyncio.run(agent.run_agent(bare))
 
 
 def test_the_network_of_a_host_whose_agent_runs_is_not_cleaned(
