@@ -293,6 +293,32 @@ def test_a_command_that_was_run_long_ago_does_no_harm_while_the_certificate_is_g
     told(tmp_path, story)
 
 
+def test_an_old_command_does_no_harm_where_the_cloud_knows_the_machine_better_than_its_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its host name has changed since it joined, and agents of before have told the cloud."""
+
+    async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        machine, made = membership(tmp_path / "rack1", clock), await cloud.invite("rack1")
+        await join(machine, made)
+        kept = tmp_path / "rack1" / "joined.json"
+        found = machine.joined()
+        assert found is not None
+        kept.write_bytes(msgspec.json.encode(msgspec.structs.replace(found, machine="as-it-was-called")))
+        before = machine.joined()
+        assert before is not None
+        clock.advance(15 * 60 + 1)
+        again = await _join_again(
+            tmp_path / "rack1", machine, before, made["join"], made["token"], made["ca_fingerprint"]
+        )
+        assert again == before == machine.joined()
+        assert "if the cloud knows this machine, no token is needed" in caplog.text
+        async with agent_of(machine, "first"):
+            await until(lambda: cloud.up("rack1"))
+
+    told(tmp_path, story)
+
+
 def test_a_cloud_that_has_moved_is_asked_where_the_command_says_if_it_is_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,9 @@ UNKNOWN = (
     "host add` prints lets it join anew"
 )
 
+OLD_TOKEN = frozenset({"WRONG_TOKEN", "TOKEN_EXPIRED", "TOKEN_USED"})
+"""Refusals of a token that was used long ago."""
+
 
 class JoinedPlace(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent of a joined machine is started with."""
@@ -149,7 +152,13 @@ async def _join_again(
     async with only_one(state, level=logging.WARNING):
         if not membership.has_ended() and membership.is_of_this_machine():
             return joined if url == joined.url else await _moved(membership, joined, url)
-        joined = await membership.join(url, token, ca_fingerprint)
+        try:
+            joined = await membership.join(url, token, ca_fingerprint)
+        except Refused as refused:
+            if membership.has_ended() or refused.refusal.code not in OLD_TOKEN:
+                raise
+            log.warning("%s; if the cloud knows this machine, no token is needed", refused)
+            return joined
         print(f"joined again as {joined.name}", flush=True)
         return joined
 
