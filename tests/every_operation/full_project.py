@@ -31,7 +31,7 @@ class FullProject:
         networks = self.ask("GET", "/networks?router:external=true")["networks"]
         self.public: str = networks[0]["id"]
         self.network = self._made("network")
-        self.address = "10.179.{n}.{m}"  # in the last of the subnets
+        self.address = "10.164.{n}.{m}"  # in the last of the subnets
         self.subnets = [
             subnet["id"]
             for n in range(0, 80, MOST_AT_ONCE)
@@ -117,7 +117,7 @@ def _ports(full: FullProject) -> list[list[JsonObject]]:
         _sixteen(
             lambda n: {
                 "network_id": full.network,
-                "fixed_ips": [{"ip_address": full.address.format(n=n, m=m)} for m in range(5)],
+                "fixed_ips": [{"ip_address": full.address.format(n=n, m=m)} for m in range(9, 14)],
             }
         ),
         [{"network_id": full.network, "fixed_ips": [{"subnet_id": one} for one in full.subnets[:50]]}],

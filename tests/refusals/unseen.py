@@ -35,7 +35,7 @@ UNSEEN: dict[str, str] = {
     "image/inspection.py Inspection._judge_by_oslo: Refused The format of the content cannot be determined.": _OSLO,
     "image/debian.py _run: CannotBuild failed:": _MACHINE,
     "network/for_compute.py _as_nova_says: BadRequest": "the address has been looked at in the same transaction before",
-    "network/addresses.py new_mac: Conflict Unable to complete operation for network": (
+    "network/mac_addresses.py new_mac: Conflict Unable to complete operation for network": (
         "sixteen million addresses would have to be taken"
     ),
     "placement/providers.py change: Conflict The resource provider was changed at the same time.": _BETWEEN,

@@ -76,10 +76,15 @@ def default_pools(cidr: AddressRange, gateway: Address | None) -> list[dict[str,
 
 
 def eui64_address(cidr: str, mac: str) -> str:
+    """As text: see `_eui64`."""
+    return str(_eui64(cidr, mac))
+
+
+def _eui64(cidr: str, mac: str) -> IPv6Address:
     """The address a guest gives itself in a prefix announced for autoconfiguration (RFC 4291, appendix A)."""
     digits = bytes.fromhex(mac.replace(":", ""))
     interface = bytes([digits[0] ^ 0x02]) + digits[1:3] + b"\xff\xfe" + digits[3:]
-    return str(IPv6Address(int(range_of(cidr).network_address) | int.from_bytes(interface, "big")))
+    return IPv6Address(int(range_of(cidr).network_address) | int.from_bytes(interface, "big"))
 
 
 def is_auto_addressed(subnet: Subnet) -> bool:
@@ -234,13 +239,14 @@ def _claim_automatic(
     """Record the addresses that a guest gives itself, in subnets where the port has none. Not for a router's port."""
     served = {fixed.subnet_id for fixed in present}
     missing = [s for s in subnets if is_auto_addressed(s) and s.id not in served and device_owner != ROUTER_INTERFACE]
-    found = {eui64_address(subnet.cidr, mac): subnet for subnet in missing}
-    if not found:
+    rows = [_row(port_id, subnet, _eui64(subnet.cidr, mac)) for subnet in missing]
+    if not rows:
         return []
+    found = {str(row["address"]): subnet for row, subnet in zip(rows, missing, strict=True)}
     network_id = missing[0].network_id
     for (held,) in tx.all(_HELD_OF, {"network_id": network_id, "of_addresses": list(found)}):
         raise _held(found[held], held)
-    hold_automatic(tx, [(port_id, mac, subnet) for subnet in missing])
+    tx.execute(inserting(port_addresses), rows)
     return [FixedIp(subnet_id=subnet.id, address=address) for address, subnet in found.items()]
 
 
@@ -325,9 +331,9 @@ def hold(tx: Tx, port_id: str, subnet: Subnet, address: str) -> FixedIp:
     return FixedIp(subnet_id=subnet.id, address=str(parsed))
 
 
-def hold_automatic(tx: Tx, which: Iterable[tuple[str, str, Subnet]]) -> None:
-    """Record the addresses that guests give themselves: (port's id, its MAC address, subnet) for each."""
-    rows = [_row(port_id, subnet, ip_address(eui64_address(subnet.cidr, mac))) for port_id, mac, subnet in which]
+def hold_automatic(tx: Tx, subnet: Subnet, guests: Iterable[tuple[str, str]]) -> None:
+    """Record the addresses that guests give themselves in a subnet: of each port its id and its MAC address."""
+    rows = [_row(port_id, subnet, _eui64(subnet.cidr, mac)) for port_id, mac in guests]
     if rows:
         tx.execute(inserting(port_addresses), rows)
 

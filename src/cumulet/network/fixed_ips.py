@@ -35,8 +35,11 @@ def refuse_too_many(wanted: Sequence[object]) -> None:
         raise BadRequest(f"Invalid input for fixed_ips. Reason: one request asks for {MOST_AT_ONCE} addresses at most.")
 
 
-def wanted_of(call: Call[object, object], given: object) -> list[FixedIp] | None:
-    """The wanted addresses; None if absent. 404 for a subnet that the caller does not see."""
+def wanted_of(call: Call[object, object], given: object, seen: set[str] | None = None) -> list[FixedIp] | None:
+    """The wanted addresses; None if absent. 404 for a subnet that the caller does not see.
+
+    `seen`: the ids of those that the same request has found in sight; those of these are added.
+    """
     if not isinstance(given, list):
         return None
     kept: Sequence[WantedIp] = [wanted for wanted in given if wanted.delete_subnet is not True]
@@ -45,9 +48,11 @@ def wanted_of(call: Call[object, object], given: object) -> list[FixedIp] | None
     if len(set(named)) != len(named):
         raise BadRequest("Invalid input for fixed_ips. Reason: Duplicate IP address.")
     named_subnets = list(dict.fromkeys(fixed.subnet_id for fixed in found if fixed.subnet_id))
-    known = resource.found_in_sight(call, SUBNETS, named_subnets) if named_subnets else {}
+    seen = set() if seen is None else seen
+    if unknown := [subnet_id for subnet_id in named_subnets if subnet_id not in seen]:
+        seen |= set(resource.found_in_sight(call, SUBNETS, unknown))
     for subnet_id in named_subnets:
-        if subnet_id not in known:
+        if subnet_id not in seen:
             raise resource.unknown(SUBNETS, subnet_id)
     return found
 

@@ -1,4 +1,4 @@
-"""The networks on which one request makes ports or subnets: each is looked for once, however many it makes there."""
+"""What a request that makes ports or subnets must know of networks: each is looked for once, however many it makes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from cumulet.web.operation import Call
 
 
 class NetworksAtHand(msgspec.Struct, frozen=True):
-    """What is known of them. Nothing of it is changed by making ports or subnets, but for `subnets_of`."""
+    """What is known. Nothing of it is changed by making ports or subnets, but for `subnets_of`."""
 
     call: Call[object, object]
+    subnets_seen: set[str] = msgspec.field(default_factory=set)
+    """Ids of subnets in sight, as of `groups_seen`: those that new ports have named."""
+    groups_seen: set[str] = msgspec.field(default_factory=set)
     _found: dict[str, Network] = msgspec.field(default_factory=dict)
     _shared: dict[str, bool] = msgspec.field(default_factory=dict)
     _subnets: dict[str, list[Subnet]] = msgspec.field(default_factory=dict)

@@ -48,6 +48,7 @@ class NewPort(msgspec.Struct, frozen=True, kw_only=True):
     port_security_enabled: bool | None = None
     security_group_ids: Sequence[str] | None = None
     allowed_address_pairs: Sequence[Mapping[str, str]] = ()
+    """Those without a `mac_address` get the port's."""
     dns_name: str = ""
     qos_policy_id: str | None = None
     host: str = bindings.UNBOUND
@@ -58,6 +59,11 @@ class NewPort(msgspec.Struct, frozen=True, kw_only=True):
     server_order: int = 0
     created_by_compute: bool = False
     server_tag: str | None = None
+
+
+def with_mac(pair: Mapping[str, str], mac: str) -> dict[str, str]:
+    """An address pair, with the port's MAC address where it has none."""
+    return {"ip_address": pair["ip_address"], "mac_address": pair.get("mac_address", mac)}
 
 
 def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence[Subnet] | None = None) -> Port:
@@ -91,7 +97,7 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence
         device_owner=new.device_owner,
         status=new.status,
         port_security_enabled=secured,
-        allowed_address_pairs=[dict(pair) for pair in new.allowed_address_pairs],
+        allowed_address_pairs=[with_mac(pair, mac) for pair in new.allowed_address_pairs],
         dns_name=new.dns_name,
         qos_policy_id=new.qos_policy_id,
         server_id=new.server_id,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.network import port_life, refusals
-from cumulet.network.addresses import overlap
+from cumulet.network.addresses import overlap, range_of
 from cumulet.network.bodies import either
 from cumulet.network.group_records import port_security_groups, security_groups
 from cumulet.network.port_bodies import AddressPair, UpdatePort
@@ -49,24 +49,32 @@ def change(call: Call[Port, UpdatePort], port: Port, body: UpdatePort, values: d
         port_life.join_groups(tx, port.id, wanted)
     pairs = port.allowed_address_pairs
     if body.allowed_address_pairs is not UNSET:
-        pairs = with_mac(wanted_pairs(body.allowed_address_pairs), str(values.get("mac_address", port.mac_address)))
+        mac = str(values.get("mac_address", port.mac_address))
+        pairs = [port_life.with_mac(pair, mac) for pair in as_given(wanted_pairs(body.allowed_address_pairs))]
     if not secured and pairs:
         raise refusals.pairs_need_port_security()
     values |= {"port_security_enabled": secured, "allowed_address_pairs": pairs}
     return other_groups
 
 
-def wanted_groups(call: Call[object, object], wanted: list[str] | Unset | None) -> list[str] | None:
-    """The wanted security groups; None for the default one. 404 for one that the caller does not see."""
+def wanted_groups(
+    call: Call[object, object], wanted: list[str] | Unset | None, seen: set[str] | None = None
+) -> list[str] | None:
+    """The wanted security groups; None for the default one. 404 for one that the caller does not see.
+
+    `seen`: those that the same request has found in sight; these are added.
+    """
     if not isinstance(wanted, list):
         return None
     ids = list(dict.fromkeys(wanted))
-    statement = sa.select(security_groups.c.id).where(
-        security_groups.c.id.in_(ids), shared_in_sight(call.caller, GROUP_SHARING)
-    )
-    known = {row[0] for row in call.tx.all(statement)}
+    seen = set() if seen is None else seen
+    if not seen.issuperset(ids):
+        statement = sa.select(security_groups.c.id).where(
+            security_groups.c.id.in_(ids), shared_in_sight(call.caller, GROUP_SHARING)
+        )
+        seen |= {row[0] for row in call.tx.all(statement)}
     for group_id in ids:
-        if group_id not in known:
+        if group_id not in seen:
             raise NotFound(f"Security group {group_id} does not exist", reason="SecurityGroupNotFound")
     return ids
 
@@ -78,10 +86,15 @@ def wanted_pairs(wanted: list[AddressPair] | Unset | None) -> list[AddressPair]:
     if len({(pair.ip_address, pair.mac_address) for pair in pairs}) != len(pairs):
         raise BadRequest("Request contains duplicate address pair.", reason="DuplicateAddressPairInRequest")
     for pair in pairs:
-        if pair.ip_address != EVERYTHING and any(overlap(ip_network(pair.ip_address), one) for one in MULTICAST):
+        if pair.ip_address != EVERYTHING and any(overlap(range_of(pair.ip_address), one) for one in MULTICAST):
             raise BadRequest(f"{pair.ip_address} overlaps with multicast addresses, which is not supported.")
     return pairs
 
 
-def with_mac(pairs: Sequence[AddressPair], mac: str) -> list[dict[str, str]]:
-    return [{"ip_address": pair.ip_address, "mac_address": either(pair.mac_address, mac)} for pair in pairs]
+def as_given(pairs: Sequence[AddressPair]) -> list[dict[str, str]]:
+    """The address pairs of a body; those without a MAC address have none yet (`port_life.with_mac`)."""
+    return [
+        {"ip_address": pair.ip_address}
+        | ({"mac_address": pair.mac_address} if isinstance(pair.mac_address, str) else {})
+        for pair in pairs
+    ]

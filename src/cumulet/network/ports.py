@@ -208,7 +208,7 @@ def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand) 
     network = networks.in_sight(new.network_id)
     dns.refuse_too_long(text(new.dns_name), network)
     secured: bool | None = either(new.port_security_enabled, None)
-    wanted_groups = port_security.wanted_groups(call, new.security_groups)
+    wanted_groups = port_security.wanted_groups(call, new.security_groups, networks.groups_seen)
     effective = network.port_security_enabled if secured is None else secured
     if not effective and wanted_groups:
         raise refusals.needs_port_security(network.id)
@@ -225,11 +225,12 @@ def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand) 
             description=text(new.description),
             admin_state_up=either(new.admin_state_up, True),
             mac_address=either(new.mac_address, None),
-            fixed_ips=fixed_ips.wanted_of(call, new.fixed_ips),
+            fixed_ips=fixed_ips.wanted_of(call, new.fixed_ips, networks.subnets_seen),
             device_id=text(new.device_id),
             device_owner=text(new.device_owner),
             port_security_enabled=secured,
             security_group_ids=wanted_groups,
+            allowed_address_pairs=port_security.as_given(pairs),
             dns_name=text(new.dns_name),
             qos_policy_id=qos.wanted(call, new.qos_policy_id, BANDWIDTH_LIMITS),
             host=text(new.host_id),
@@ -240,10 +241,7 @@ def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand) 
         networks.subnets_of(network.id),
     )
     dhcp_options.change(tx, made.id, options)
-    if pairs:
-        filled = port_security.with_mac(pairs, made.mac_address)
-        tx.execute(sa.update(ports).where(ports.c.id == made.id).values(allowed_address_pairs=filled))
-    return must_get(tx, Port, made.id)
+    return made
 
 
 def _refuse_network_owner(call: Call[object, object], device_owner: object) -> None:

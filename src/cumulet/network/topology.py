@@ -228,7 +228,7 @@ def refuse_too_many_automatic(tx: Tx, network: Network, before: int) -> None:
 def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
     """Record the addresses that guests on the network give themselves once the prefix is advertised."""
     guests = [(port_id, mac) for port_id, mac in tx.all(_GUESTS, {"of": subnet.network_id})]
-    addresses.hold_automatic(tx, [(port_id, mac, subnet) for port_id, mac in guests])
+    addresses.hold_automatic(tx, subnet, guests)
 
 
 def set_tags(tx: Tx, resource_id: str, tags: Sequence[str]) -> None:
