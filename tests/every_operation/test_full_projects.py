@@ -83,7 +83,7 @@ class Work:
     def executed(
         self, _connection: object, _cursor: object, _sql: str, given: Sized, _context: object, many: bool
     ) -> None:
-        self._count(1, len(given) if many else 1)
+        self._count(1, len(given) if many else 0)
 
     def _count(self, statements: int, rows: int) -> None:
         if threading.current_thread().name.startswith("db-write"):

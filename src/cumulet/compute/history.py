@@ -24,6 +24,8 @@ ROUND_SECONDS = 60.0
 """How often it looks for rows to forget."""
 PART = 100
 """The most rows that are forgotten in one transaction."""
+PARTS = 10
+"""So many of them at most are found at once: to find what each project has, all rows are read."""
 DAY_US = 86_400_000_000
 
 
@@ -135,8 +137,11 @@ def losses(rows: Mapping[str, int], most: int) -> dict[str, int]:
 
 
 def _of_the_largest(tx: Tx, kind: Kind, most: int) -> list[int | str]:
-    """Ids of rows to forget until `most` are left, `PART` at most. No project loses a row while another one has more;
-    what is about servers that live stays while there is anything else."""
+    """Ids of rows to forget until `most` are left, `PARTS` times `PART` at most.
+
+    No project loses a row while another one has more. What is about servers that live stays while there is anything
+    else.
+    """
     each = sa.select(kind.project.label("of_project"), kind.lives.label("is_alive")).where(kind.ended).subquery()
     number = sa.func.count().label("rows")
     counted = tx.all(sa.select(each.c.of_project, each.c.is_alive, number).group_by(each.c.of_project, each.c.is_alive))
@@ -146,7 +151,7 @@ def _of_the_largest(tx: Tx, kind: Kind, most: int) -> list[int | str]:
     found: list[int | str] = []
     for alive, lost in ((False, losses(of_gone, room)), (True, losses(of_living, most))):
         for project in sorted(lost, key=lambda project: -lost[project]):
-            wanted = min(lost[project], PART - len(found))
+            wanted = min(lost[project], PARTS * PART - len(found))
             its = sa.and_(kind.project == project, kind.lives if alive else ~kind.lives)
             found += [row.id for row in tx.all(_oldest(kind).where(its).limit(wanted))] if wanted else []
     return found
@@ -157,7 +162,7 @@ def _oldest(kind: Kind) -> Select:
 
 
 def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[int | str]:
-    """Ids of rows to forget, the oldest of a project first, `PART` at most."""
+    """Ids of rows to forget, the oldest of a project first, `PARTS` times `PART` at most."""
     oldest = _oldest(kind).limit(PART)
     too_old = tx.all(oldest.where(kind.age < now_us - settings.history_days * DAY_US))
     if too_old:
@@ -195,5 +200,8 @@ class History(Periodic):
         ids = await self._db.read_async(lambda tx: excess(tx, kind, self._settings, now_us))
         if not ids:
             return 0
+        return sum([await self._forget_part(kind, ids[n : n + PART]) for n in range(0, len(ids), PART)])
+
+    async def _forget_part(self, kind: Kind, ids: Sequence[int | str]) -> int:
         statement = sa.delete(kind.table).where(kind.table.c.id.in_(ids), kind.ended)
         return await self._db.write_async(lambda tx: tx.changed(statement))
