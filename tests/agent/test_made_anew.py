@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -93,5 +94,44 @@ def test_what_cannot_be_removed_is_not_taken_for_the_new_one(tmp_path: Path, mon
         assert found(host) is before
         await agent.handle(create(7, 2))
         assert found(host) is not before
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        m.CancelCopy(server_id=SERVER, operation_id="latest", generation=9, step=3),
+        m.Welcome(session="second", generations={SERVER: 9}),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_what_becomes_out_of_date_while_the_earlier_one_is_removed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: m.Message[object]
+) -> None:
+    """These do not wait for other commands. What they say is not forgotten."""
+
+    async def story() -> None:
+        host, agent = await left(tmp_path, 2)
+        removing, goes_on = asyncio.Event(), asyncio.Event()
+        destroy = host.driver.destroy
+
+        async def slow(server_id: str) -> None:
+            removing.set()
+            await goes_on.wait()
+            await destroy(server_id)
+
+        monkeypatch.setattr(host.driver, "destroy", slow)
+        making = asyncio.create_task(agent.handle(create(5, 2)))
+        await removing.wait()
+        with contextlib.suppress(m.VerbFailed):
+            await agent.handle(meanwhile)
+        latest = host.fence.mark(SERVER)
+        goes_on.set()
+        with pytest.raises(m.StaleGeneration):
+            await making
+        assert host.fence.mark(SERVER) == latest
+        assert latest.generation == 9
+        assert SERVER not in host.driver._guests
 
     asyncio.run(story())

@@ -96,13 +96,16 @@ class Agent:
             if not isinstance(message, m.Command):
                 return await message.do(self)
             if message.beside_others:
-                await self._admit(message)
+                self._admit(message)
                 return cast("AnswerT", await message.do(self))
             if message.lets_run:
                 await self._be_welcomed()
             lock = self._busy.setdefault(message.server_id, asyncio.Lock())
             async with lock:
-                await self._admit(message)
+                if message.makes_anew and self._is_new(message):
+                    # What is left here of the server is of an earlier operation, and its disk is an old one.
+                    await self.driver.destroy(message.server_id)
+                self._admit(message)
                 return cast("AnswerT", await message.do(self))
         except DriverError as error:
             raise m.VerbFailed(str(error)) from error
@@ -114,11 +117,16 @@ class Agent:
         except TimeoutError:
             raise m.VerbFailed(f"NOT_WELCOMED: {self.name} does not know yet which guests it still has") from None
 
-    async def _admit(self, command: m.Command[object]) -> None:
-        """Refuse a command that is out of date: of an earlier generation, or of an earlier step of the same one.
+    def _admit(self, command: m.Command[object]) -> None:
+        """Accept a command, and refuse earlier ones from now on; or refuse it, as `_is_new` does."""
+        if self._is_new(command):
+            self._fence.set_mark(command.server_id, Mark(command.generation, command.step))
 
-        Without a valid lease, also refuse every command that needs one. Before the first command to make a guest is
-        accepted, what this host still has of the server goes: it was left here earlier, and its disk is an old one.
+    def _is_new(self, command: m.Command[object]) -> bool:
+        """Whether it was not accepted before. StaleGeneration for a command that is out of date: of an earlier
+        generation, or of an earlier step of the same one.
+
+        Without a valid lease, every command that needs one is refused, too.
         """
         if command.needs_lease and not self._lease.valid:
             raise m.VerbFailed(self._unheard)
@@ -129,10 +137,7 @@ class Agent:
                 f"{command.server_id}: step {command.step} of generation {command.generation} is out of date, "
                 f"step {mark.step} of {mark.generation} was accepted"
             )
-        if told > mark:
-            if command.makes_anew:
-                await self.driver.destroy(command.server_id)
-            self._fence.set_mark(command.server_id, told)
+        return told > mark
 
     # -- `messages.OnHost`
 

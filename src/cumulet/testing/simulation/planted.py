@@ -112,17 +112,17 @@ def resuming_before_the_commit() -> AbstractContextManager[object]:
 
 def dropping_the_generation_check() -> AbstractContextManager[object]:
     """Agents do whatever they are told, however late it comes."""
-    return mock.patch.object(Agent, "_admit", return_value=None)
+    return mock.patch.multiple(Agent, _admit=lambda agent, told: None, _is_new=lambda agent, told: False)
 
 
 def dropping_the_step_check() -> AbstractContextManager[object]:
     """Agents do whatever the same operation tells them, also late commands of earlier steps."""
-    admit = Agent._admit
-
-    async def without_steps(agent: Agent, told: m.Command[object]) -> None:
-        await admit(agent, msgspec.structs.replace(told, step=0))
-
-    return mock.patch.object(Agent, "_admit", without_steps)
+    admit, is_new = Agent._admit, Agent._is_new
+    return mock.patch.multiple(
+        Agent,
+        _admit=lambda agent, told: admit(agent, msgspec.structs.replace(told, step=0)),
+        _is_new=lambda agent, told: is_new(agent, msgspec.structs.replace(told, step=0)),
+    )
 
 
 @contextlib.contextmanager

@@ -51,9 +51,9 @@ def seeing_what_is_not_over() -> AbstractContextManager[object]:
     """An agent answers a look without accepting its generation, so a late command may still be done after it."""
     admit = Agent._admit
 
-    async def admit_but_looks(agent: Agent, told: m.Command[object]) -> None:
+    def admit_but_looks(agent: Agent, told: m.Command[object]) -> None:
         if not isinstance(told, Look):
-            await admit(agent, told)
+            admit(agent, told)
 
     return mock.patch.object(Agent, "_admit", admit_but_looks)
 
