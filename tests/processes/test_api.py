@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -21,6 +22,8 @@ from cumulet.processes.serving import Api
 from cumulet.settings import Settings
 from cumulet.testing import TestCloud
 from cumulet.testing.client import Client
+from cumulet.web.audit import verify
+from cumulet.web.sampling import OF_ONE
 from tests.identity.test_postgresql import database_url
 
 __all__ = ["database_url"]
@@ -65,6 +68,20 @@ def test_what_is_begun_at_an_api_alone_is_carried_by_the_cloud(database_url: str
             assert ended.status_code == 204
             assert member.compute("GET", "/servers").status == 401, "the other process honours a token that was ended"
         assert cloud.persona("admin").compute("GET", "/servers").status == 200, "one API ending ends no other"
+
+
+@pytest.mark.postgres
+def test_refusals_that_have_no_line_are_counted_before_the_trail_ends(database_url: str, tmp_path: Path) -> None:
+    with cumulet.testing.cloud(hosts=1, database_url=database_url) as cloud:
+        member = cloud.persona("member")
+        own = tmp_path / "second"
+        with api_beside(cloud, own) as (_, http):
+            there = Client(http, member.token, project_id=member.project_id, user_id=member.user_id)
+            for _ in range(OF_ONE + 5):
+                assert there.compute("POST", "/servers/nothing/action", {"os-start": None}).status == 404
+        lines = (own / "audit.jsonl").read_text().splitlines()
+        assert [event.get("leftOut") for event in map(json.loads, lines)] == [None] * OF_ONE + [5]
+        assert verify(own / "audit.jsonl").number == OF_ONE + 1
 
 
 def test_a_database_of_one_process_is_refused(tmp_path: Path) -> None:
