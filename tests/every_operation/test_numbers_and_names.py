@@ -44,7 +44,7 @@ UNDECLARED = (
 """Parameters that are tried where an operation looks at whatever it is sent."""
 READS = [case for case in PLAIN if case.operation.method == "GET"]
 BODIES = [operation for service in load_services() for operation in service.operations if operation.body is not None]
-TURNS = ("a\u202eb", "\u2066b", "a\u200f", "\u061c")
+TURNS = ("a\u202eb", "\u2066b", "a\u2069", "\u202a")
 BREAKS = (
     "a\nb",
     "a\rb",
@@ -57,7 +57,7 @@ BREAKS = (
     "a\n",
     "a\u202eb",
     "\u2066b",
-    "a\u200f",
+    "a\u202e",
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import sqlalchemy as sa
 from cumulet.conductor.findings import findings
 from cumulet.db.engine import Database
 from cumulet.errors import Gone
-from cumulet.image import files, store
+from cumulet.image import builtin, files, store
 from cumulet.image.inspection import Inspection
 from cumulet.image.left_data import LeftData, clear_alone
 from cumulet.image.part import IMAGE_PART
@@ -118,6 +120,68 @@ def test_an_upload_that_comes_slowly_is_never_taken_for_a_dead_one(world: World,
     assert piecewise(world, image["id"], pieces()) == 204
     look()
     assert (world.show(image["id"])["size"], found(world)) == (3000, [])
+
+
+def test_an_upload_whose_file_grows_has_a_process_that_lives(world: World, look: Callable[[], None]) -> None:
+    """It has no lock: of a version before, or on a file system without locks."""
+    image_id = begun(world)
+    files.prepare(world.store)
+    file = world.store / files.UPLOAD_FOLDER / "u1"
+    for length in range(1, 4):
+        file.write_bytes(b"\0" * length)
+        look()
+    assert world.show(image_id)["status"] == "saving"
+    look()
+    assert world.show(image_id)["status"] == "queued"
+
+
+def test_an_upload_goes_on_where_the_file_system_has_no_locks(
+    world: World, look: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    image_id = world.active(b"the data")["id"]
+    dead = begun(world)
+    (world.store / files.UPLOAD_FOLDER / "u1").write_bytes(b"half")
+    look()
+    look()
+    assert (world.show(image_id)["status"], world.show(dead)["status"]) == ("active", "queued")
+
+
+def test_an_upload_that_was_ended_removes_nothing_of_the_next_one(world: World) -> None:
+    """It had placed its data, and was paused before it could say so. The next one has placed its own meanwhile."""
+    image_id, now_us = world.create()["id"], world.cloud.clock.now_us()
+
+    async def story() -> bool:
+        late = await Receiver.begin(world.cloud, image_id, cast(Promise, SimpleNamespace()), None, _always)
+        world.cloud.db.write(lambda tx: store.end_upload(tx, image_id, late.upload_id, now_us, status="queued"))
+        assert world.cloud.db.write(lambda tx: store.begin_upload(tx, image_id, "next", 1, now_us))
+        return await world.cloud.db.write_async(late.give_up)
+
+    assert not asyncio.run(story())
+    assert world.show(image_id)["status"] == "saving"
+
+
+def test_what_comes_with_the_cloud_has_its_record_before_its_files(
+    world: World, look: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared database a conductor may look meanwhile."""
+    place = files.Upload.place
+
+    def placed(upload: files.Upload, image_id: str, *, staged: bool = False) -> files.Written:
+        in_thread(look)
+        written = place(upload, image_id, staged=staged)
+        in_thread(look)
+        return written
+
+    monkeypatch.setattr(files.Upload, "place", placed)
+    db, clock, folder = world.cloud.db, world.cloud.clock, world.cloud.state_dir
+    image_id = builtin.add_builtin_image(db, clock, folder, name="tiny", owner=None, source=None)
+    look()
+    assert (world.files(), found(world)) == ({image_id}, [])
+    assert world.show(image_id)["status"] == "active"
 
 
 def test_two_uploads_of_one_image_are_two(world: World, look: Callable[[], None]) -> None:

@@ -56,9 +56,9 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SHELVED_IMAGE, RESCUE_IMAGE = "shelved_image_id", "rescue_image_id"
-BASE_IMAGE = "base_image_ref"
-"""Of a server made from a snapshot: the image that this goes back to."""
 """Keys of a server's system metadata: the images that it is unshelved from, and rescued with."""
+BASE_IMAGE = "base_image_ref"
+"""Likewise, of a server that was made from a snapshot: the image that this goes back to."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,9 +40,9 @@ EXTERNAL_NETWORK = rule("network:attach_external_network", ADMIN)
 
 GIB = 1024**3
 SEED_BYTES = 32
+"""Length of a server's secret, from which the random numbers in its metadata are made."""
 LONGEST_ID = 36
 """Of an image."""
-"""Length of a server's secret, from which the random numbers in its metadata are made."""
 
 
 class Placing(msgspec.Struct, frozen=True, kw_only=True):

@@ -173,7 +173,7 @@ class Runner:
         self._tasks.pop(operation_id, None)
         self._contexts.pop(operation_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("operation %s: runner failed, the sweep will retry", operation_id, exc_info=error)
+            log.error("operation %s: runner failed; the sweep looks at it", operation_id, exc_info=error)
 
     async def idle(self) -> None:
         """Wait until no operation is being carried (for stories and shutdown)."""

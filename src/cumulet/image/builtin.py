@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from cumulet.clock import Clock
@@ -10,6 +11,7 @@ from cumulet.image import files, store
 from cumulet.image.files import CHUNK_BYTES, Upload
 from cumulet.image.inspection import Inspection
 from cumulet.image.store import Image
+from cumulet.image.uploads import data_of
 
 # A raw disk of 1 MiB that no machine boots: what simulated hosts "run" where the real image cannot be built.
 PLACEHOLDER = b"cumulet placeholder image: simulated hosts only\n".ljust(1 << 20, b"\0")
@@ -47,22 +49,17 @@ def add_builtin_image(
     for image in known:
         if image.status == "active" and image.owner == owner:
             return image.id
-    image_id = clock.uuid()
+        if image.status in ("queued", "saving") and image.owner == owner:  # A start was killed meanwhile.
+            database.write(partial(store.delete, image_id=image.id, now_us=clock.now_us()))
+    image_id, upload_id, now_us = clock.uuid(), clock.uuid(), clock.now_us()
     format_of_data = disk_format if source is not None else "raw"
     folder = files.image_folder(state_dir)
-    upload = Upload(folder, clock.uuid(), _inspection(source, format_of_data))
-    try:
-        with files.threads:
-            _copy(source, upload)
-        written = upload.place(image_id)
-    finally:
-        upload.discard()
-    now_us = clock.now_us()
     image = Image(
         id=image_id,
         name=name,
         owner=owner,
-        status="active",
+        status="saving",
+        upload_id=upload_id,
         visibility="public",
         disk_format=format_of_data,
         container_format="bare",
@@ -70,14 +67,21 @@ def add_builtin_image(
         min_ram=0,
         protected=False,
         os_hidden=False,
-        size=written.size,
-        virtual_size=written.virtual_size,
-        checksum=written.md5,
-        os_hash_value=written.sha512,
         created_at_us=now_us,
         updated_at_us=now_us,
     )
-    database.write(lambda tx: store.add(tx, image))
+    database.write(lambda tx: store.add(tx, image))  # A record comes before its files (`left_data`).
+    upload = Upload(folder, upload_id, _inspection(source, format_of_data))
+    try:
+        with files.threads:
+            _copy(source, upload)
+        written = upload.place(image_id)
+    except BaseException:
+        database.write(lambda tx: store.delete(tx, image_id, now_us))
+        raise
+    finally:
+        upload.discard()
+    database.write(lambda tx: store.end_upload(tx, image_id, upload_id, now_us, status="active", **data_of(written)))
     return image_id
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -97,8 +98,10 @@ class Upload:
         self._file = open(  # noqa: SIM115 - stays open from call to call; `discard` and `place` close it
             os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0
         )
-        # The system lets go of it when this process ends: others see by it whether somebody is at the upload.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        # The system lets go of it when this process ends: others see by it whether somebody is at the upload. A file
+        # system without locks leaves them the sign that the file grows.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         # Copying into the system's cache takes as long as both hashes, and drives out what the database has there.
         self._direct = self._set_direct(True)
 
@@ -185,9 +188,20 @@ def is_under_way(folder: Path, upload_id: str) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # No locks here.
     finally:
         os.close(descriptor)
     return False
+
+
+def last_change(folder: Path, upload_id: str) -> tuple[int, int] | None:
+    """Size of an upload's file, and when it was written last, in nanoseconds; None: there is no file."""
+    try:
+        found = (folder / UPLOAD_FOLDER / upload_id).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _write_some(file: FileIO, view: memoryview) -> int:

@@ -2,7 +2,8 @@
 
 Theory of operation. An upload holds a lock on its file while it writes (`files.Upload`), and the system lets go of it
 when the process ends, however it ends. One look is not enough: an upload has its record a moment before its file, and
-for a moment after it. So it is ended if nobody has been at it in two looks. Its sender then finds that the image is no
+for a moment after it. So it is ended if nobody has been at it in two looks, between which its file has not changed:
+versions before, and file systems without locks, have no other sign of life. Its sender then finds that the image is no
 longer its own. Files are listed before the records are read, and a record comes before its files: what no image has
 then, none will have, for ids are never used again. A file in the place of data that an image still waits for is left
 to the next upload of that image (`uploads.Receiver`), which no other one can be in the way of.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,10 @@ class Coming(NamedTuple):
     upload_id: str
 
 
+Seen = tuple[int, int] | None
+"""Size and time of the last change of an upload's file; None: there is none."""
+
+
 def clear_alone(database: Database, state_dir: Path, now_us: int) -> int:
     """At the start of the only process that a cloud has: whatever was under way is a dead one's. Imports go on, and
     remove what they leave themselves. How many files were removed."""
@@ -62,23 +67,36 @@ class LeftData(Periodic):
         super().__init__(name=RECONCILER, clock=clock, seconds=settings.lease_seconds * 6)
         self._db = db
         self._folder = files.image_folder(settings.state_dir)
-        self._silent: frozenset[Coming] = frozenset()
-        """Uploads that nobody was at in the last look."""
+        self._silent: dict[Coming, Seen] = {}
+        """Uploads that nobody was at in the last look, and their files then."""
 
     async def round(self) -> None:
         listed = await asyncio.to_thread(files.stored, self._folder)
         images = await self._db.read_async(store.data_of_all)
-        silent = frozenset([one for one in _coming(images) if not await self._is_under_way(one)])
-        for one in sorted(silent & self._silent):
+        silent = await asyncio.to_thread(self._silent_of, list(_coming(images)))
+        for one in sorted(one for one, seen in silent.items() if self._silent.get(one, ()) == seen):
             await self._db.write_async(partial(self._end, one))
         self._silent = silent
-        left = listed - _files_of(images) - _places_of(images)
+        left = await asyncio.to_thread(self._unlocked, listed - _files_of(images) - _places_of(images))
         if left:
             await asyncio.to_thread(_remove, self._folder, left)
             await self._db.write_async(lambda tx: self._note(tx, REMOVED, f"removed {len(left)}"))
 
-    async def _is_under_way(self, one: Coming) -> bool:
-        return await asyncio.to_thread(files.is_under_way, self._folder, one.upload_id)
+    def _silent_of(self, coming: Sequence[Coming]) -> dict[Coming, Seen]:
+        return {
+            one: files.last_change(self._folder, one.upload_id)
+            for one in coming
+            if not files.is_under_way(self._folder, one.upload_id)
+        }
+
+    def _unlocked(self, left: Collection[str]) -> list[str]:
+        """Those that nobody writes: an image that comes with the cloud has no record before it is whole."""
+        uploads = f"{files.UPLOAD_FOLDER}/"
+        return [
+            path
+            for path in sorted(left)
+            if not (path.startswith(uploads) and files.is_under_way(self._folder, path.removeprefix(uploads)))
+        ]
 
     def _end(self, one: Coming, tx: Tx) -> None:
         now_us = self._clock.now_us()

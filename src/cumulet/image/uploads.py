@@ -340,13 +340,11 @@ class Receiver:
         return finish
 
     def give_up(self, tx: Tx) -> bool:
-        """Set the image back to its status before. Returns whether it has no data: a commit that seemed to fail may
-        have succeeded."""
-        store.end_upload(tx, self.image.id, self.upload_id, self._cloud.clock.now_us(), status=self._way.begins)
-        image = store.find(tx, self.image.id)
-        if self._way.staged:
-            return image is None or image.status not in ("uploading", "importing")
-        return image is None or image.size is None
+        """Set the image back to its status before. Returns whether what came can be removed: a commit that seemed to
+        fail may have succeeded, and of an image that is another upload's by now this one knows nothing."""
+        now_us = self._cloud.clock.now_us()
+        ours = store.end_upload(tx, self.image.id, self.upload_id, now_us, status=self._way.begins)
+        return ours or store.find(tx, self.image.id) is None
 
     def _gone(self) -> Gone:
         return Gone(

@@ -105,9 +105,9 @@ def _is_printable(text: str) -> bool:
 
 
 _BREAKS = ("Cc", "Zl", "Zp")
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """What turns the direction in which a text is shown, so that it looks like another one. Other format characters, such
-as joiners, are needed to write some languages."""
+as joiners and the marks of a direction, are needed to write some languages."""
 
 
 def is_one_line(text: str) -> bool:

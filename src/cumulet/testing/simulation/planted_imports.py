@@ -40,7 +40,8 @@ def ending_an_upload_at_the_first_look() -> AbstractContextManager[object]:
     """It may have its record, and its file a moment later."""
 
     async def round(self: LeftData) -> None:
-        self._silent = frozenset(left_data._coming(await self._db.read_async(store.data_of_all)))
+        coming = left_data._coming(await self._db.read_async(store.data_of_all))
+        self._silent = {one: files.last_change(self._folder, one.upload_id) for one in coming}
         await real(self)
 
     real = LeftData.round
