@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -156,6 +157,57 @@ def test_the_project_with_the_most_loses_first(
 def test_how_much_each_project_loses(rows: dict[str, int], most: int, lost: dict[str, int]) -> None:
     assert history.losses(rows, most) == lost
     assert sum(rows.values()) - sum(lost.values()) == min(most, sum(rows.values()))
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that count rows: each of them reads all of a kind."""
+    made: list[str] = []
+
+    def noting(run: Callable[..., object]) -> Callable[..., object]:
+        def noted(tx: Tx, statement: object, *values: object) -> object:
+            if "count(" in (sql := str(statement)):
+                made.append(sql)
+            return run(tx, statement, *values)
+
+        return noted
+
+    for name in ("all", "first"):
+        monkeypatch.setattr(Tx, name, noting(getattr(Tx, name)))
+    return made
+
+
+@pytest.mark.parametrize(
+    "limits", [{"history_rows": 12}, {"history_rows_per_server": 5}, {"history_rows": 12, "history_rows_per_server": 5}]
+)
+def test_however_much_is_forgotten_it_is_counted_once_in_a_round(
+    cloud: TestCloud,
+    member: Client,
+    server: str,
+    counts: list[str],
+    limits: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What goes is each project's oldest, and all that is too much goes in one round, in small transactions."""
+    monkeypatch.setattr(history, "PART", 2)
+    monkeypatch.setattr(history, "FOUND", 3, raising=False)
+    monkeypatch.setattr(history, "PARTS", 1, raising=False)
+    other = create(member)["id"]
+    cloud.idle()
+    moment = cloud.embedded.clock.now_us()
+    cloud.embedded.db.write(
+        lambda tx: [_acted(tx, one, f"many-{n}", at_us=moment + n // 4) for n in range(40) for one in (server, other)]
+    )
+    before = ids(cloud, instance_actions, instance_actions.c.server_id == other)
+    counts.clear()
+    forget(cloud, **limits)
+    assert len(counts) <= 3 * len(history.kinds())
+    assert len(ids(cloud, instance_actions)) == min(limits.get("history_rows", 999), 10 if len(limits) == 2 else 12)
+    kept = ids(cloud, instance_actions, instance_actions.c.server_id == other)
+    assert kept == before[-len(kept) :]
+    counts.clear()
+    forget(cloud, **limits)
+    assert ids(cloud, instance_actions, instance_actions.c.server_id == other) == kept
 
 
 def test_a_server_has_a_limit_of_its_own(cloud: TestCloud, member: Client, server: str) -> None:

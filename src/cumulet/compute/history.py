@@ -7,6 +7,7 @@ the projects that have the most lose first, so nobody makes the cloud forget wha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -16,7 +17,7 @@ from cumulet.clock import Clock
 from cumulet.compute.resized import resized_servers
 from cumulet.compute.store import instance_actions, migrations, servers
 from cumulet.conductor.saga import operations
-from cumulet.db.engine import Database, Select, Tx, metadata
+from cumulet.db.engine import Database, Row, Select, Tx, metadata
 from cumulet.periodic import Periodic
 from cumulet.settings import Settings
 
@@ -24,8 +25,8 @@ ROUND_SECONDS = 60.0
 """How often it looks for rows to forget."""
 PART = 100
 """The most rows that are forgotten in one transaction."""
-PARTS = 10
-"""So many of them at most are found at once: to find what each project has, all rows are read."""
+FOUND = 5_000
+"""The most rows that are looked through at once. What is to be forgotten is counted before, once for a round."""
 DAY_US = 86_400_000_000
 
 
@@ -136,49 +137,35 @@ def losses(rows: Mapping[str, int], most: int) -> dict[str, int]:
     return {project: rows[project] - left[project] for project in rows if rows[project] > left[project]}
 
 
-def _of_the_largest(tx: Tx, kind: Kind, most: int) -> list[int | str]:
-    """Ids of rows to forget until `most` are left, `PARTS` times `PART` at most.
+def too_many(tx: Tx, kind: Kind, most: int) -> Counter[tuple[str, bool]]:
+    """How many rows are forgotten until `most` are left, by project and by whether the server that they are of lives.
 
     No project loses a row while another one has more. What is about servers that live stays while there is anything
     else.
     """
+    if tx.scalar(sa.select(sa.func.count()).select_from(kind.table).where(kind.ended)) <= most:
+        return Counter()
     each = sa.select(kind.project.label("of_project"), kind.lives.label("is_alive")).where(kind.ended).subquery()
     number = sa.func.count().label("rows")
     counted = tx.all(sa.select(each.c.of_project, each.c.is_alive, number).group_by(each.c.of_project, each.c.is_alive))
     of_living = {row.of_project: row.rows for row in counted if row.is_alive}
     of_gone = {row.of_project: row.rows for row in counted if not row.is_alive}
     room = max(0, most - sum(of_living.values()))
-    found: list[int | str] = []
-    for alive, lost in ((False, losses(of_gone, room)), (True, losses(of_living, most))):
-        for project in sorted(lost, key=lambda project: -lost[project]):
-            wanted = min(lost[project], PARTS * PART - len(found))
-            its = sa.and_(kind.project == project, kind.lives if alive else ~kind.lives)
-            found += [row.id for row in tx.all(_oldest(kind).where(its).limit(wanted))] if wanted else []
-    return found
+    lost = {(project, False): rows for project, rows in losses(of_gone, room).items()}
+    return Counter(lost | {(project, True): rows for project, rows in losses(of_living, most).items()})
+
+
+def crowded(tx: Tx, kind: Kind, most: int) -> dict[str, int]:
+    """How many rows are forgotten of each server that has more than `most`."""
+    server, number = kind.table.c.server_id, sa.func.count()
+    statement = sa.select(server, number.label("rows")).where(kind.ended).group_by(server).having(number > most)
+    return {row.server_id: row.rows - most for row in tx.all(statement)}
 
 
 def _oldest(kind: Kind) -> Select:
-    return sa.select(kind.table.c.id).where(kind.ended).order_by(kind.age, kind.table.c.id)
-
-
-def excess(tx: Tx, kind: Kind, settings: Settings, now_us: int) -> Sequence[int | str]:
-    """Ids of rows to forget, the oldest of a project first, `PARTS` times `PART` at most."""
-    oldest = _oldest(kind).limit(PART)
-    too_old = tx.all(oldest.where(kind.age < now_us - settings.history_days * DAY_US))
-    if too_old:
-        return [row.id for row in too_old]
-    rows = tx.scalar(sa.select(sa.func.count()).select_from(kind.table).where(kind.ended))
-    if rows > settings.history_rows:
-        return _of_the_largest(tx, kind, settings.history_rows)
-    if kind.per_server:
-        server = kind.table.c.server_id
-        number = sa.func.count()
-        crowded = sa.select(server, number.label("rows")).where(kind.ended).group_by(server)
-        crowded = crowded.having(number > settings.history_rows_per_server)
-        if (row := tx.first(crowded.limit(1))) is not None:
-            most = min(PART, row.rows - settings.history_rows_per_server)
-            return [one.id for one in tx.all(oldest.where(server == row.server_id).limit(most))]
-    return []
+    """The oldest first, each with its `age`, its project and whether its server lives."""
+    columns = kind.table.c.id, kind.age.label("age"), kind.project.label("of_project"), kind.lives.label("is_alive")
+    return sa.select(*columns).where(kind.ended).order_by(kind.age, kind.table.c.id).limit(FOUND)
 
 
 class History(Periodic):
@@ -191,15 +178,44 @@ class History(Periodic):
 
     async def round(self) -> None:
         for kind in kinds():
-            while await self._forget(kind):
-                pass
+            await self._forget_too_old(kind)
+            await self._forget_too_many(kind)
+            if kind.per_server:
+                await self._forget_of_crowded(kind)
 
-    async def _forget(self, kind: Kind) -> int:
-        """Find rows in a transaction that only reads and forget them in another; how many were forgotten."""
-        now_us = self._clock.now_us()
-        ids = await self._db.read_async(lambda tx: excess(tx, kind, self._settings, now_us))
-        if not ids:
-            return 0
+    async def _forget_too_old(self, kind: Kind) -> None:
+        oldest = _oldest(kind).where(kind.age < self._clock.now_us() - self._settings.history_days * DAY_US)
+        while await self._forget(kind, [row.id for row in await self._rows(oldest)]):
+            pass
+
+    async def _forget_too_many(self, kind: Kind) -> None:
+        """Go once through the rows, the oldest first, until each project has lost what it is to lose."""
+        lost = await self._db.read_async(lambda tx: too_many(tx, kind, self._settings.history_rows))
+        statement = _oldest(kind)
+        while lost.total() and (rows := await self._rows(statement)):
+            ids: list[int | str] = []
+            for row in rows:
+                group = row.of_project, bool(row.is_alive)
+                if lost[group]:
+                    lost[group] -= 1
+                    ids.append(row.id)
+            await self._forget(kind, ids)
+            place = sa.tuple_(kind.age, kind.table.c.id)
+            statement = _oldest(kind).where(place > (rows[-1].age, rows[-1].id))
+
+    async def _forget_of_crowded(self, kind: Kind) -> None:
+        most = self._settings.history_rows_per_server
+        for server_id, lost in (await self._db.read_async(lambda tx: crowded(tx, kind, most))).items():
+            its = _oldest(kind).where(kind.table.c.server_id == server_id)
+            for done in range(0, lost, FOUND):
+                rows = await self._rows(its.limit(min(FOUND, lost - done)))
+                await self._forget(kind, [row.id for row in rows])
+
+    async def _rows(self, statement: Select) -> Sequence[Row]:
+        return await self._db.read_async(lambda tx: tx.all(statement))
+
+    async def _forget(self, kind: Kind, ids: Sequence[int | str]) -> int:
+        """`PART` in each transaction, after one that only read had found them. How many there still were."""
         return sum([await self._forget_part(kind, ids[n : n + PART]) for n in range(0, len(ids), PART)])
 
     async def _forget_part(self, kind: Kind, ids: Sequence[int | str]) -> int:
