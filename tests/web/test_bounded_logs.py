@@ -18,12 +18,14 @@ from cumulet.cli import fleet
 from cumulet.settings import Settings
 from cumulet.web import audit as trail
 from cumulet.web.app import App
-from cumulet.web.audit import Audit, Broken, put_aside, verify
+from cumulet.web.audit import FILE_BYTES, FILES_KEPT, LONGEST_COUNT, LONGEST_REFUSAL, Audit, Broken, put_aside, verify
 from cumulet.web.context import Cloud
 from cumulet.web.log import end_log, log_to
+from cumulet.web.operation import Caller
 from cumulet.web.peer import peer_of
 from cumulet.web.repeats import SAME_LINES
 from cumulet.web.sampling import MOST_NAMED, OF_ALL, OF_ONE, WINDOW_SECONDS, Sampling
+from cumulet.web.strangers import Strangers
 from tests.web.conftest import Answer, Client
 from tests.web.widgets import SERVICES
 
@@ -171,9 +173,79 @@ def test_a_line_is_short_whatever_is_sent(cloud: Cloud, tmp_path: Path, caplog: 
     asyncio.run(client.send("DELETE", f"{W}/{'x' * 60_000}", token="nobody here"))
     asyncio.run(client.send("DELETE", f"{W}/{chr(1) * 60_000}"))
     asyncio.run(client.send("POST", f"{W}/w1/action", {"y" * 60_000: None}))
+    asyncio.run(client.send("POST", f"{W}/{chr(1) * 60_000}/action", {chr(1) * 60_000: None}, token="reader"))
     audit.close()
-    assert max(map(len, path.read_text().splitlines())) < 3000
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) < LONGEST_REFUSAL
     assert max(len(record.getMessage()) for record in caplog.records if record.name == "cumulet.access") < 2000
+
+
+@pytest.mark.parametrize("character", ["a", '"', chr(1), "é", "\U0001f600"])
+def test_a_refusal_s_line_and_a_count_s_are_short_with_the_longest_names(character: str, tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "audit.jsonl")
+    audit._number = 10**12
+    text, longest = character * 9000, "u" * 64
+    caller = Caller(
+        user_id=longest,
+        user_name="",
+        user_domain_id="",
+        roles=frozenset(),
+        project_id="p" * 64,
+        token_id="t" * 32,
+    )
+    address = "2001:0db8:" + 6 * ":aaaa"
+    audit.record(
+        time_us=10**16,
+        request_id="req-" + "x" * 36,
+        caller=caller,
+        client=address,
+        service="placement",
+        method="DELETE",
+        path=text,
+        action=text,
+        status=403,
+    )
+    for user_id, client in ((longest, None), (None, address)):
+        audit.record_left_out(time_us=10**16, user_id=user_id, client=client, number=10**12)
+    audit.close()
+    refusal, *counts = (tmp_path / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(refusal) <= LONGEST_REFUSAL
+    assert json.loads(refusal)["target"]["id"] == character * len(json.loads(refusal)["target"]["id"]) != ""
+    assert max(map(len, counts)) <= LONGEST_COUNT
+
+
+def test_refusals_alone_push_no_line_of_the_last_month_out_of_the_trail(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many users, and addresses, as one likes, all of whom spend all that they have."""
+    of_one_kind = OF_ALL * LONGEST_REFUSAL + (MOST_NAMED + 1) * LONGEST_COUNT
+    windows = 30 * 86_400 / WINDOW_SECONDS
+    assert windows * 2 * of_one_kind < FILES_KEPT * (FILE_BYTES - 2 * LONGEST_REFUSAL)
+
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path)
+    client = Client(App(cloud, SERVICES, audit=audit))
+    users = Sampling()
+    monkeypatch.setattr(client.app, "_of_users", users)
+
+    async def requests() -> None:
+        for n in range(300):
+            refused = await client.send(
+                "DELETE", f"{W}/{chr(1) * 1000}", token="nobody here", address=f"2001:db8:aaaa:{0xA000 + n:x}::1"
+            )
+            assert refused.status == 401
+            users.keep(f"{n:064}", cloud.clock.monotonic())
+
+    asyncio.run(requests())
+    client.app.tell_left_out()
+    audit.close()
+    lines = path.read_text().splitlines()
+    counts = [line for line in lines if "leftOut" in line]
+    assert (len(lines) - len(counts), len(counts)) == (OF_ALL, 2 * (MOST_NAMED + 1))
+    assert sum(json.loads(line)["leftOut"] for line in counts) == 2 * (300 - OF_ALL)
+    assert max(map(len, counts)) < LONGEST_COUNT
+    assert max(map(len, lines)) < LONGEST_REFUSAL
 
 
 def test_refusals_of_unknown_callers_are_sampled_and_the_others_counted(
@@ -229,7 +301,7 @@ def test_refusals_of_a_user_are_sampled_and_counted_and_changes_are_all_recorded
     assert verify(path).number == len(events)
 
 
-def test_samples_are_bounded_for_one_address_for_all_and_begin_anew_each_minute() -> None:
+def test_samples_are_bounded_for_one_address_for_all_and_begin_anew_with_each_window() -> None:
     sampling = Sampling()
     assert sum(sampling.keep(peer_of("2001:db8::" + hex(n)[2:]), 0.0) for n in range(100)) == OF_ONE
     assert sum(sampling.keep(f"192.0.{n % 100}.{n // 100}", 0.0) for n in range(1000)) == OF_ALL - OF_ONE
@@ -238,6 +310,15 @@ def test_samples_are_bounded_for_one_address_for_all_and_begin_anew_each_minute(
     assert sum(numbers.values()) == 100 + 1000 - OF_ALL
     assert sampling.left_out() == {}
     assert sampling.keep("192.0.2.1", WINDOW_SECONDS)
+
+
+def test_who_tried_to_join_too_often_may_try_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("cumulet.web.strangers.time.monotonic", lambda: now)
+    strangers = Strangers()
+    assert [strangers.may_join("192.0.2.1") for _ in range(31)] == [True] * 30 + [False]
+    now += 60
+    assert strangers.may_join("192.0.2.1")
 
 
 def test_a_log_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ class App:
             )
 
     def _keeps(self, exchange: Exchange) -> bool:
-        """Whether a refusal gets a line of its own. If not, it is counted, and the count is written a minute later."""
+        """Whether a refusal gets a line of its own. If not, it is counted; the count is written ten minutes later."""
         caller, now = exchange.caller, self.cloud.clock.monotonic()
         if exchange.known and caller is not None:
             kept = self._of_users.keep(caller.user_id, now)

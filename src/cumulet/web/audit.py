@@ -64,9 +64,13 @@ FILES_KEPT = 16
 MOST_WAITING = 5000
 """Lines (of at most some 3 KiB) that wait for room on the disk; twice as many where something is deleted."""
 LONGEST_PATH = 1024
-LONGEST_REFUSED_PATH = 256
+"""Characters, of which JSON makes up to six bytes each."""
+LONGEST_REFUSED_PATH = 192
 LONGEST_ACTION = 64
-"""Characters, of which JSON makes up to six bytes each. What is refused may be any text."""
+"""Bytes of JSON. What is refused may be any text."""
+LONGEST_REFUSAL = 1024
+LONGEST_COUNT = 512
+"""Bytes of a line for one refusal, and of one that counts refusals (`left_out`)."""
 COPY_ATTEMPTS = 5
 """How often a copy is tried, if the chain goes on in a new file meanwhile."""
 
@@ -115,11 +119,12 @@ class Audit:
         status: int,
     ) -> None:
         """A change, or a refusal."""
-        longest = LONGEST_PATH if status < 400 else LONGEST_REFUSED_PATH
+        target = path[:LONGEST_PATH] if status < 400 else _cut(path, LONGEST_REFUSED_PATH)
         known = caller is not None and bool(caller.user_id)
         event: dict[str, object] = {
             "id": request_id,
-            "action": f"{service}/{_ACTIONS.get(method, 'read')}" + (f"/{action[:LONGEST_ACTION]}" if action else ""),
+            "action": f"{service}/{_ACTIONS.get(method, 'read')}"
+            + (f"/{_cut(action, LONGEST_ACTION)}" if action else ""),
             "outcome": "success" if status < 400 else "failure",
             "reason": {"reasonType": "HTTP", "reasonCode": status},
             "initiator": {
@@ -128,7 +133,7 @@ class Audit:
                 "token": caller.token_id if caller is not None else None,
                 "host": client,
             },
-            "target": {"typeURI": f"service/{service}", "id": path[:longest]},
+            "target": {"typeURI": f"service/{service}", "id": target},
         }
         self._append(time_us, event)
 
@@ -287,6 +292,12 @@ def _checked(key: bytes, line: bytes, number: int, previous: str) -> str:
 def put_aside(path: Path) -> list[Path]:
     """The files that came before `path`, the oldest first."""
     return sorted(path.parent.glob(f"{path.stem}-{'[0-9]' * 12}{path.suffix}"))
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of `text`, of `most` bytes in JSON at most: `most` characters, or a sixth if any takes more."""
+    short = text[:most]
+    return short if len(_encode(short)) <= most + len('""') else short[: most // 6]
 
 
 def _beside(path: Path) -> tuple[Path, Path, Path]:

@@ -24,7 +24,7 @@ class Strangers:
 
     def __init__(self) -> None:
         self._connections = Connections(most=CONNECTIONS, most_of_one=CONNECTIONS_OF_ONE)
-        self._joins = Sampling(of_one=JOINS_PER_MINUTE_OF_ONE, of_all=JOINS_PER_MINUTE)
+        self._joins = Sampling(of_one=JOINS_PER_MINUTE_OF_ONE, of_all=JOINS_PER_MINUTE, seconds=60.0)
 
     def admit(self, address: str, drop: Callable[[], object]) -> Callable[[], object]:
         connection = self._connections.admit(peer_of(address), drop)
