@@ -1,6 +1,6 @@
 """What SQLAlchemy keeps of statements that are built as the program runs: those used last, so many characters of SQL.
 
-Its own cache is bounded by their number alone, and what is kept of one takes some 50 bytes for each character.
+Its own cache is bounded by their number alone, and what is kept of one takes some 75 bytes for each character.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 MOST_STATEMENTS = 2000
 """Statements are module constants, a few hundred. If code builds them as it runs, memory stays bounded."""
 MOST_CHARACTERS = 1 << 20
-"""Of their SQL, together. What is kept of a statement takes some 50 bytes for each character."""
+"""Of their SQL, together. What is kept of a statement takes some 35 bytes for each character."""
 LONGEST_TOLD = 2000
 """Characters of a failed statement that its error tells, and so the log."""
 
