@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -111,6 +112,8 @@ class Membership:
         self._state = state
         self._clock = clock
         self._driver = driver
+        self._granted_to: str | None = None
+        """The session of the last claim that was granted."""
 
     @property
     def identity(self) -> Path:
@@ -182,7 +185,10 @@ class Membership:
         write_whole(folder / "client-cert.pem", answer.certificate.encode())
 
     async def claim(self, session: str) -> Granted:
-        """Become this host's only agent. Raises Refused and Unreachable."""
+        """Become this host's only agent. Raises Refused and Unreachable.
+
+        The cloud knows the host by the names that its machine has at a session's first claim; so does its folder then.
+        """
         joined = self._joined()
         if self.has_ended():
             raise Refused(
@@ -198,7 +204,16 @@ class Membership:
             protocol=PROTOCOL,
             now_us=self._clock.now_us(),
         )
-        return await _ask(self._own_client(joined), "/claim", asked, Granted)
+        granted = await _ask(self._own_client(joined), "/claim", asked, Granted)
+        if session != self._granted_to:
+            self._granted_to = session
+            with contextlib.suppress(OSError):  # The disk may be full. The cloud decides, and the next start tries.
+                self._keep_joined(msgspec.structs.replace(self._joined(), machine=asked.machine))
+        return granted
+
+    def _keep_joined(self, joined: Joined) -> None:
+        if joined != self.joined():
+            write_whole(self._state / "joined.json", msgspec.json.encode(joined))
 
     def has_ended(self) -> bool:
         """Whether its certificate has: it may join again."""
@@ -208,7 +223,7 @@ class Membership:
         return f"{machine_id()}@{own_number()}" if self._wires else machine_id()
 
     def is_of_this_machine(self) -> bool:
-        """Whether it has joined on this machine, by its own records: else it may join again."""
+        """Whether it has joined, or was last admitted, on this machine, by its own records: else it may join again."""
         return same_machine(self._joined().machine, machine_id())
 
     async def moved_to(self, url: str) -> Joined:
