@@ -12,7 +12,7 @@ from cumulet.agent import joining
 from cumulet.agent.joining import Membership
 from cumulet.clock import SystemClock
 from cumulet.conductor import findings
-from cumulet.host.joining import Refused, same_machine
+from cumulet.host.joining import Refused, same_machine, same_network
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import JoinableCloud, agent_of, join, membership, tell, until
 
@@ -105,19 +105,70 @@ def _machine(
     return found
 
 
+BOARD = "4c4c4544-0042-3510-8052-b3c04f4b4e32"
+ANOTHER = "4c4c4544-0042-3510-8052-b3c04f4b4e33"
+
+
 def test_a_machine_is_itself_under_another_host_name_and_a_clone_or_a_container_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def machine(host_name: str = "a", *, made: str = "m", board: str | None = "b", contained: bool = False) -> str:
+    def machine(host_name: str = "a", *, made: str = "m", board: str | None = BOARD, contained: bool = False) -> str:
         return _machine(tmp_path / "etc", monkeypatch, host_name, made=made, board=board, contained=contained)
 
     here = machine()
     assert same_machine(here, machine("renamed"))
     assert same_machine(here.split(":")[0], here), "of an agent of before"
-    assert not same_machine(here, machine(board="another")), "a clone of its disk"
+    assert not same_machine(here, machine(board=ANOTHER)), "a clone of its disk"
     assert not same_machine(here, machine(made="another"))
     container = machine("a", contained=True)
     assert same_machine(container, machine("a", contained=True))
     assert not same_machine(container, machine("c", contained=True)), "two containers of one machine"
     assert not same_machine(machine(board=None), machine("c", board=None)), "all that differs"
-    assert max(map(len, (here, container))) <= 128, "as the message and the table have it"
+    assert max(len(f"{one}@{2**32 - 1}") for one in (here, container)) <= 128, "as the message and the table have it"
+
+
+@pytest.mark.parametrize(
+    "board",
+    [
+        *sorted(joining._NO_BOARDS),
+        "03000200-0400-0500-0006-000700080009".upper(),
+        "00000000-0000-0000-0000-000000000000",
+        "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+        "fefefefe-fefe-fefe-fefe-fefefefefefe",
+        "",
+        None,
+    ],
+)
+def test_what_vendors_leave_in_many_boards_tells_no_machines_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: str | None
+) -> None:
+    """Two of a series, with clones of one disk, differ by their host names alone."""
+
+    def machine(host_name: str, *, made: str = "m", board: str | None = board) -> str:
+        return _machine(tmp_path / "etc", monkeypatch, host_name, made=made, board=board)
+
+    assert same_machine(machine("a"), machine("a"))
+    assert not same_machine(machine("a"), machine("b"))
+    assert not same_network(f"{machine('a')}@4026531840", f"{machine('b')}@4026531840"), "both may join"
+    assert not same_machine(machine("a"), machine("a", made="another"))
+    of_before = joining._digest("cumulet", "a", "m", board)
+    assert machine("a").split(":")[0] == of_before, "agents and clouds of before know this one only"
+
+
+@pytest.mark.parametrize("contained", [False, True])
+def test_a_machine_is_itself_also_where_its_board_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contained: bool
+) -> None:
+    """Root reads it. The agent may be started as root once, and as another user then."""
+
+    def machine(host_name: str = "a", *, made: str = "m", board: str | None = BOARD) -> str:
+        return _machine(tmp_path / "etc", monkeypatch, host_name, made=made, board=board, contained=contained)
+
+    as_root, as_another = machine(), machine(board=None)
+    assert same_machine(as_root, as_another)
+    assert same_machine(as_another, as_root)
+    assert same_network(f"{as_root}@1", f"{as_another}@1")
+    for other in (machine("b", board=None), machine(made="another", board=None)):
+        assert not same_machine(as_root, other)
+        assert not same_machine(other, as_root)
+    assert not same_machine(as_root, machine(board=ANOTHER)), "root sees that they differ"

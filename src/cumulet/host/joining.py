@@ -88,9 +88,16 @@ class Refused(Exception):
 
 
 def same_machine(one: str, other: str) -> bool:
-    """Whether two answers of `agent.joining.machine_id` are of one machine: they have a name in common. Agents of
-    before give one name only. What follows `@` is the network namespace that an agent makes the network of."""
-    return not set(one.split("@")[0].split(":")).isdisjoint(other.split("@")[0].split(":"))
+    """Whether two answers of `agent.joining.machine_id` are of one machine: they have one of the first two names in
+    common, or one side knows its board, and would be the other one without. Agents of before give one name only. What
+    follows `@` is the network namespace that an agent makes the network of."""
+    ours, theirs = (each.split("@")[0].split(":") for each in (one, other))
+    return not set(ours[:2]).isdisjoint(theirs[:2]) or _without_board(ours, theirs) or _without_board(theirs, ours)
+
+
+def _without_board(known: list[str], other: list[str]) -> bool:
+    """Whether `other` has the names of `known` as they are where the board cannot be read."""
+    return len(known) == 3 and len(other) == 2 and other[1].startswith(known[2])
 
 
 def same_network(one: str, other: str) -> bool:
