@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cumulet.agent import joining
+from cumulet.agent import joining, machine_names
 from cumulet.agent.joining import Membership
 from cumulet.clock import SystemClock
 from cumulet.conductor import findings
@@ -96,11 +96,11 @@ def _machine(
     (folder / "board").unlink(missing_ok=True)
     if board is not None:
         (folder / "board").write_text(board)
-    patched.setattr(joining, "MACHINE_ID", folder / "machine-id")
-    patched.setattr(joining, "BOARD", folder / "board")
-    patched.setattr(joining, "_has_first_host_names", lambda: not contained)
+    patched.setattr(machine_names, "MACHINE_ID", folder / "machine-id")
+    patched.setattr(machine_names, "BOARD", folder / "board")
+    patched.setattr(machine_names, "_has_first_host_names", lambda: not contained)
     patched.setattr("os.uname", lambda: SimpleNamespace(nodename=host_name))
-    found = joining.machine_id()
+    found = machine_names.machine_id()
     patched.undo()
     return found
 
@@ -130,7 +130,7 @@ def test_a_machine_is_itself_under_another_host_name_and_a_clone_or_a_container_
 @pytest.mark.parametrize(
     "board",
     [
-        *sorted(joining._NO_BOARDS),
+        *sorted(machine_names._NO_BOARDS),
         "03000200-0400-0500-0006-000700080009".upper(),
         "00000000-0000-0000-0000-000000000000",
         "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
@@ -151,7 +151,7 @@ def test_what_vendors_leave_in_many_boards_tells_no_machines_apart(
     assert not same_machine(machine("a"), machine("b"))
     assert not same_network(f"{machine('a')}@4026531840", f"{machine('b')}@4026531840"), "both may join"
     assert not same_machine(machine("a"), machine("a", made="another"))
-    of_before = joining._digest("cumulet", "a", "m", board)
+    of_before = machine_names.digest("cumulet", "a", "m", board)
     assert machine("a").split(":")[0] == of_before, "agents and clouds of before know this one only"
 
 

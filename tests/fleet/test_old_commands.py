@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from cumulet.agent import joining
+from cumulet.agent.joining import Joined
 from cumulet.compute import joined_hosts
 from cumulet.processes.joined_agent import _join_again
 from cumulet.testing import AdvanceableClock
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import JoinableCloud, agent_of, join, membership, until
-from tests.fleet.test_joining_again import down, told
+from tests.fleet.test_joining_again import DAY, down, told
 
 pytestmark = needs_nats
 
@@ -108,34 +110,87 @@ async def _not_asked(*_: object) -> None:
     raise AssertionError("it must not join")
 
 
-def test_a_cloud_that_has_moved_is_asked_where_the_command_says_if_it_is_there(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_cloud_that_has_moved_is_asked_where_a_new_command_says_if_it_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = membership(tmp_path / "rack1")
 
     async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
         made = await cloud.invite("rack1")
-        await join(machine, made)
-        kept = tmp_path / "rack1" / "joined.json"
-        kept.write_bytes(kept.read_bytes().replace(made["join"].encode(), b"https://127.0.0.1:1"))
-        before = machine.joined()
-        assert before is not None
+        door, authority, api = made["join"], made["ca_fingerprint"], cloud.cloud.url
+        before = is_kept(tmp_path / "rack1", msgspec.structs.replace(await join(machine, made), url=AWAY))
         certificate = (machine.identity / "client-cert.pem").read_bytes()
-        api = cloud.cloud.url  # With a certificate of the same authority, which is no door's.
-        for not_there in ("https://127.0.0.1:2", api):
-            again = await _join_again(
-                tmp_path / "rack1", machine, before, not_there, made["token"], made["ca_fingerprint"]
-            )
-            assert again == before == machine.joined()
-            assert f"{not_there}" in caplog.text
-        assert "is asked at https://127.0.0.1:1, as before" in caplog.text
-        again = await _join_again(
-            tmp_path / "rack1", machine, before, made["join"], made["token"], made["ca_fingerprint"]
-        )
-        assert again == machine.joined() == msgspec.structs.replace(before, url=made["join"])
+        for not_there in ("https://127.0.0.1:2", api):  # The second has a certificate of this authority, but no door's.
+            for _ in range(2):  # What was not followed is tried again.
+                again = await _join_again(tmp_path / "rack1", machine, before, not_there, "second", authority)
+                assert again == before == machine.joined()
+            assert caplog.text.count(f"{not_there}") >= 2
+        assert f"is asked at {AWAY}, as before" in caplog.text
+        capsys.readouterr()
+        again = await _join_again(tmp_path / "rack1", machine, before, door, "second", authority)
+        assert capsys.readouterr().out == f"the cloud of rack1 is at {door} now\n"
+        assert again == machine.joined() == msgspec.structs.replace(before, url=door, commands=again.commands)
         assert (machine.identity / "client-cert.pem").read_bytes() == certificate
         async with agent_of(machine, "first"):
             await until(lambda: cloud.up("rack1"))
+
+    told(tmp_path, story)
+
+
+AWAY = "https://127.0.0.1:1"
+
+
+def is_kept(state: Path, joined: Joined) -> Joined:
+    """As if a host had these records."""
+    (state / "joined.json").write_bytes(msgspec.json.encode(joined))
+    return joined
+
+
+@pytest.mark.parametrize("of_before", [False, True])
+def test_the_command_in_a_unit_does_not_send_a_host_back_to_where_its_cloud_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_before: bool
+) -> None:
+    """Though a cloud answers there still. `of_before`: it has joined with a version that remembered no commands."""
+    state = tmp_path / "rack1"
+
+    async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        machine, made = membership(state, clock), await cloud.invite("rack1")
+        old, new, authority = made["join"], made["join"].replace("127.0.0.1", "localhost"), made["ca_fingerprint"]
+        joined = await join(machine, made)
+        if of_before:
+            is_kept(state, msgspec.structs.replace(joined, commands=()))
+
+        asked: list[str] = []
+        fetch = joining._fetch
+
+        async def noted(client: httpx.AsyncClient, method: str, path: str, body: bytes = b"") -> bytes:
+            asked.append(str(client.base_url))
+            return await fetch(client, method, path, body)
+
+        async def started(url: str, token: str) -> tuple[str, list[str]]:
+            """With this command: where its cloud is asked from then on, and what was asked before."""
+            found = machine.joined()
+            assert found is not None
+            asked.clear()
+            again = await _join_again(state, machine, found, url, token, authority)
+            assert again == machine.joined()
+            return again.url, [*asked]
+
+        monkeypatch.setattr(joining, "_fetch", noted)
+        unit = made["token"]
+        assert await started(old, unit) == (old, [])
+        assert await started(new, "by hand") == (new, [new])
+        assert await started(old, unit) == (new, []), "nobody waits for it, where nothing answers"
+        assert await started(new, "by hand") == (new, [])
+        assert await started(old, "by hand, as it moved back") == (old, [old])
+        assert await started(new, "by hand") == (old, [])
+        assert await started(new, unit) == (new, [new]), "the unit was changed by hand"
+        assert await started(old, unit) == (new, [])
+        async with agent_of(machine, "first"):
+            await until(lambda: cloud.up("rack1"))
+        clock.advance(31 * DAY)
+        assert machine.has_ended()
+        assert await started(old, unit) == (new, []), "then the claim says what to do"
 
     told(tmp_path, story)
 

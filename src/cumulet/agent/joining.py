@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
 import shutil
 import ssl
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cumulet.agent.machine_names import digest, machine_id
 from cumulet.clock import Clock
 from cumulet.drivers.linux_network.alone import own_number
 from cumulet.host.joining import (
@@ -59,70 +58,12 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     ca_fingerprint: str
     name: str
     machine: str
+    commands: tuple[str, ...] = ()
+    """Digests of the commands, each an address and a token, that were followed. Folders of before have none."""
 
 
 class Unreachable(Exception):
     """The cloud does not answer. The message says what was tried."""
-
-
-MACHINE_ID = Path("/etc/machine-id")
-BOARD = Path("/sys/class/dmi/id/product_uuid")
-"""What a mainboard, or a virtual machine, is called; root reads it."""
-_FIRST_HOST_NAMES = 0xEFFFFFFE
-"""The inode of the namespace of host names in which a kernel starts (PROC_UTS_INIT_INO)."""
-
-
-_NO_BOARDS = frozenset(
-    {
-        "03000200-0400-0500-0006-000700080009",
-        "00020003-0004-0005-0006-000700080009",
-        "03020100-0504-0706-0809-0a0b0c0d0e0f",
-        "00010203-0405-0607-0809-0a0b0c0d0e0f",
-        "12345678-1234-5678-90ab-cddeefaabbcc",
-        "deadbeef-dead-beef-dead-beefdeadbeef",
-    }
-)
-"""What vendors leave in many boards instead of a UUID of their own, in both orders of its bytes."""
-
-
-def machine_id() -> str:
-    """This machine's own names, which no other machine has and which stay after a reboot, with colons between them.
-
-    A clone of a disk has the same /etc/machine-id, and another board. Containers share these two, and differ by their
-    host names. So does a machine whose board is not known; any other may change its host name. The first name is the
-    one that agents of before gave: it always has the host name in it. Where the board is known, the third name is how
-    the second one begins where it is not, as for an agent that is not root's: `same_machine` compares these.
-    """
-    made, board, host_name = _read(MACHINE_ID), _read(BOARD), os.uname().nodename
-    first, without_board = _digest("cumulet", host_name, made, board), _digest("cumulet machine", host_name, made)
-    if board is None or not _is_a_board(board):
-        return f"{first}:{without_board[:32]}"
-    own = None if _has_first_host_names() else host_name
-    return f"{first}:{_digest('cumulet machine', own, made, board)[:32]}:{without_board[:16]}"
-
-
-def _is_a_board(uuid: str) -> bool:
-    """Whether it is one board's own: not a vendor's default, and not one byte over and over."""
-    digits = uuid.lower().replace("-", "")
-    return uuid.lower() not in _NO_BOARDS and len({digits[at : at + 2] for at in range(0, len(digits), 2)}) > 1
-
-
-def _has_first_host_names() -> bool:
-    try:
-        return os.stat("/proc/self/ns/uts").st_ino == _FIRST_HOST_NAMES
-    except OSError:
-        return False
-
-
-def _read(source: Path) -> str | None:
-    try:
-        return source.read_text().strip()
-    except OSError:
-        return None
-
-
-def _digest(*words: str | None) -> str:
-    return hashlib.sha256("\n".join(one for one in words if one is not None).encode()).hexdigest()
 
 
 class Membership:
@@ -183,8 +124,15 @@ class Membership:
         if before is not None and answer.name != before.name:
             raise Refused("OTHER_HOST", f"the cloud takes this machine for {answer.name}, but it is {before.name}")
         self._keep(waiting, authority, answer)
-        found = Joined(url=url, ca_fingerprint=ca_fingerprint, name=answer.name, machine=self._machine())
-        write_whole(self._state / "joined.json", msgspec.json.encode(found))
+        found = Joined(
+            url=url,
+            ca_fingerprint=ca_fingerprint,
+            name=answer.name,
+            machine=self._machine(),
+            commands=() if before is None else before.commands,
+        )
+        found = _after(found, url, token)
+        self._keep_joined(found)
         shutil.rmtree(waiting)
         return found
 
@@ -248,12 +196,19 @@ class Membership:
         """Whether it has joined, or was last admitted, on this machine, by its own records: else it may join again."""
         return same_machine(self._joined().machine, machine_id())
 
-    async def moved_to(self, url: str) -> Joined:
-        """Ask its cloud at this address from now on, which has to answer there: a door with a certificate of the
-        authority that it knows. Raises Refused and Unreachable; then nothing is changed."""
-        joined = msgspec.structs.replace(self._joined(), url=url)
-        await _fetch(self._own_client(joined), "GET", "/authority")
-        write_whole(self._state / "joined.json", msgspec.json.encode(joined))
+    def has_followed(self, url: str, token: str) -> bool:
+        """Whether this command was followed before: since then the cloud may have moved on."""
+        return _command(url, token) in self._joined().commands
+
+    async def moved_to(self, url: str, token: str) -> Joined:
+        """Follow a command whose token is not needed: ask its cloud at this address from now on, which has to answer
+        there if that is another than before: a door with a certificate of the authority that it knows. Raises Refused
+        and Unreachable; then nothing is changed."""
+        before = self._joined()
+        joined = _after(before, url, token)
+        if url != before.url:
+            await _fetch(self._own_client(joined), "GET", "/authority")
+        self._keep_joined(joined)
         return joined
 
     def needs_renewal(self) -> bool:
@@ -303,6 +258,16 @@ class Membership:
                 f"{found}",
             )
         return sent
+
+
+def _after(joined: Joined, url: str, token: str) -> Joined:
+    """What a host keeps that has followed a command."""
+    followed = dict.fromkeys((*joined.commands, _command(url, token)))
+    return msgspec.structs.replace(joined, url=url, commands=tuple(followed))
+
+
+def _command(url: str, token: str) -> str:
+    return digest("cumulet command", url, token)[:16]
 
 
 def _request(folder: Path) -> str:

@@ -35,7 +35,7 @@ class Join(_Said, frozen=True, kw_only=True, omit_defaults=True):
 
     token: Short
     machine: Short
-    """The machine's own names (`agent.joining.machine_id`)."""
+    """The machine's own names (`agent.machine_names.machine_id`)."""
     driver: Short
     protocol: int
     now_us: int
@@ -88,9 +88,9 @@ class Refused(Exception):
 
 
 def same_machine(one: str, other: str) -> bool:
-    """Whether two answers of `agent.joining.machine_id` are of one machine: they have one of the first two names in
-    common, or one side knows its board, and would be the other one without. Agents of before give one name only. What
-    follows `@` is the network namespace that an agent makes the network of."""
+    """Whether two answers of `agent.machine_names.machine_id` are of one machine: they have one of the first two names
+    in common, or one side knows its board, and would be the other one without. Agents of before give one name only.
+    What follows `@` is the network namespace that an agent makes the network of."""
     ours, theirs = (each.split("@")[0].split(":") for each in (one, other))
     return not set(ours[:2]).isdisjoint(theirs[:2]) or _without_board(ours, theirs) or _without_board(theirs, ours)
 

@@ -148,10 +148,14 @@ async def _join_again(
     state: Path, membership: Membership, joined: Joined, url: str, token: str, ca_fingerprint: str
 ) -> Joined:
     """Only if its certificate has ended, or its folder is from another machine: else a token that was used long ago, in
-    a unit of systemd, does no harm. If its cloud answers at the given address, it is asked there from now on."""
+    a unit of systemd, does no harm. If its cloud answers at the address of a command that it has not followed yet, it
+    is asked there from now on; one that it has followed does not lead to where the cloud was before."""
     async with only_one(state, level=logging.WARNING):
+        followed = membership.has_followed(url, token)
+        if followed and url != joined.url:
+            return joined
         if not membership.has_ended() and membership.is_of_this_machine():
-            return joined if url == joined.url else await _moved(membership, joined, url)
+            return joined if followed else await _moved(membership, joined, url, token)
         try:
             joined = await membership.join(url, token, ca_fingerprint)
         except Refused as refused:
@@ -163,13 +167,14 @@ async def _join_again(
         return joined
 
 
-async def _moved(membership: Membership, joined: Joined, url: str) -> Joined:
+async def _moved(membership: Membership, joined: Joined, url: str, token: str) -> Joined:
     try:
-        moved = await membership.moved_to(url)
+        moved = await membership.moved_to(url, token)
     except (Refused, Unreachable) as problem:
         log.warning("%s; the cloud of %s is asked at %s, as before", problem, joined.name, joined.url)
         return joined
-    print(f"the cloud of {joined.name} is at {url} now", flush=True)
+    if url != joined.url:
+        print(f"the cloud of {joined.name} is at {url} now", flush=True)
     return moved
 
 
