@@ -122,7 +122,7 @@ async def _driver(place: JoinedPlace, _membership: Membership, joined: Joined, _
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Joined machines have simulated guests."""
-    monkeypatch.setattr(joined_agent, "Membership", lambda state, _clock, driver: membership(state))
+    monkeypatch.setattr(joined_agent, "Membership", lambda state, *_, **__: membership(state))
     monkeypatch.setattr(joined_agent, "_driver", _driver)
     monkeypatch.setattr(joined_agent, "require_fit", lambda *_, **__: asyncio.sleep(0))
 
@@ -158,7 +158,7 @@ def test_an_agent_that_waits_for_the_bus_or_the_door_ends_when_told(
             sessions = sa.select(joined_hosts.c.session)
             return await cloud.cloud.db.read_async(lambda tx: tx.scalar(sessions)) is not None
 
-        await told_to_stop_once(waits, run_joined_agent(JoinedPlace(state=state)))
+        await told_to_stop_once(waits, run_joined_agent(JoinedPlace(state=state, wire_guests=False)))
 
     async def told() -> None:
         async with joinable_cloud(tmp_path / "cloud", bus=f"nats://127.0.0.1:{silent}") as cloud:
@@ -171,7 +171,8 @@ def test_an_agent_that_waits_for_the_bus_or_the_door_ends_when_told(
 def test_a_machine_that_joins_where_nobody_answers_ends_when_told(silent: int, tmp_path: Path) -> None:
     async def story() -> None:
         url = f"https://127.0.0.1:{silent}"
-        place = JoinedPlace(state=tmp_path / "rack1", url=url, token="x" * 43, ca_fingerprint="00" * 32)
+        state = tmp_path / "rack1"
+        place = JoinedPlace(state=state, url=url, token="x" * 43, ca_fingerprint="00" * 32, wire_guests=False)
 
         async def waits() -> bool:
             return (tmp_path / "rack1").exists()
