@@ -124,6 +124,14 @@ def test_extra_specs_that_mean_nothing_are_refused_from_2_86_on(admin: Client, s
     assert admin.compute("POST", "/flavors/f1/os-extra_specs", body, version="2.85").status == 200
 
 
+@pytest.mark.parametrize(("path", "key"), [("a%0A", "a\n"), ("a%1Bb", "a\x1bb"), ("%C3%A4", "ä")])
+def test_a_key_in_a_path_is_one_that_a_body_may_have(admin: Client, path: str, key: str) -> None:
+    make(admin, id="f1")
+    answer = admin.compute("PUT", f"/flavors/f1/os-extra_specs/{path}", {key: "x"}, version="2.1")
+    assert (answer.status, "A key is letters" in answer.text) == (400, True), answer.text
+    assert admin.compute("GET", "/flavors/f1/os-extra_specs")["extra_specs"] == {}
+
+
 def test_a_deleted_flavor_stays_with_its_servers(admin: Client) -> None:
     make(admin, id="f1", ram=64, vcpus=1, disk=1)
     image = admin.request("GET", "/image/v2/images?name=cumulet-tiny")["images"][0]["id"]

@@ -65,5 +65,6 @@ def test_more_servers_may_match_than_a_statement_has_parameters() -> None:
     found = server_filters._matching(ManyServers(), servers.c.name, "^server.*[0-8]$", [], str)  # type: ignore[arg-type]
     statement = sa.select(servers.c.id).where(found)
     compiled = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"render_postcompile": True})  # type: ignore[no-untyped-call]
-    assert compiled.params == {}
-    assert str(compiled).count(",") == 63_000 - 1
+    [numbers] = compiled.params.values()
+    assert len(numbers) == 63_000
+    assert str(compiled).count(",") == 0, "all of them are one parameter"

@@ -73,7 +73,7 @@ def test_what_is_begun_at_an_api_alone_is_carried_by_the_cloud(database_url: str
 @pytest.mark.postgres
 def test_refusals_that_have_no_line_are_counted_before_the_trail_ends(database_url: str, tmp_path: Path) -> None:
     with cumulet.testing.cloud(hosts=1, database_url=database_url) as cloud:
-        member = cloud.persona("member")
+        member = cloud.user("refused", project="refused", roles=("member",))
         own = tmp_path / "second"
         with api_beside(cloud, own) as (_, http):
             there = Client(http, member.token, project_id=member.project_id, user_id=member.user_id)
