@@ -8,12 +8,12 @@ from cumulet.compute import operations
 from cumulet.compute.model import RESCUE_IMAGE
 from cumulet.compute.store import get_server
 from cumulet.db.engine import Tx
-from cumulet.host import messages as m
 from cumulet.testing import Client, TestCloud
-from tests.links import Way, instead
+from tests.links import instead
 
 from .servers import create_pair, host_of, last_migration, other
 from .test_create_image import made
+from .test_ends_of_moves import TakesNobody
 from .test_evacuation import force_down
 
 
@@ -82,16 +82,9 @@ def test_each_event_names_the_host_that_it_is_of(admin: Client, server: str) -> 
     assert {event["host"] for event in events} == {source, other(source)}
 
 
-class _Unprepared(Way):
-    async def send(self, message: m.Message[object]) -> object:
-        if isinstance(message, m.PrepareIncoming):
-            raise m.VerbFailed("a test has failed it")
-        return await super().send(message)
-
-
 def test_what_was_over_before_a_move_failed_has_succeeded(cloud: TestCloud, admin: Client, server: str) -> None:
     """The destination cannot make the guest ready."""
-    with instead(cloud, other(host_of(admin, server)), _Unprepared):
+    with instead(cloud, other(host_of(admin, server)), TakesNobody):
         acted(admin, server, {"os-migrateLive": {"host": None, "block_migration": "auto"}}, "ACTIVE")
     assert last_migration(admin, server)["status"] == "error"
     failed = [(name, "Error") for name in LIVE[3:]]

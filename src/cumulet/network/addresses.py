@@ -173,7 +173,16 @@ def claim(
     if wanted is None:
         claimed = _claim_any(tx, port_id, usable)
         return claimed + _claim_automatic(tx, port_id, mac, device_owner, usable, claimed)
-    return _claim_wanted(tx, port_id, network_id, mac, device_owner, wanted, (), usable, frozenset())
+    return claim_more(
+        tx,
+        port_id=port_id,
+        network_id=network_id,
+        mac=mac,
+        device_owner=device_owner,
+        wanted=wanted,
+        present=(),
+        subnets=usable,
+    )
 
 
 def claim_more(
@@ -186,23 +195,12 @@ def claim_more(
     wanted: Sequence[FixedIp],
     present: Sequence[FixedIp],
     without: frozenset[str] = frozenset(),
+    subnets: Sequence[Subnet] | None = None,
 ) -> list[FixedIp]:
-    """Give a port more addresses: the wanted ones, and its automatic ones except in the subnets `without`."""
-    subnets = usable_subnets(tx, network_id, device_owner)
-    return _claim_wanted(tx, port_id, network_id, mac, device_owner, wanted, present, subnets, without)
-
-
-def _claim_wanted(
-    tx: Tx,
-    port_id: str,
-    network_id: str,
-    mac: str,
-    device_owner: str,
-    wanted: Sequence[FixedIp],
-    present: Sequence[FixedIp],
-    subnets: Sequence[Subnet],
-    without: frozenset[str],
-) -> list[FixedIp]:
+    """Give a port more addresses: the wanted ones, and its automatic ones except in the subnets `without`. `subnets`:
+    those that it can use, if they are known already."""
+    if subnets is None:
+        subnets = usable_subnets(tx, network_id, device_owner)
     if wanted and not subnets:
         raise refusals.invalid("IP allocation requires subnets for network.")
     # Named addresses first, so that "any of this subnet" cannot take one that the same request names.
