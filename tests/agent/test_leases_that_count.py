@@ -239,7 +239,7 @@ def test_guests_of_a_simulated_host_end_with_its_lease() -> None:
         with silent(cloud, source):
             assert cloud.await_(link.send(m.Observe(server_id=server))) is GuestState.RUNNING
             cloud.clock.advance(11.0)
-            admin.wait("its end", lambda: cloud.await_(link.send(m.Observe(server_id=server))) is GuestState.STOPPED)
+            admin.wait("its end", lambda: cloud.await_(link.send(m.Observe(server_id=server))) is GuestState.CRASHED)
 
 
 def test_a_host_that_has_a_watchdog_is_given_leases_though_nobody_counts_on_their_end() -> None:

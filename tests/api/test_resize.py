@@ -63,6 +63,23 @@ def is_back(cloud: TestCloud, admin: Client, server_id: str, source: str, state:
     assert host_of(admin, server_id) == source
 
 
+def test_a_server_whose_guest_has_crashed_gets_another_flavor_too(
+    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
+) -> None:
+    source = host_of(admin, server)
+    world = cloud.embedded.world
+    assert world is not None
+    world.drivers[source].crash_guest(server)
+    cloud.reconcile()
+    assert admin.server(server)["OS-EXT-STS:power_state"] == 6, "Crashed"
+    resized(member, server, larger)
+    assert where(cloud, server) == dict.fromkeys(cloud.hosts, GuestState.STOPPED)
+    answer = member.action(server, {"revertResize": None})
+    assert answer.status == 202, answer.text
+    member.wait_for_status(server, "SHUTOFF")
+    is_back(cloud, admin, server, source, GuestState.STOPPED)
+
+
 def test_a_server_gets_another_flavor_on_another_host(
     cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
 ) -> None:

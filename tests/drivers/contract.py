@@ -26,13 +26,15 @@ NEXT_SECONDS = 20.0
 
 @dataclass(kw_only=True)
 class Pair:
-    """Two hosts, and a guest that runs on the source. `slow`: parameters of a copy that does not end during a test."""
+    """Two hosts, and a guest that runs on the source. `slow`: parameters of a copy that does not end during a test.
+    `end`: end the process of a guest, as a crash or its host's failure does."""
 
     source: Driver
     destination: Driver
     guest: Guest
     parameters: MigrationParameters
     slow: MigrationParameters
+    end: Callable[[Driver, str], Awaitable[None]]
     endpoint: object = None
     move: str = ""
     moves: Iterator[int] = field(default_factory=itertools.count)
@@ -113,9 +115,34 @@ async def arrived(pair: Pair) -> Driver:
     return pair.destination
 
 
+async def crashed(pair: Pair) -> Driver:
+    await pair.end(pair.source, pair.id)
+    return pair.source
+
+
+async def died_on_arrival(pair: Pair) -> Driver:
+    """Its host failed between the commit of the move and the word to run. The server is its host's."""
+    await pair.copied()
+    await pair.end(pair.destination, pair.id)
+    return pair.destination
+
+
 STATES: dict[str, Make] = {
     make.__name__: make
-    for make in (absent, running, paused, suspended, stopped, standing_by, copying, incoming, handed_over, arrived)
+    for make in (
+        absent,
+        running,
+        paused,
+        suspended,
+        stopped,
+        standing_by,
+        copying,
+        incoming,
+        handed_over,
+        arrived,
+        crashed,
+        died_on_arrival,
+    )
 }
 VERBS: dict[str, Do] = {
     "create": lambda d, p: d.create(p.guest),

@@ -10,7 +10,7 @@ import pytest
 from cumulet.clock import SystemClock
 from cumulet.drivers.simulated.driver import SimulatedDriver, World
 from cumulet.host.disks import Rescue, Snapshots
-from cumulet.host.driver import Console, Copy, Guest, GuestState, Life, MigrationParameters
+from cumulet.host.driver import Console, Copy, Driver, Guest, GuestState, Life, MigrationParameters
 from cumulet.host.guest_agent import GuestAgent
 from cumulet.host.telling import Telling
 from cumulet.settings import Settings
@@ -32,7 +32,14 @@ async def paired(tmp_path: Path, parameters: MigrationParameters = FAST) -> Pair
         for name in ("host1", "host2")
     )
     guest = await source.create(GUEST)
-    return Pair(source=source, destination=destination, guest=guest, parameters=parameters, slow=SLOW)
+    return Pair(
+        source=source, destination=destination, guest=guest, parameters=parameters, slow=SLOW, end=end_simulated
+    )
+
+
+async def end_simulated(driver: Driver, server_id: str) -> None:
+    assert isinstance(driver, SimulatedDriver)
+    driver.crash_guest(server_id)
 
 
 @pytest.mark.parametrize(("state", "verb"), [(state, verb) for state, verbs in TABLE.items() for verb in verbs])

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from cumulet.drivers.qemu import live_migration_destination
+from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.qmp import Arguments
+from cumulet.host.driver import Driver
 from tests.drivers.contract import TABLE, Pair, broken, shared
 
 from .conftest import PARAMETERS, SLOW, Rig, Template
@@ -19,13 +21,20 @@ from .conftest import PARAMETERS, SLOW, Rig, Template
 
 async def story(rig: Rig, state: str, verbs: Iterable[str]) -> list[str]:
     source, destination = await rig.resumed("host1"), await rig.open("host2")
-    pair = Pair(source=source, destination=destination, guest=rig.guest, parameters=PARAMETERS, slow=SLOW)
+    pair = Pair(
+        source=source, destination=destination, guest=rig.guest, parameters=PARAMETERS, slow=SLOW, end=end_process
+    )
     try:
         return await broken(pair, state, verbs)
     finally:
         await source.close()
         await destination.close()
         await rig.remove_all()
+
+
+async def end_process(driver: Driver, server_id: str) -> None:
+    assert isinstance(driver, QemuDriver)
+    await driver._host.running_hypervisor(server_id).kill()
 
 
 @pytest.mark.parametrize("state", TABLE)

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ STEPS = 25
 SEEDS = int(os.environ.get("CUMULET_SIMULATION_SEEDS", "500"))
 SEEDS_PER_TEST = 100
 CAUGHT_WITHIN = 2000
+FAR = 100
+"""Seeds that a search goes through in vain before the test asks for a better beginning: some ten seconds."""
 
 FIRST_SEED: dict[str, int] = {
     "a_lease_by_two_wall_clocks": 133,
@@ -31,15 +34,16 @@ FIRST_SEED: dict[str, int] = {
     "a_policy_of_others": 87,
     "acting_on_an_expired_lease": 92,
     "believing_an_exception": 482,
-    "booting_from_disk_beside_the_source": 482,
+    "booting_from_disk_beside_the_source": 2106,
     "claiming_what_it_was_before": 34,
+    "comparing_only_what_hosts_say_anew": 81,
     "counting_only_where_servers_are": 198,
     "deleting_the_source_before_the_destination_runs": 220,
     "discarding_the_source_in_post_copy": 57,
-    "dropping_the_generation_check": 576,
+    "dropping_the_generation_check": 741,
     "dropping_the_image_before_it_runs": 55,
-    "dropping_the_step_check": 65,
-    "ending_an_upload_at_the_first_look": 910,
+    "dropping_the_step_check": 262,
+    "ending_an_upload_at_the_first_look": 1267,
     "evacuating_on_silence_alone": 374,
     "forwarding_a_port_twice": 461,
     "forwarding_and_leading": 122,
@@ -48,28 +52,28 @@ FIRST_SEED: dict[str, int] = {
     "insisting_on_a_crash_dump": 33,
     "leaving_files_of_deleted_images": 5110,
     "leaving_subports_active": 583,
-    "leaving_tags_behind": 90,
+    "leaving_tags_behind": 283,
     "leaving_the_device_in_the_guest": 106,
     "losing_patience_with_what_progresses": 66,
     "moving_off_a_host_that_is_down": 98,
     "moving_routers_on_silence_alone": 1658,
     "naming_a_segment_that_is_taken": 127,
-    "never_comparing_ports": 1129,
+    "never_comparing_ports": 1368,
     "not_renewing_while_it_starts": 45,
     "overlooking_a_rescue_image": 303,
     "overlooking_an_abort_at_the_line": 25,
     "plugging_in_a_subport": 181,
     "remembering_what_hosts_had": 30,
     "removing_what_was_staged": 130,
-    "removing_what_was_staged_too_early": 1260,
+    "removing_what_was_staged_too_early": 1426,
     "resizing_with_the_old_flavor_s_disks": 140,
     "resuming_before_the_commit": 40,
     "segments_out_of_any_range": 168,
     "sharing_no_more_what_is_used": 64,
     "taking_an_earlier_guest_for_the_new_one": 720011800,
     "taking_in_what_it_was_before": 34,
-    "telling_nothing_after_a_move": 130,
-    "telling_once_during_an_operation": 2,
+    "telling_nothing_after_a_move": 224,
+    "telling_once_during_an_operation": 379,
     "unshelving_to_the_host_it_was_on": 43,
 }
 """Where to begin looking for a mistake, to find it sooner; up to `CAUGHT_WITHIN` seeds from there count."""
@@ -131,4 +135,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
 def test_a_planted_mistake_is_caught(name: str) -> None:
     first = 0 if os.environ.get("CUMULET_PLANTED_FROM_ZERO") else FIRST_SEED.get(name, 0)
     with planted(name):
-        assert any(run(seed, steps=STEPS).broken for seed in range(first, first + CAUGHT_WITHIN)), name
+        caught = next((seed for seed in range(first, first + CAUGHT_WITHIN) if run(seed, steps=STEPS).broken), None)
+    assert caught is not None, name
+    if caught > first + FAR:  # After a change of the workload each seed is another story.
+        warnings.warn(f'the search took long: FIRST_SEED["{name}"] = {caught}', stacklevel=1)

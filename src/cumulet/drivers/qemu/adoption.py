@@ -63,8 +63,7 @@ def _mended(folder: GuestFolder, record: GuestRecord, run_state: str) -> GuestRe
     mended = record
     if record.role is Role.INCOMING:
         mended = msgspec.structs.replace(mended, role=Role.OWN)
-    if record.intent is not Intent.STOPPED:
-        mended = msgspec.structs.replace(mended, intent=Intent.RUNNING)
+    mended = msgspec.structs.replace(mended, intent=Intent.RUNNING, user_paused=False)
     if mended != record:
         folder.write(mended)
     return mended

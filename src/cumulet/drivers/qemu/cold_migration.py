@@ -11,7 +11,8 @@ import asyncio
 import msgspec
 
 from cumulet.drivers.qemu import further_disks
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import finish_incoming
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest
@@ -23,17 +24,22 @@ async def stand_by(host: QemuHost, server_id: str) -> None:
         hypervisor = host.hypervisor(server_id)
         if record.standing_by and hypervisor is not None:
             return
-        refuse_while_moving(record)
-        if record.intent is not Intent.STOPPED:
-            raise DriverError("NOT_STOPPED: only a stopped guest stands by")
+        record = host.resting(server_id)
+        if not _is_off(record, hypervisor):
+            raise DriverError("NOT_STOPPED: only a stopped guest, or one that has crashed, stands by")
         if hypervisor is not None:
             await hypervisor.quit()
         folder = host.folder(server_id)
-        record = msgspec.structs.replace(record, user_paused=True, copy=None, incoming=None)
+        record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=True, copy=None, incoming=None)
         folder.write(record)
         hypervisor = await host.launch(folder, record, incoming=False)
         # QEMU copies no machine that was never switched on. Both commands go out together: no guest code matters here.
         await asyncio.gather(hypervisor.cont(), hypervisor.stop())
+
+
+def _is_off(record: GuestRecord, hypervisor: Hypervisor | None) -> bool:
+    """Stopped, or crashed: its disk is all that there is of it."""
+    return record.intent is Intent.STOPPED or (record.intent is Intent.RUNNING and hypervisor is None)
 
 
 async def stand_down(host: QemuHost, server_id: str) -> None:
@@ -52,10 +58,10 @@ async def take_in(host: QemuHost, guest: Guest) -> None:
     """The record is written last: while it says `incoming`, all of this may be repeated after a crash."""
     async with host.lock(guest.server_id):
         record = host.record(guest.server_id)
-        if record.role is Role.OWN and (record.intent is not Intent.STOPPED or record.standing_by):
-            raise DriverError("NOT_STOPPED: the guest lives on this host")
         folder = host.folder(guest.server_id)
         hypervisor = host.hypervisor(guest.server_id)
+        if record.role is Role.OWN and (not _is_off(record, hypervisor) or record.standing_by):
+            raise DriverError("NOT_STOPPED: the guest lives on this host")
         if record.role is Role.INCOMING and hypervisor is not None:
             await finish_incoming(hypervisor)
             host.stop_tasks(guest.server_id)

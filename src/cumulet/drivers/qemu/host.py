@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from cumulet.drivers.qemu import chosen_devices, guest_files, process
 from cumulet.drivers.qemu.command_line import Machine, arguments, disk_nodes
 from cumulet.drivers.qemu.disks import Disks
@@ -117,6 +119,22 @@ class QemuHost:
         record = self.folder(server_id).read()
         if record is None:
             raise DriverError("ABSENT: this host has no such guest")
+        return record
+
+    def resting(self, server_id: str) -> GuestRecord:
+        """The record of a guest that is in no move; DriverError while it is. Hold its lock.
+
+        A side of a move whose process has ended moves no more, even where nobody noted how the copy ended. Of a
+        destination this is asked only after the commit, which its host may have missed: the guest is this host's then.
+        """
+        record = self.record(server_id)
+        if self.hypervisor(server_id) is not None:
+            refuse_while_moving(record)
+        elif record.intent is Intent.CREATING:
+            raise DriverError("HALF_MADE: its host was interrupted while it made the guest's disk")
+        elif record.role is Role.INCOMING or record.copy is not None:
+            record = msgspec.structs.replace(record, role=Role.OWN, incoming=None, copy=None)
+            self.folder(server_id).write(record)
         return record
 
     def hypervisor(self, server_id: str) -> Hypervisor | None:

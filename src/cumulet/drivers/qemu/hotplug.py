@@ -16,7 +16,7 @@ import re
 import msgspec
 
 from cumulet.drivers.qemu.command_line import net_name, nic_device, nic_name
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host import nics
@@ -34,8 +34,7 @@ _DEVICE = re.compile(r"nic(\d{1,2})")
 
 async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        _refuse(record)
+        record = _resting(host, server_id)
         if nic.slot is None or nic.slot >= (most := nics.most(record.guest.devices)):
             raise DriverError(f"TOO_MANY_PORTS: such a guest has at most {most} ports")
         hypervisor = host.hypervisor(server_id)
@@ -55,8 +54,7 @@ async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
 
 async def unplug(host: QemuHost, server_id: str, port_id: str, *, insist: bool = True) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        _refuse(record)
+        record = _resting(host, server_id)
         hypervisor = host.hypervisor(server_id)
         nic = next((nic for nic in nics.placed(record.guest) if nic.port_id == port_id), None)
         if nic is not None:
@@ -75,10 +73,11 @@ async def unplug(host: QemuHost, server_id: str, port_id: str, *, insist: bool =
             await match(host, hypervisor, record, insist=insist)
 
 
-def _refuse(record: GuestRecord) -> None:
-    refuse_while_moving(record)
+def _resting(host: QemuHost, server_id: str) -> GuestRecord:
+    record = host.resting(server_id)
     if record.intent is Intent.SUSPENDED:
         raise DriverError("SUSPENDED: what it has is in its saved memory; resume it first")
+    return record
 
 
 async def _refuse_standing_still(hypervisor: Hypervisor) -> None:

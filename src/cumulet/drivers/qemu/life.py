@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, further_disks, guest_files
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host import nics
@@ -86,10 +86,7 @@ async def destroy(host: QemuHost, server_id: str) -> None:
 
 async def start(host: QemuHost, server_id: str, *, drop_saved: bool = False) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        # A source whose process has ended sends nothing any more, even where nobody noted how its copy ended.
-        if record.role is Role.INCOMING or host.hypervisor(server_id) is not None:
-            refuse_while_moving(record)
+        record = host.resting(server_id)
         folder = host.folder(server_id)
         if record.intent is Intent.SUSPENDED:
             if not drop_saved:
@@ -126,17 +123,18 @@ async def run_guest(host: QemuHost, folder: GuestFolder, record: GuestRecord) ->
 
 async def stop(host: QemuHost, server_id: str, *, grace_seconds: float) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         folder = host.folder(server_id)
         if record.intent is Intent.SUSPENDED:
             raise DriverError("SUSPENDED: resume it first")
         hypervisor = host.hypervisor(server_id)
-        folder.write(msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False))
         if hypervisor is not None:
             with contextlib.suppress(DriverError):  # It may hang or end while we ask; then it is killed all the same.
                 if await hypervisor.run_state() == "running":
                     await power_button(hypervisor, grace_seconds)
+        # Not before: an agent that dies while the guest takes its time leaves a guest that runs, and should.
+        folder.write(msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False))
+        if hypervisor is not None:
             await end_process(hypervisor, folder)
 
 
@@ -155,8 +153,7 @@ async def power_button(hypervisor: Hypervisor, grace_seconds: float) -> bool:
 
 async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         folder = host.folder(server_id)
         if record.intent is Intent.SUSPENDED:
             if not hard:
@@ -175,24 +172,21 @@ async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
 
 async def pause(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         await host.running_hypervisor(server_id).stop()
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=True))
 
 
 async def unpause(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         await host.running_hypervisor(server_id).cont()
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=False))
 
 
 async def inject_nmi(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         if record.standing_by:
             raise DriverError("MOVING: the guest stands by for a move")
         await host.running_hypervisor(server_id).inject_nmi()

@@ -10,7 +10,7 @@ import asyncio
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, guest_files
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.life import end_process, run_guest
 from cumulet.drivers.qemu.record import Intent
 from cumulet.host.driver import DriverError, Guest
@@ -19,8 +19,7 @@ from cumulet.host.driver import DriverError, Guest
 async def rescue(host: QemuHost, guest: Guest) -> None:
     """The order is for crashes: the record says that it is rescued before a process is."""
     async with host.lock(guest.server_id):
-        record = host.record(guest.server_id)
-        refuse_while_moving(record)
+        record = host.resting(guest.server_id)
         if record.standing_by:
             raise DriverError("MOVING: the guest stands by for a move")
         if record.intent is Intent.SUSPENDED:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 
 from cumulet.drivers.qemu import guest_agent, guest_files, room
 from cumulet.drivers.qemu.command_line import DISK_NODE
-from cumulet.drivers.qemu.host import QemuHost, Snapshot, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost, Snapshot
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord
 from cumulet.drivers.qemu.room import disk_bytes
@@ -30,8 +30,7 @@ _PIECE_BYTES = 1 << 20
 
 async def begin(host: QemuHost, server_id: str, *, image_id: str, quiesce: bool = False) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         if record.standing_by:
             raise DriverError("MOVING: the guest stands by for a move")
         known = host.snapshots.get(server_id)

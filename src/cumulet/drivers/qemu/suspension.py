@@ -12,7 +12,7 @@ import os
 
 import msgspec
 
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
@@ -32,8 +32,7 @@ PUT_RIGHT = "put-right"
 
 async def suspend(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         if record.intent is Intent.SUSPENDED and host.hypervisor(server_id) is None:
             return
         folder = host.folder(server_id)
@@ -133,8 +132,7 @@ def should_run(record: GuestRecord) -> bool:
 
 async def resume(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
-        record = host.record(server_id)
-        refuse_while_moving(record)
+        record = host.resting(server_id)
         folder = host.folder(server_id)
         hypervisor = host.hypervisor(server_id)
         if record.intent is not Intent.SUSPENDED:

@@ -132,7 +132,8 @@ class SimulatedDriver(
 
     async def create(self, guest: Guest, *, run: bool = True) -> Guest:
         found = self._guests.get(guest.server_id)
-        if found is None or found.state is GuestState.INCOMING:  # Left by an earlier move that nobody committed.
+        # Left by an earlier move that nobody committed.
+        if found is None or found.died_incoming or found.state is GuestState.INCOMING:
             require_devices(guest)
             screen = guest.devices.video_model != NO_SCREEN
             guest = msgspec.structs.replace(guest, machine_type=MACHINE_TYPE, cpu_model=CPU_MODEL, screen=screen)
@@ -223,6 +224,7 @@ class SimulatedDriver(
         copied = copy is not None and copy.outcome in (None, MigrationPhase.COMPLETED)
         if copied or found.state in (GuestState.INCOMING, GuestState.HANDED_OVER):
             raise DriverError(f"guest {server_id} is one side of a migration on {self.name}")
+        found.died_incoming = False  # It is asked of what is this host's.
         return found
 
     def _with_process(self, found: SimulatedGuest) -> SimulatedGuest:

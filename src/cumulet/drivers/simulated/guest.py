@@ -26,7 +26,7 @@ DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
 MACHINE_TYPE = "simulated-1.0"
 CPU_MODEL = "simulated"
-NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED)
+NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
 """States of a guest that no process runs."""
 
 FEATURES = (
@@ -70,6 +70,8 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     incoming_peer: Peer | None = None
     """The source of the move by which it comes or came here: the only peer that it lets in."""
     incoming_complete: bool = False
+    died_incoming: bool = False
+    """Its process ended before a move had let it run. As with QEMU, its host does not know yet whose it is."""
     disk_whole: bool = False
     """Of an incoming guest whose memory has not come yet: its disk has, so that it could boot."""
     memory_at: str | None = None
@@ -115,7 +117,7 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
 
     def halt(self, state: GuestState, now_us: int) -> None:
         self.state = state
-        if state is GuestState.STOPPED:
+        if state in NO_PROCESS:
             self.memory_at, self.starved = None, False
         if self.running_since_us is not None:
             self.ran_us += now_us - self.running_since_us
@@ -128,8 +130,7 @@ class SimulatedGuest(msgspec.Struct, kw_only=True):
     @property
     def linked(self) -> tuple[str, ...]:
         """Ids of the ports whose links are up: a process is plugged into them."""
-        without_process = self.state in (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
-        return () if without_process else tuple(nic.port_id for nic in self.guest.nics)
+        return () if self.state in NO_PROCESS else tuple(nic.port_id for nic in self.guest.nics)
 
     def report(self, *, copied: bool) -> GuestReport:
         return GuestReport(

@@ -45,6 +45,8 @@ class SimulatedMoves:
 
     async def prepare_incoming(self, guest: Guest, *, source: Peer, parameters: MigrationParameters) -> Endpoint:
         found = self._guests.get(guest.server_id)
+        if found is not None and found.died_incoming:
+            found = None
         if found is not None and found.state is not GuestState.INCOMING:
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
         if found is not None and found.incoming_complete:
@@ -84,7 +86,7 @@ class SimulatedMoves:
             return MigrationPhase.FAILED
         if found.memory_at is not None:
             return MigrationPhase.POST_COPY
-        if found.incoming_from is None or found.state is GuestState.STOPPED:
+        if found.incoming_from is None or found.state in (GuestState.STOPPED, GuestState.CRASHED):
             return MigrationPhase.NONE
         if found.incoming_complete:
             return MigrationPhase.COMPLETED
@@ -105,7 +107,7 @@ class SimulatedMoves:
     async def give_up_memory(self, server_id: str) -> None:
         found = self._found(server_id)
         waits = found.state is GuestState.INCOMING and not found.incoming_complete
-        if found.starved or found.memory_at is not None or waits:
+        if found.starved or found.memory_at is not None or found.died_incoming or waits:
             stopped = SimulatedGuest(guest=found.guest, state=GuestState.STOPPED, disks=found.disks)
             stopped.told, stopped.posted = found.told, found.posted
             self._guests[server_id] = stopped
@@ -265,8 +267,9 @@ class SimulatedMoves:
     async def stand_by(self, server_id: str) -> None:
         found = self._found(server_id)
         if not found.standing_by:
-            if found.state is not GuestState.STOPPED:
+            if found.state not in (GuestState.STOPPED, GuestState.CRASHED):
                 raise DriverError(f"guest {server_id} is {found.state}, not stopped")
+            found.died_incoming = False
             found.standing_by = True
             found.halt(GuestState.PAUSED, self._clock.now_us())
             self._save(found)
@@ -283,7 +286,7 @@ class SimulatedMoves:
         found = self._found(guest.server_id)
         if found.state is GuestState.INCOMING and not found.incoming_complete:
             raise DriverError(f"guest {guest.server_id} has not arrived on {self.name}")
-        if found.state not in (GuestState.INCOMING, GuestState.STOPPED):
+        if found.state not in (GuestState.INCOMING, GuestState.STOPPED, GuestState.CRASHED):
             raise DriverError(f"guest {guest.server_id} is {found.state} on {self.name}")
         taken = SimulatedGuest.stopped(guest, f"{self.name} {self._clock.now_us()}", found.disks)
         taken.told, taken.posted = found.told, found.posted

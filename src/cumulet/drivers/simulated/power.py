@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cumulet.clock import Clock
-from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.guest import NO_PROCESS, SimulatedGuest
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 
 
@@ -28,8 +28,12 @@ class SimulatedPower:
         self.end_sessions(server_id)
         if found.state is GuestState.INCOMING and not (found.incoming_complete or found.disk_whole):
             del self._guests[server_id]
-        elif found.state is not GuestState.SUSPENDED:
+        elif found.standing_by:
             found.halt(GuestState.STOPPED, self._clock.now_us())
+        elif found.state not in NO_PROCESS:
+            found.died_incoming = found.state is GuestState.INCOMING
+            found.paused_by_user = False
+            found.halt(GuestState.CRASHED, self._clock.now_us())
         self._save(found)
 
     def lose_power(self) -> None:
