@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from cumulet.web import connections as bounds
+from cumulet.web import protocols
 from cumulet.web import server as listener
 from cumulet.web.connections import Connection, Connections
 from cumulet.web.context import Cloud
+from cumulet.web.protocols import HttpConnection
 from cumulet.web.server import Server
 from tests.web.test_server import certificate, serving
 
@@ -137,15 +139,15 @@ def test_unfinished_bodies_without_a_token_are_bounded_in_bytes(
 def test_who_takes_no_answer_is_cut_off(
     cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "STALLED_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "STALLED_SECONDS", 0.05)
     over = asyncio.Event()
-    lost = listener._Protocol.connection_lost
+    lost = HttpConnection.connection_lost
 
-    def connection_lost(protocol: listener._Protocol, error: Exception | None) -> None:
+    def connection_lost(protocol: HttpConnection, error: Exception | None) -> None:
         lost(protocol, error)
         over.set()
 
-    monkeypatch.setattr(listener._Protocol, "connection_lost", connection_lost)
+    monkeypatch.setattr(HttpConnection, "connection_lost", connection_lost)
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context, limit=1024)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cumulet.testing import JsonObject
-from cumulet.web import bodies
+from cumulet.web import bodies, protocols
 from cumulet.web import server as listener
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -93,14 +93,14 @@ def test_an_answer_is_sent_in_one_piece_and_in_the_pass_in_which_it_is_there(
 ) -> None:
     """It is sent in the request's own task, and not later on the event loop, after other turns."""
     in_task: list[bool] = []
-    flush = listener._Gathering.flush
+    flush = protocols.Gathering.flush
 
-    def noted(gathering: listener._Gathering) -> None:
+    def noted(gathering: protocols.Gathering) -> None:
         if gathering._pieces:
             in_task.append(asyncio.current_task() is not None)
         flush(gathering)
 
-    monkeypatch.setattr(listener._Gathering, "flush", noted)
+    monkeypatch.setattr(protocols.Gathering, "flush", noted)
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
         async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{running.port}") as client:
@@ -201,7 +201,7 @@ def test_large_answers_arrive_whole(cloud: Cloud, certificate: tuple[Path, Path]
 
 
 def test_a_slow_head_is_cut_off(cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.05)
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
