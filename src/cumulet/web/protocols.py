@@ -22,6 +22,12 @@ HEAD_SECONDS = 20.0
 """How long a client may take to send them; also how long a connection may idle before its first request."""
 STALLED_SECONDS = 60.0
 """How long a client may take nothing of an answer that waits to be sent."""
+DRAINED_BYTES = 64 << 20
+"""Bytes of a body that are still read after its answer: most clients read no answer before they have sent all."""
+DRAIN_SECONDS = 30.0
+"""How long they are read."""
+MOST_FIELDS = 256
+"""Fields of a head."""
 GATHERED = 65_536
 """Bytes of an answer that are held back, within one turn of the event loop, to be sent at once."""
 
@@ -52,6 +58,9 @@ class Gathering:
             self._size = 0
             self._inner.write(data)
 
+    def is_closing(self) -> bool:
+        return self._inner.is_closing()
+
     def close(self) -> None:
         self.flush()
         self._inner.close()
@@ -81,7 +90,17 @@ class HttpConnection(HttpToolsProtocol):
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _stalled_timer: asyncio.TimerHandle | None = None
+    _drain_timer: asyncio.TimerHandle | None = None
+    """While a body goes on after its answer."""
+    _drained = 0
     _in_head = True
+    _in_body = False
+    """Whether a request's head has come, and not all of its body yet."""
+    _goes_on = False
+    """Whether there was more of a body, or a head's end, in what came last."""
+    _is_upgraded = False
+    _beside = 0
+    """Bytes in a row that are no such thing: what is said of chunks, and after the last one."""
 
     def __init__(self, server: uvicorn.Server, admitted: Connections, connection: Connection) -> None:
         super().__init__(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
@@ -98,6 +117,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
+        self._drain_done()
         self.resume_writing()
         self._admitted.gone(self._connection)
         super().connection_lost(exc)
@@ -105,6 +125,7 @@ class HttpConnection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._head_done()
         self._admitted.serve(self._connection, known=True)
+        self._is_upgraded = True
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
@@ -119,12 +140,15 @@ class HttpConnection(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         if self._in_head or not self.cycle.response_complete:
             self._admitted.hold(self._connection, len(data))
             if self.transport.is_closing():
                 return
         before = self._head_bytes if self._in_head else 0
         self._chunk_bytes = len(data)
+        self._goes_on = False
         super().data_received(data)
         if self._in_head:
             self._head_bytes = before + len(data)
@@ -132,13 +156,34 @@ class HttpConnection(HttpToolsProtocol):
                 self._refuse_head()
             elif self._head_timer is None:
                 self._await_head()
+        elif self._in_body:
+            self._bound_body(len(data))
+        elif self._is_idle() and self.timeout_keep_alive_task is None:
+            # What came was the end of a body that has its answer already, or nothing.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
         cast("dict[str, object]", self.scope)[CONNECTION] = self._link
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # It comes after a body, and says nothing that we ask for (RFC 9110, 6.5.1).
+        if len(self.headers) == MOST_FIELDS:
+            raise ValueError("the request's head has too many fields")
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._goes_on = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._in_body = False
+        if self._drain_timer is not None:
+            self._drain_done()
         super().on_message_complete()
         if self.cycle is not None and not self.cycle.response_complete:  # There is none before a WebSocket.
             self._admitted.serve(self._connection, known=self._connection.known)
@@ -148,6 +193,9 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete:
             self._admitted.rest(self._connection)
+            if self._in_body and not self.transport.is_closing():
+                self._drained = 0
+                self._drain_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.close)
 
     def on_headers_complete(self) -> None:
         # A head that came in one piece was not counted yet; few are so large that it must be.
@@ -156,7 +204,15 @@ class HttpConnection(HttpToolsProtocol):
             if size > LARGEST_HEAD:
                 raise ValueError("the request's head is too large")
         self._head_done()
+        self._in_body = self._goes_on = True
+        self._beside = 0
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._in_body and self.cycle is not None and self.cycle.response_started:
+            self.transport.close()  # It would be taken for a part of the answer, or for the next one.
+        else:
+            super().send_400_response(msg)
 
     def _refuse_head(self) -> None:
         answer = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -176,3 +232,21 @@ class HttpConnection(HttpToolsProtocol):
         self._head_timer = None
         if self._in_head and self.transport is not None:
             self.transport.close()
+
+    def _bound_body(self, size: int) -> None:
+        """So many bytes came while a request's body goes on."""
+        self._beside = 0 if self._goes_on else self._beside + size
+        if self._beside > LARGEST_HEAD:
+            self.send_400_response("Too much is said beside the body.")
+        elif self._drain_timer is not None:
+            self._drained += size
+            if self._drained > DRAINED_BYTES:
+                self.transport.close()
+
+    def _is_idle(self) -> bool:
+        return not self._is_upgraded and self.cycle is not None and self.cycle.response_complete
+
+    def _drain_done(self) -> None:
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+            self._drain_timer = None
