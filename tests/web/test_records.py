@@ -311,6 +311,22 @@ def test_lines_that_repeat_are_counted_and_the_count_is_said() -> None:
     assert repeats.filter(line("cannot accept: %s", 0, at=SAME_SECONDS + 0.5))
 
 
+def test_lines_of_the_event_loop_about_different_objects_repeat(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that makes an exception in a callback each time could fill a disk."""
+    repeats, many = Repeats(lambda _: None), SAME_LINES + 5
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        for one in [object() for _ in range(many)]:  # at once, so their addresses differ
+            loop.call_soon(list[object]().remove, one)
+            loop.call_exception_handler({"message": "Fatal error on SSL protocol", "protocol": one})
+        await asyncio.sleep(0)
+
+    asyncio.run(story())
+    assert len({record.msg for record in caplog.records}) == 2 * many
+    assert sum(repeats.filter(record) for record in caplog.records) == 2 * SAME_LINES
+
+
 def test_the_last_counts_are_said_when_the_log_is_closed() -> None:
     stream = io.StringIO()
     handler = log_to(stream)

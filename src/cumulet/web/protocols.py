@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from uvicorn.server import ServerState
 
 from cumulet.web.connections import CONNECTION, Connection, Connections, Link
 
+log = logging.getLogger(__name__)
 _websocket_log = logging.getLogger("cumulet.web.websockets")
 _websocket_log.setLevel(logging.WARNING)
 
@@ -72,8 +73,16 @@ class Gathering:
 class WebSocketConnection(WSProtocol):
     """uvicorn's, whose connection counts as any other, and whose path is not logged: its query may hold a secret."""
 
-    def __init__(self, admitted: Connections, connection: Connection, **named: Any) -> None:
-        super().__init__(**named)
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        *,
+        admitted: Connections,
+        connection: Connection,
+    ) -> None:
+        super().__init__(config, server_state, app_state)
         self.logger = _websocket_log
         self._admitted = admitted
         self._connection = connection
@@ -81,6 +90,21 @@ class WebSocketConnection(WSProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._admitted.gone(self._connection)
         super().connection_lost(exc)
+
+    def begin(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Raises UnicodeError if the head has names in it that are none."""
+        self.connection_made(transport)
+        try:
+            super().data_received(head)
+        except BaseException:
+            self.connections.discard(self)
+            raise
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception:
+            _end_for_our_error(self.transport)
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -108,7 +132,6 @@ class HttpConnection(HttpToolsProtocol):
         self._admitted = admitted
         self._connection = connection
         self._link = Link(admitted, connection)
-        self.ws_protocol_class = functools.partial(WebSocketConnection, admitted, connection)  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._connection.drop = transport.abort
@@ -123,10 +146,27 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        self._head_done()
+        """uvicorn's leaves the new protocol in its set for ever if wsproto fails at the head."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.send_400_response("A WebSocket begins where nothing else waits for its answer.")
+            return
+        pieces = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.scope["headers"]:
+            pieces += [name, b": ", value, b"\r\n"]
+        pieces.append(b"\r\n")
+        socket = WebSocketConnection(
+            self.config, self.server_state, self.app_state, admitted=self._admitted, connection=self._connection
+        )
+        try:
+            socket.begin(self.transport, b"".join(pieces))
+        except UnicodeError:
+            self.send_400_response("The request for a WebSocket is malformed.")
+            return
         self._admitted.serve(self._connection, known=True)
         self._is_upgraded = True
-        super().handle_websocket_upgrade()
+        self.resume_writing()
+        self.connections.discard(self)
+        self.transport.set_protocol(socket)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -142,6 +182,12 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        try:
+            self._take(data)
+        except Exception:
+            _end_for_our_error(self.transport)
+
+    def _take(self, data: bytes) -> None:
         if self._in_head or not self.cycle.response_complete:
             self._admitted.hold(self._connection, len(data))
             if self.transport.is_closing():
@@ -250,3 +296,9 @@ class HttpConnection(HttpToolsProtocol):
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None
+
+
+def _end_for_our_error(transport: asyncio.Transport) -> None:
+    """asyncio would do so too, but its line says something else each time, so repeats would not be counted."""
+    log.exception("a connection was ended: what came on it could not be read")
+    transport.abort()

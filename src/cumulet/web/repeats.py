@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -16,6 +17,15 @@ MOST_CHARACTERS = 1000
 """Of the example that a count shows."""
 UNCOUNTED = frozenset({"cumulet.access"})
 """Loggers whose lines are all of one kind and are all written: the access log."""
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+_OBJECTS = re.compile(r"[(\n]")
+"""Behind the first of these, asyncio's messages show objects, each of which looks different."""
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    """The message without its values."""
+    message = str(record.msg)
+    return _ADDRESS.sub("", _OBJECTS.split(message, 1)[0]) if record.name == "asyncio" else message
 
 
 class _Kind(msgspec.Struct, eq=False):
@@ -43,7 +53,7 @@ class Repeats(logging.Filter):
         if record.name in UNCOUNTED:
             return True
         self.tell(record.created - SAME_SECONDS)
-        key = (record.name, record.levelno, str(record.msg))
+        key = (record.name, record.levelno, _message_of(record))
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind(since=record.created)
