@@ -1,114 +1,30 @@
-"""What one client can make the front door hold in memory, with the real protocols on a transport that only notes."""
+"""What one client can make the front door hold in memory."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
-import uvicorn
 
+from cumulet.web import connections as bounds
 from cumulet.web import protocols
 from cumulet.web.asgi import Receive, Scope, Send
-from cumulet.web.connections import Connections
+from cumulet.web.connections import CONNECTION
 from cumulet.web.protocols import HttpConnection, WebSocketConnection
-
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-HEAD = b"POST /x HTTP/1.1\r\nhost: x\r\n"
-CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
-SHORT = HEAD + b"content-length: 2\r\n\r\n{}"
-UPGRADE = (
-    b"GET /console/x HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
-    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n"
+from tests.web.wire import (
+    CHUNKED,
+    HEAD,
+    SHORT,
+    UPGRADE,
+    App,
+    Door,
+    Waits,
+    accepts,
+    after_the_body,
+    answer,
+    at_once,
+    passes,
 )
-
-
-class Wire(asyncio.Transport):
-    """A client's end: what was sent to it, and whether it is read from."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = bytearray()
-        self.ended = False
-        self.over = asyncio.Event()
-        self.aborted = False
-        self.reading = True
-        self.protocol: asyncio.BaseProtocol | None = None
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent += data
-
-    def is_closing(self) -> bool:
-        return self.ended
-
-    def close(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self.over.set()
-            assert self.protocol is not None
-            asyncio.get_running_loop().call_soon(lambda: self.protocol.connection_lost(None))  # type: ignore[union-attr]
-
-    def abort(self) -> None:
-        self.aborted = True
-        self.close()
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
-
-
-class Door:
-    """A front door with one connection."""
-
-    def __init__(self, app: App) -> None:
-        config = uvicorn.Config(app, ws=WebSocketConnection, lifespan="off", log_config=None, access_log=False)
-        config.load()
-        self.server = uvicorn.Server(config)
-        self.server.lifespan = config.lifespan_class(config)
-        self.admitted = Connections(most=10, most_of_one=10)
-        self.wire = Wire()
-        connection = self.admitted.admit("192.0.2.1", self.wire.abort)
-        assert connection is not None
-        self.connection = connection
-        self.http = HttpConnection(self.server, self.admitted, connection)
-        self.wire.protocol = self.http
-        self.http.connection_made(self.wire)
-
-    async def say(self, data: bytes) -> None:
-        """One piece from the client, and what the loop then does at once."""
-        if not self.wire.ended:
-            assert isinstance(self.wire.protocol, asyncio.Protocol)
-            self.wire.protocol.data_received(data)
-        await passes()
-
-    def is_forgotten(self) -> bool:
-        return not self.server.server_state.connections and not self.admitted._count
-
-
-async def passes() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def answer(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def at_once(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers without the body."""
-    await answer(send)
-
-
-async def after_the_body(scope: Scope, receive: Receive, send: Send) -> None:
-    while (await receive()).get("more_body"):
-        pass
-    await answer(send)
 
 
 def test_a_head_has_so_many_fields() -> None:
@@ -125,26 +41,6 @@ def test_a_head_has_so_many_fields() -> None:
         assert door.is_forgotten()
 
     asyncio.run(story())
-
-
-async def accepts(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await after_the_body(scope, receive, send)
-    else:
-        await send({"type": "websocket.accept"})
-        while (await receive())["type"] != "websocket.disconnect":
-            pass
-
-
-class Waits:
-    """Answers once it may."""
-
-    def __init__(self) -> None:
-        self.over = asyncio.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.over.wait()
-        await answer(send)
 
 
 # -- bodies after their answers, and what is beside a body
@@ -340,5 +236,123 @@ def test_no_timer_of_http_ends_a_websocket() -> None:
         door.wire.close()
         await passes()
         assert door.is_forgotten()
+
+    asyncio.run(story())
+
+
+# -- requests that wait behind another
+
+
+def test_so_many_requests_wait_behind_another_and_are_answered() -> None:
+    async def story() -> None:
+        door = Door(waits := Waits())
+        await door.say(SHORT)
+        await door.say(SHORT * 1000)
+        assert len(door.http.pipeline) == protocols.MOST_WAITING
+        assert not door.wire.reading
+        for _ in range(100):
+            await door.say(SHORT * 1000)
+        assert len(door.http.pipeline) == protocols.MOST_WAITING
+        assert door.admitted._held <= 1100 * len(SHORT) + protocols.MOST_WAITING * 3 * protocols.REQUEST_BYTES
+        waits.over.set()
+        await asyncio.wait_for(door.wire.over.wait(), 10)
+        await passes()
+        assert door.wire.sent.count(b"HTTP/1.1 404") == protocols.MOST_WAITING + 1
+        assert door.wire.sent.count(b"connection: close") == 1
+        assert door.is_forgotten()
+
+    asyncio.run(story())
+
+
+def test_nothing_is_read_while_requests_wait_behind_another() -> None:
+    async def story() -> None:
+        seen: list[tuple[bool, bool]] = []
+
+        async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+            before = door.wire.reading
+            await receive()
+            seen.append((before, door.wire.reading))
+            await answer(send)
+
+        door = Door(reads)
+        await door.say(SHORT * 5)
+        assert seen == [(False, False)] * 4 + [(True, True)]
+        assert not door.wire.ended
+        door.http.connection_lost(None)
+
+    asyncio.run(story())
+
+
+def test_a_body_that_comes_in_pieces_behind_other_requests_is_read() -> None:
+    async def story() -> None:
+        door = Door(after_the_body)
+        await door.say(SHORT * 3 + SHORT[:-1])
+        assert door.wire.reading
+        await door.say(b"}")
+        assert door.wire.sent.count(b"HTTP/1.1 404") == 4
+
+    asyncio.run(story())
+
+
+def test_a_token_of_one_request_is_none_of_those_behind_it() -> None:
+    async def story() -> None:
+        waits = Waits()
+
+        async def shows_a_token(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] == "GET":
+                scope[CONNECTION].known("project a")
+            else:
+                await waits.over.wait()
+            await answer(send)
+
+        door = Door(shows_a_token)
+        await door.say(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n" + SHORT * 2)
+        assert b"404" in door.wire.sent
+        assert not door.connection.known
+        await door.say(CHUNKED)
+        assert door.admitted._held >= len(CHUNKED) + protocols.REQUEST_BYTES
+
+    asyncio.run(story())
+
+
+def test_where_an_address_holds_too_much_no_request_waits_behind_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        door = Door(waits := Waits())
+        monkeypatch.setattr(bounds, "UNKNOWN_BYTES_OF_ONE", 2 * protocols.REQUEST_BYTES)
+        await door.say(SHORT * 10)
+        assert len(door.http.pipeline) == 2
+        waits.over.set()
+        await asyncio.wait_for(door.wire.over.wait(), 10)
+        assert door.wire.sent.count(b"HTTP/1.1 404") == 3
+
+    asyncio.run(story())
+
+
+def test_a_connection_dropped_for_what_it_holds_is_parsed_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        door = Door(waits := Waits())
+        await door.say(SHORT * 2)
+        door.admitted.rest(door.connection)
+        monkeypatch.setattr(bounds, "UNKNOWN_BYTES_OF_ONE", protocols.REQUEST_BYTES)
+        await door.say(SHORT * 2)
+        assert door.wire.aborted
+        assert len(door.http.pipeline) == 1
+        assert not door.wire.sent
+        waits.over.set()
+        await passes()
+
+    asyncio.run(story())
+
+
+def test_what_is_malformed_behind_other_requests_ends_the_connection_after_their_answers() -> None:
+    async def story() -> None:
+        door = Door(waits := Waits())
+        await door.say(SHORT * 2 + b"\x00 nonsense")
+        assert not door.wire.ended
+        assert door.http._head_timer is None
+        waits.over.set()
+        await asyncio.wait_for(door.wire.over.wait(), 10)
+        assert door.wire.sent.count(b"HTTP/1.1 404") == 2
+        assert door.wire.sent.count(b"HTTP/1.1") == 2
 
     asyncio.run(story())

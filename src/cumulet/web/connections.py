@@ -115,6 +115,15 @@ class Connections:
             self._let_go(connection)
         self._put(connection, connection.share.served)
 
+    def crowded(self, connection: Connection) -> bool:
+        """Whether it has shown no token, and as much is held as may be: it should take in no further request."""
+        held = connection.share.held
+        return not connection.known and (held >= UNKNOWN_BYTES_OF_ONE or self._held >= UNKNOWN_BYTES)
+
+    def answered(self, connection: Connection) -> None:
+        """One of its requests was answered, and others wait: who showed a token for it did not for these."""
+        connection.known = False
+
     def rest(self, connection: Connection) -> None:
         """Its request was answered."""
         connection.known = False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sized
 from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from uvicorn.server import ServerState
@@ -29,6 +31,12 @@ DRAIN_SECONDS = 30.0
 """How long they are read."""
 MOST_FIELDS = 256
 """Fields of a head."""
+MOST_WAITING = 16
+"""Requests of one connection that wait behind another (pipelining). They are answered, and then it ends."""
+REQUEST_BYTES = 2560
+"""What a request takes in memory beside the bytes that were sent."""
+FIELD_BYTES = 128
+"""The same of each field of its head."""
 GATHERED = 65_536
 """Bytes of an answer that are held back, within one turn of the event loop, to be sent at once."""
 
@@ -68,6 +76,18 @@ class Gathering:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests wait behind another: uvicorn would, for each of them that has a body."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class WebSocketConnection(WSProtocol):
@@ -123,6 +143,8 @@ class HttpConnection(HttpToolsProtocol):
     _goes_on = False
     """Whether there was more of a body, or a head's end, in what came last."""
     _is_upgraded = False
+    _is_last = False
+    """Whether the last request that is answered has come whole."""
     _beside = 0
     """Bytes in a row that are no such thing: what is said of chunks, and after the last one."""
 
@@ -136,6 +158,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._connection.drop = transport.abort
         super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport, self.pipeline)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -180,7 +203,7 @@ class HttpConnection(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._is_last or self.transport.is_closing():
             return
         try:
             self._take(data)
@@ -211,6 +234,9 @@ class HttpConnection(HttpToolsProtocol):
             )
 
     def on_message_begin(self) -> None:
+        waiting = len(self.pipeline)
+        if waiting and (waiting >= MOST_WAITING or self._admitted.crowded(self._connection)):
+            raise ValueError("too many requests wait behind another")
         self._in_head = True
         super().on_message_begin()
         cast("dict[str, object]", self.scope)[CONNECTION] = self._link
@@ -242,6 +268,9 @@ class HttpConnection(HttpToolsProtocol):
             if self._in_body and not self.transport.is_closing():
                 self._drained = 0
                 self._drain_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.close)
+        else:
+            self._admitted.answered(self._connection)
+            self.flow.resume_reading()
 
     def on_headers_complete(self) -> None:
         # A head that came in one piece was not counted yet; few are so large that it must be.
@@ -250,12 +279,23 @@ class HttpConnection(HttpToolsProtocol):
             if size > LARGEST_HEAD:
                 raise ValueError("the request's head is too large")
         self._head_done()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._admitted.hold(self._connection, REQUEST_BYTES + FIELD_BYTES * len(self.headers))
+            if self.transport.is_closing():
+                raise ValueError("the connection was dropped")
         self._in_body = self._goes_on = True
         self._beside = 0
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._in_body and self.cycle is not None and self.cycle.response_started:
+        """The end of the connection, after the answers that whole requests wait for."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete and not self._in_body:
+            self.cycle.keep_alive = False
+            self._is_last = True
+            self._head_done()
+        elif self._in_body and self.cycle is not None and self.cycle.response_started:
             self.transport.close()  # It would be taken for a part of the answer, or for the next one.
         else:
             super().send_400_response(msg)
