@@ -10,16 +10,13 @@ from cumulet.web import connections as bounds
 from cumulet.web import protocols
 from cumulet.web.asgi import Receive, Scope, Send
 from cumulet.web.connections import CONNECTION
-from cumulet.web.protocols import HttpConnection, WebSocketConnection
 from tests.web.wire import (
     CHUNKED,
     HEAD,
     SHORT,
-    UPGRADE,
     App,
     Door,
     Waits,
-    accepts,
     after_the_body,
     answer,
     at_once,
@@ -131,111 +128,6 @@ def test_a_body_that_ends_after_its_answer_leaves_the_connection_as_it_was() -> 
         await door.say(b"\r\n")
         assert door.http.timeout_keep_alive_task is not None
         door.http.connection_lost(None)
-
-    asyncio.run(story())
-
-
-# -- WebSockets
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        b"host: xn--99999999\r\n",
-        b"host: xn--a-\xe9\r\n",
-        b"host: x\r\nsec-websocket-protocol: \xe9\r\n",
-        b"host: x\r\nsec-websocket-extensions: \xe9\r\n",
-    ],
-)
-def test_a_malformed_request_for_a_websocket_is_400_and_leaves_nothing(
-    fields: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def story() -> None:
-        for before in (b"", SHORT):
-            door = Door(at_once)
-            await door.say(before)
-            del door.wire.sent[:]
-            await door.say(UPGRADE + fields + b"\r\n")
-            assert door.wire.sent.startswith(b"HTTP/1.1 400 ")
-            assert not door.wire.aborted
-            assert door.is_forgotten()
-
-    asyncio.run(story())
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (UPGRADE + b"\r\n", b"400"),
-        (UPGRADE + b"host: x\r\nhost: y\r\n\r\n", b"400"),
-        (UPGRADE.replace(b"GET", b"PUT") + b"host: x\r\n\r\n", b"400"),
-        (UPGRADE.replace(b"sec-websocket-key", b"another") + b"host: x\r\n\r\n", b"400"),
-        (UPGRADE.replace(b"13", b"12") + b"host: x\r\n\r\n", b"426"),
-    ],
-)
-def test_what_asks_for_no_websocket_is_refused_and_leaves_nothing(request_: bytes, status: bytes) -> None:
-    async def story() -> None:
-        door = Door(at_once)
-        await door.say(request_)
-        assert door.wire.sent.split()[1] == status
-        assert door.is_forgotten()
-
-    asyncio.run(story())
-
-
-def test_a_websocket_does_not_begin_before_an_answer_that_is_due() -> None:
-    async def story() -> None:
-        door, due = Door(waits := Waits()), UPGRADE + b"host: x\r\n\r\n"
-        await door.say(SHORT + due)
-        assert isinstance(door.wire.protocol, HttpConnection)
-        waits.over.set()
-        await passes()
-        assert door.wire.ended
-        assert door.is_forgotten()
-
-    asyncio.run(story())
-
-
-@pytest.mark.parametrize(
-    ("broken", "method", "said"),
-    [
-        (HttpConnection, "_bound_body", [CHUNKED]),
-        (WebSocketConnection, "handle_connect", [UPGRADE + b"host: x\r\n\r\n"]),
-        (WebSocketConnection, "handle_ping", [UPGRADE + b"host: x\r\n\r\n", b"\x89\x80\0\0\0\0"]),
-    ],
-)
-def test_an_error_of_ours_ends_the_connection_and_is_one_kind_of_line(
-    broken: type, method: str, said: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fails(*_: object) -> None:
-        raise KeyError("what is new each time", object())
-
-    monkeypatch.setattr(broken, method, fails)
-
-    async def story() -> None:
-        for _ in range(2):
-            door = Door(accepts)
-            for piece in said:
-                await door.say(piece)
-            assert door.wire.aborted
-            assert door.is_forgotten()
-
-    asyncio.run(story())
-    assert len(caplog.records) == 2
-    assert len({record.msg for record in caplog.records}) == 1
-
-
-def test_no_timer_of_http_ends_a_websocket() -> None:
-    async def story() -> None:
-        door = Door(accepts)
-        await door.say(SHORT)
-        await door.say(UPGRADE + b"host: x\r\n\r\n")
-        assert b"HTTP/1.1 101" in door.wire.sent
-        assert door.http.timeout_keep_alive_task is None
-        door.wire.close()
-        await passes()
-        assert door.is_forgotten()
 
     asyncio.run(story())
 

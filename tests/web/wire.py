@@ -19,6 +19,7 @@ UPGRADE = (
     b"GET /console/x HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
     b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n"
 )
+ASK_FOR_SOCKET = UPGRADE + b"host: x\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
@@ -83,6 +84,11 @@ class Door:
             assert isinstance(self.wire.protocol, asyncio.Protocol)
             self.wire.protocol.data_received(data)
         await passes()
+
+    def socket(self) -> WebSocketConnection:
+        """What speaks now, after a request for a WebSocket."""
+        assert isinstance(self.wire.protocol, WebSocketConnection)
+        return self.wire.protocol
 
     def is_forgotten(self) -> bool:
         return not self.server.server_state.connections and not self.admitted._count

@@ -12,8 +12,10 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from uvicorn.server import ServerState
+from wsproto.events import Ping
 
 from cumulet.web.connections import CONNECTION, Connection, Connections, Link
+from cumulet.web.doors import LARGEST_MESSAGE
 
 log = logging.getLogger(__name__)
 _websocket_log = logging.getLogger("cumulet.web.websockets")
@@ -93,6 +95,12 @@ class _Flow(FlowControl):
 class WebSocketConnection(WSProtocol):
     """uvicorn's, whose connection counts as any other, and whose path is not logged: its query may hold a secret."""
 
+    _stalled_timer: asyncio.TimerHandle | None = None
+    _ping: Ping | None = None
+    """What waits for its pong until the client takes what was sent."""
+    _unheard = 0
+    """Bytes that came before it was accepted, or after it was closed."""
+
     def __init__(
         self,
         config: uvicorn.Config,
@@ -108,8 +116,33 @@ class WebSocketConnection(WSProtocol):
         self._connection = connection
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._going_on()
         self._admitted.gone(self._connection)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled_timer is None:
+            self._stalled_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._going_on()
+        super().resume_writing()
+        ping, self._ping = self._ping, None
+        if ping is not None and not self.close_sent:
+            self.handle_ping(ping)
+
+    def handle_ping(self, event: Ping) -> None:
+        """Of those that came while the client took nothing only the last one is answered (RFC 6455, 5.5.3)."""
+        if not self.writable.is_set():
+            self._ping = event
+        elif not self.transport.is_closing():
+            super().handle_ping(event)
+
+    def _going_on(self) -> None:
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
+            self._stalled_timer = None
 
     def begin(self, transport: asyncio.Transport, head: bytes) -> None:
         """Raises UnicodeError if the head has names in it that are none."""
@@ -121,6 +154,12 @@ class WebSocketConnection(WSProtocol):
             raise
 
     def data_received(self, data: bytes) -> None:
+        if self.close_sent or not self.handshake_complete:
+            self._unheard += len(data)
+            if self._unheard > LARGEST_MESSAGE:
+                self.transport.abort()
+        if self.transport.is_closing():
+            return
         try:
             super().data_received(data)
         except Exception:
@@ -187,7 +226,9 @@ class HttpConnection(HttpToolsProtocol):
             return
         self._admitted.serve(self._connection, known=True)
         self._is_upgraded = True
-        self.resume_writing()
+        if self.flow.write_paused:  # The answer before it was not taken yet.
+            self.resume_writing()
+            socket.pause_writing()
         self.connections.discard(self)
         self.transport.set_protocol(socket)
 
