@@ -40,6 +40,18 @@ def test_a_head_has_so_many_fields() -> None:
     asyncio.run(story())
 
 
+def test_who_asks_before_sending_a_body_is_told_to_go_on() -> None:
+    async def story() -> None:
+        door = Door(after_the_body)
+        await door.say(HEAD + b"Expect: 100-Continue\r\ncontent-length: 2\r\n\r\n")
+        assert door.wire.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await door.say(b"{}" + SHORT)
+        assert door.wire.sent.count(b"HTTP/1.1 404") == 2
+        assert door.wire.sent.count(b"HTTP/1.1 100") == 1
+
+    asyncio.run(story())
+
+
 # -- bodies after their answers, and what is beside a body
 
 
@@ -236,10 +248,11 @@ def test_a_connection_dropped_for_what_it_holds_is_parsed_no_further(monkeypatch
     asyncio.run(story())
 
 
-def test_what_is_malformed_behind_other_requests_ends_the_connection_after_their_answers() -> None:
+@pytest.mark.parametrize("wrong", [b"\x00 nonsense", b"GET /" + b"x" * protocols.LARGEST_HEAD])
+def test_what_is_malformed_behind_other_requests_ends_the_connection_after_their_answers(wrong: bytes) -> None:
     async def story() -> None:
         door = Door(waits := Waits())
-        await door.say(SHORT * 2 + b"\x00 nonsense")
+        await door.say(SHORT * 2 + wrong)
         assert not door.wire.ended
         assert door.http._head_timer is None
         waits.over.set()

@@ -247,32 +247,25 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_last or self.transport.is_closing():
             return
         try:
-            self._take(data)
+            if self._in_head or not self.cycle.response_complete:
+                self._admitted.hold(self._connection, len(data))
+                if self.transport.is_closing():
+                    return
+            before = self._head_bytes if self._in_head else 0
+            self._chunk_bytes = len(data)
+            self._goes_on = False
+            super().data_received(data)
+            if self._in_head:
+                self._bound_head(before + len(data))
+            elif self._in_body:
+                self._bound_body(len(data))
+            elif self.timeout_keep_alive_task is None and self._is_idle():
+                # What came was the end of a body that has its answer already, or nothing.
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
         except Exception:
             _end_for_our_error(self.transport)
-
-    def _take(self, data: bytes) -> None:
-        if self._in_head or not self.cycle.response_complete:
-            self._admitted.hold(self._connection, len(data))
-            if self.transport.is_closing():
-                return
-        before = self._head_bytes if self._in_head else 0
-        self._chunk_bytes = len(data)
-        self._goes_on = False
-        super().data_received(data)
-        if self._in_head:
-            self._head_bytes = before + len(data)
-            if self._head_bytes > LARGEST_HEAD:
-                self._refuse_head()
-            elif self._head_timer is None:
-                self._await_head()
-        elif self._in_body:
-            self._bound_body(len(data))
-        elif self._is_idle() and self.timeout_keep_alive_task is None:
-            # What came was the end of a body that has its answer already, or nothing.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
 
     def on_message_begin(self) -> None:
         waiting = len(self.pipeline)
@@ -287,7 +280,11 @@ class HttpConnection(HttpToolsProtocol):
             return  # It comes after a body, and says nothing that we ask for (RFC 9110, 6.5.1).
         if len(self.headers) == MOST_FIELDS:
             raise ValueError("the request's head has too many fields")
-        super().on_header(name, value)
+        # As uvicorn's, which it takes as long to call as to do.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         self._goes_on = True
@@ -329,19 +326,25 @@ class HttpConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """The end of the connection, after the answers that whole requests wait for."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._ends_after_answers():
             return
-        if self.cycle is not None and not self.cycle.response_complete and not self._in_body:
-            self.cycle.keep_alive = False
-            self._is_last = True
-            self._head_done()
-        elif self._in_body and self.cycle is not None and self.cycle.response_started:
+        if self._in_body and self.cycle is not None and self.cycle.response_started:
             self.transport.close()  # It would be taken for a part of the answer, or for the next one.
         else:
             super().send_400_response(msg)
 
+    def _ends_after_answers(self) -> bool:
+        """Whether whole requests wait for answers. If so, the connection takes in no other, and ends after these."""
+        if self.cycle is None or self.cycle.response_complete or self._in_body:
+            return False
+        self.cycle.keep_alive = False
+        self._is_last = True
+        self._head_done()
+        return True
+
     def _refuse_head(self) -> None:
+        if self._ends_after_answers():
+            return
         answer = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
         self.transport.write(answer)
         self.transport.close()
@@ -359,6 +362,14 @@ class HttpConnection(HttpToolsProtocol):
         self._head_timer = None
         if self._in_head and self.transport is not None:
             self.transport.close()
+
+    def _bound_head(self, size: int) -> None:
+        """So many bytes of a request's head have come, and not all of it yet."""
+        self._head_bytes = size
+        if size > LARGEST_HEAD:
+            self._refuse_head()
+        elif self._head_timer is None:
+            self._await_head()
 
     def _bound_body(self, size: int) -> None:
         """So many bytes came while a request's body goes on."""
