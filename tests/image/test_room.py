@@ -12,7 +12,7 @@ import pytest
 
 from cumulet import space
 from cumulet.db.engine import Database
-from cumulet.image import uploads
+from cumulet.image import sending, uploads
 from cumulet.image.left_data import clear_alone
 from cumulet.settings import Settings
 from cumulet.web.operation import Caller
@@ -164,7 +164,7 @@ def test_an_upload_goes_on_whichever_header_shows_its_token(world: World, monkey
 
 def test_an_upload_ends_with_its_image_before_all_of_it_has_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(uploads, "DRAIN_LIMIT_BYTES", 0)
+    monkeypatch.setattr(sending, "DRAIN_LIMIT_BYTES", 0)
     image = world.create()
     came: list[int] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.image import files, uploads
+from cumulet.image import files, sending, uploads
 
 from . import attack_images
 from .conftest import DATA, World
@@ -229,7 +229,7 @@ def test_a_second_upload_at_the_same_time_is_refused(world: World) -> None:
 def test_an_upload_that_stops_sending_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch, stalls_after: bytes
 ) -> None:
-    monkeypatch.setattr(uploads, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(sending, "IDLE_SECONDS", 0.05)
     image = world.create()
     scope = {
         "type": "http",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from cumulet.errors import BadRequest
 from cumulet.web import bodies
 from cumulet.web.json_reader import MOST_VALUES
+from tests.test_house_rules import SOURCE, modules_of
 from tests.web.conftest import ACTION, Client, W, send
 
 
@@ -97,6 +99,30 @@ def test_streams_go_in_and_out(client: Client) -> None:
     assert send(client, "PUT", f"{W}/w1/file", pieces=[b"x" * 100_000] * 3, headers=stream).status == 204
     answer = send(client, "GET", f"{W}/w1/file")
     assert (answer.body, answer.header("content-type")) == (b"abcdef", "application/octet-stream")
+
+
+READERS_OF_BODIES = {
+    "web/bodies.py",  # within BODY_SECONDS
+    "web/dispatch.py",  # gives it to the others, by turns
+    "image/sending.py",  # a stream, with bounds of its own
+    "compute/console_door.py",  # messages of a WebSocket
+}
+
+
+def test_every_body_is_read_where_its_time_is_bounded() -> None:
+    """Another reader would let clients keep connections for ever: operations read by `raw_body`."""
+    reading = {
+        str(path.relative_to(SOURCE))
+        for path in modules_of(".")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and not node.args and _reads_a_body(ast.unparse(node.func))
+    }
+    assert reading == READERS_OF_BODIES
+
+
+def _reads_a_body(called: str) -> bool:
+    *of, name = called.split(".")
+    return name == "receive" or (name in ("stream", "body", "json", "form") and of[-1:] == ["request"])
 
 
 def test_a_client_that_goes_away_has_sent_no_body() -> None:

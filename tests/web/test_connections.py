@@ -15,7 +15,7 @@ import pytest
 from cumulet.web import connections as bounds
 from cumulet.web import protocols
 from cumulet.web import server as listener
-from cumulet.web.connections import Connection, Connections
+from cumulet.web.connections import Connection, Connections, Link
 from cumulet.web.context import Cloud
 from cumulet.web.protocols import HttpConnection
 from cumulet.web.server import Server
@@ -171,6 +171,48 @@ def test_the_silent_go_first_then_those_who_rest_and_nobody_who_is_served() -> N
     assert log == ["quiet", "resting"]
     assert place.admit("192.0.2.1", list) is None
     newcomer(place, "192.0.2.2", log, "elsewhere")
+
+
+def test_bodies_that_do_not_come_keep_nobody_out(cloud: Cloud, certificate: tuple[Path, Path]) -> None:
+    """Whoever sends them: with a live token, too."""
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        readers = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+            writer.write(b"POST /compute/v2.1/widgets HTTP/1.1\r\nhost: x\r\nx-auth-token: member\r\n")
+            writer.write(b"content-length: 100\r\nexpect: 100-continue\r\n\r\n")
+            assert b"100" in await reader.readline(), "its body is being read"
+            readers.append(reader)
+            KEPT.append(writer)
+        assert await status(running, context) == b"200"
+        with contextlib.suppress(ConnectionError):
+            assert b"HTTP" not in await asyncio.wait_for(readers[0].read(), 5), "the oldest is dropped"
+
+    serving(cloud, certificate, test, connections_per_address=3)
+
+
+def test_who_sends_a_body_gives_way_where_nobody_is_idle_but_not_who_streams_or_has_sent_it() -> None:
+    log: list[str] = []
+    place = Connections(most=6, most_of_one=4)
+    streams, whole, first, second = (
+        newcomer(place, "192.0.2.1", log, name) for name in ("streams", "whole", "first", "second")
+    )
+    for connection in (streams, whole, first, second):
+        Link(place, connection).known("project p1")
+    Link(place, streams).stream(True)
+    place.serve(whole, known=True)
+    for n in range(2):
+        Link(place, newcomer(place, "192.0.2.1", log, f"third {n}")).known("project p1")
+    assert log == ["first", "second"]
+    for n in range(2):
+        Link(place, newcomer(place, "192.0.2.2", log, f"elsewhere {n}")).known("project p2")
+    newcomer(place, "192.0.2.3", log, "all together")
+    assert log[2:] == ["third 0"]
+    Link(place, streams).stream(False)
+    for _ in range(3):
+        place.serve(newcomer(place, "192.0.2.1", log, "served"), known=True)
+    assert log[3:] == ["all together", "third 1", "streams"]
 
 
 def test_among_many_that_rest_a_newcomer_is_not_cut_off_in_its_handshake() -> None:

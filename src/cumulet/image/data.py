@@ -12,10 +12,12 @@ from cumulet.errors import ApiError, BadRequest, Forbidden, NotFound, Unsupporte
 from cumulet.image import files
 from cumulet.image.files import CHUNK_BYTES
 from cumulet.image.qcow2 import Refused
+from cumulet.image.sending import Body
 from cumulet.image.service import ADMIN_OR_MEMBER, ADMIN_OR_MEMBER_WHO_SEES, IMAGE, facts_of_call, image_in_sight
 from cumulet.image.store import Image
 from cumulet.image.stores import store_in_header
-from cumulet.image.uploads import UPLOAD, Body, Way, upload
+from cumulet.image.uploads import UPLOAD, Way, upload
+from cumulet.web.bodies import streaming
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.policy import rule
 
@@ -54,7 +56,9 @@ async def take_body(call: Call[Image, None], way: Way) -> None:
         if media != "application/octet-stream":
             raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
         store_in_header(call.headers)
-        await upload(call, body, _declared_size(call), way)
+        declared = _declared_size(call)
+        with streaming(call):
+            await upload(call, body, declared, way)
         stored = True
     except Refused as refused:
         raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None

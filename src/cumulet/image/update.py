@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from cumulet.db.engine import Tx
-from cumulet.errors import BadRequest, Conflict, Forbidden, TooLarge, UnsupportedMediaType
+from cumulet.errors import BadRequest, Conflict, Forbidden, UnsupportedMediaType
 from cumulet.image import attributes, store, views
 from cumulet.image.service import (
     IMAGE,
@@ -21,8 +21,9 @@ from cumulet.image.service import (
     require_visibility,
 )
 from cumulet.image.store import Image
+from cumulet.web.bodies import raw_body
 from cumulet.web.formats import is_one_line
-from cumulet.web.json_reader import LARGEST_BODY, read_json
+from cumulet.web.json_reader import read_json
 from cumulet.web.operation import Call, Rule
 
 DIALECTS = {
@@ -56,7 +57,7 @@ async def update_image(call: Call[Image, None]) -> dict[str, object]:
         accepted = ", ".join(sorted(DIALECTS))
         message = f"Image PATCH expects Content-Type one of: {accepted}"
         raise UnsupportedMediaType(message, headers={"Accept-Patch": accepted})
-    changes = read_changes(read_json(await _body(call)), DIALECTS[media])
+    changes = read_changes(read_json(await raw_body(call)), DIALECTS[media])
 
     def apply(tx: Tx) -> Image:
         call.tx = tx
@@ -94,16 +95,6 @@ def set_properties(call: Call[Image, object], properties: Mapping[str, str]) -> 
         attributes.check_value(name, value)
     attributes.check_amounts(properties, before.tags)
     store.save(call.tx, before, replace(before, properties=dict(properties), updated_at_us=call.now_us))
-
-
-async def _body(call: Call[Image, None]) -> bytes:
-    assert call.request is not None
-    data = bytearray()
-    async for piece in call.request.stream():
-        data += piece
-        if len(data) > LARGEST_BODY:
-            raise TooLarge(f"Request is too large. The largest body is {LARGEST_BODY} bytes.")
-    return bytes(data)
 
 
 # -- reading

@@ -7,13 +7,12 @@ and of the disk in `Space`. Blocks are hashed and written on threads while the n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import mmap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -32,48 +31,17 @@ from cumulet.errors import (
 from cumulet.image import attributes, files, store
 from cumulet.image.files import BLOCK_BYTES, Upload, Written
 from cumulet.image.inspection import OpaqueContent, inspection_of
+from cumulet.image.sending import Body
 from cumulet.image.store import Image
 from cumulet.settings import Settings
 from cumulet.space import Promise, Space
 from cumulet.web.operation import Call
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 GIB = 1 << 30
 AHEAD_BYTES = 64 << 20
 """What is reserved at a time for an upload that does not say how long it is."""
 CHECK_SECONDS = 5.0
 """How often an upload checks that its image and its token still exist."""
-IDLE_SECONDS = 60.0
-"""How long an upload may send nothing."""
-DRAIN_LIMIT_BYTES = 256 << 20
-"""How much of a refused upload is read and discarded: some clients read the answer only after they sent all."""
-
-
-class Body:
-    """The request's body in pieces, and what is left of it after a refusal."""
-
-    def __init__(self, request: Request) -> None:
-        self._pieces = aiter(request.stream())
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        while (piece := await self._next()) is not None:
-            yield piece
-
-    async def drain(self) -> None:
-        from starlette.requests import ClientDisconnect
-
-        left = DRAIN_LIMIT_BYTES
-        with contextlib.suppress(ClientDisconnect, TimeoutError):
-            while left > 0 and (piece := await self._next()) is not None:
-                left -= len(piece)
-
-    async def _next(self) -> bytes | None:
-        """The next piece, None at the end; TimeoutError for a client that has stopped sending."""
-        async with asyncio.timeout(IDLE_SECONDS):
-            return await anext(self._pieces, None)
-
 
 T = TypeVar("T")
 Require = Callable[[], Awaitable[None]]

@@ -11,7 +11,8 @@ from cumulet.placement.api_providers import provider_in_path
 from cumulet.placement.rules import admin_or_service
 from cumulet.placement.service import PLACEMENT
 from cumulet.placement.wire import Uuid, canonical_uuid, fresh
-from cumulet.web.json_reader import LARGEST_BODY, read_json
+from cumulet.web.bodies import raw_body
+from cumulet.web.json_reader import read_json
 from cumulet.web.operation import Call, Reply, Rule
 from cumulet.web.schema import Body, Json
 
@@ -57,13 +58,7 @@ def set_aggregates(call: Call[None, SetAggregates]) -> Reply:
 )
 async def set_aggregates_without_generation(call: Call[None, None]) -> Reply:
     """Replace a provider's aggregates, whatever its generation: the body is the list itself."""
-    assert call.request is not None
-    data = bytearray()
-    async for piece in call.request.stream():
-        data += piece[: LARGEST_BODY + 1]
-        if len(data) > LARGEST_BODY:
-            break  # `read_json` refuses it
-    body = read_json(bytes(data))
+    body = read_json(await raw_body(call))
     if not isinstance(body, list) or not all(isinstance(item, str) for item in body):
         raise BadRequest("Aggregates are a list of uuids.")
     wanted = _checked(body)

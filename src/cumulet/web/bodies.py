@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 from cumulet.errors import BadRequest, TooLarge
 from cumulet.web import faults
 from cumulet.web.asgi import Receive
+from cumulet.web.connections import CONNECTION
+from cumulet.web.json_reader import LARGEST_BODY
 from cumulet.web.operation import Call
 
 LONG_BODY = 4096
@@ -48,12 +52,33 @@ def _too_large(largest: int) -> TooLarge:
     return TooLarge(f"Request is too large. The largest body is {largest} bytes.")
 
 
-async def read_form(call: Call[object, object]) -> dict[str, str]:
-    """The fields of the form sent to a public operation with a raw body. 400 if the body is no form."""
+async def raw_body(call: Call[object, object], largest: int = LARGEST_BODY) -> bytes:
+    """The body of an operation with a raw body that is no stream: 413 and 408 as with every other."""
     assert call.request is not None
     length = call.headers.get("content-length")
     known = length.encode("latin-1") if length is not None else None
-    data = await whole_body(call.request.receive, known, LARGEST_PUBLIC_BODY)
+    return await whole_body(call.request.receive, known, largest)
+
+
+@contextlib.contextmanager
+def streaming(call: Call[object, object]) -> Iterator[None]:
+    """Around the reading of a body that is a stream with bounds of its own: its connection is not dropped for others,
+    as those are whose bodies are not whole."""
+    assert call.request is not None
+    link = call.request.scope.get(CONNECTION)
+    if link is None:
+        yield
+        return
+    link.stream(True)
+    try:
+        yield
+    finally:
+        link.stream(False)
+
+
+async def read_form(call: Call[object, object]) -> dict[str, str]:
+    """The fields of the form sent to a public operation with a raw body. 400 if the body is no form."""
+    data = await raw_body(call, LARGEST_PUBLIC_BODY)
     try:
         pairs = parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:

@@ -3,8 +3,8 @@
 Connections that ask for nothing never keep a newcomer out. When there are too many, one idle connection is dropped: of
 the newcomer's address if that has its full share, else of the address that has most. Of that address's connections it
 is one of the larger group: of those that never asked for anything, or of those that were answered. So a client whose
-address has many answered connections is not cut off in its handshake, and a flood of silent ones drops its own. Used
-on the event loop only.
+address has many answered connections is not cut off in its handshake, and a flood of silent ones drops its own. Where
+none is idle, it is the one that has been sending a body for longest. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Connection(msgspec.Struct, eq=False):
     """Bytes in memory while it has shown no token."""
     known: bool = False
     """Whether its present request came with a live token."""
+    whole: bool = False
+    """Whether all of the request that it began last has come."""
     lane: str | None = None
     """The lane of the caller whose live token it showed last. The next request waits in this lane (`web.turns`)."""
     place: dict[Connection, None] | None = None
@@ -55,16 +57,22 @@ class _Share(msgspec.Struct, eq=False):
     """They have sent no whole request yet, and no token."""
     resting: dict[Connection, None] = msgspec.field(default_factory=dict)
     """They were answered, and may ask again."""
+    sending: dict[Connection, None] = msgspec.field(default_factory=dict)
+    """They showed a live token, and their body is not whole."""
     served: dict[Connection, None] = msgspec.field(default_factory=dict)
     held: int = 0
 
     def __len__(self) -> int:
-        return len(self.silent) + len(self.resting) + len(self.served)
+        return len(self.silent) + len(self.resting) + len(self.sending) + len(self.served)
 
     def idle(self) -> Connection | None:
         """The oldest of the larger group of idle connections."""
         larger = self.resting if len(self.resting) > len(self.silent) else self.silent
         return next(iter(larger), None)
+
+    def late(self) -> Connection | None:
+        """The one that has been sending its body for longest."""
+        return next(iter(self.sending), None)
 
     def unfinished(self) -> Connection | None:
         """The oldest one whose request is not whole; where there is none, the oldest that rests."""
@@ -84,9 +92,13 @@ class Connections:
     def admit(self, peer: str, drop: Callable[[], object]) -> Connection | None:
         """Take in a new connection. None: there is no room, and no other connection that may be dropped."""
         share = self._shares.get(peer) or _Share(peer)
-        if len(share) >= self._most_of_one and not self._drop(share.idle(), "connections of one address"):
+        if len(share) >= self._most_of_one and not self._drop(
+            share.idle() or share.late(), "connections of one address"
+        ):
             return None
-        if self._count >= self._most and not self._drop(self._largest(len, _Share.idle), "connections"):
+        if self._count >= self._most and not self._drop(
+            self._largest(len, _Share.idle) or self._largest(len, _Share.late), "connections"
+        ):
             return None
         connection = Connection(share, drop)
         self._shares[peer] = share
@@ -109,11 +121,18 @@ class Connections:
             pass
 
     def serve(self, connection: Connection, *, known: bool) -> None:
-        """Its request is whole, or came with a live token (`known`). It is not dropped until `rest`."""
+        """Its request is whole. It is not dropped until `rest`. `known`: it came with a live token."""
+        connection.whole = True
         if known:
-            connection.known = True
-            self._let_go(connection)
+            self.know(connection)
         self._put(connection, connection.share.served)
+
+    def know(self, connection: Connection, *, streams: bool = False) -> None:
+        """Its request came with a live token. `streams`: its body has bounds of its own, and it is not dropped."""
+        connection.known = True
+        self._let_go(connection)
+        share = connection.share
+        self._put(connection, share.served if streams or connection.whole else share.sending)
 
     def crowded(self, connection: Connection) -> bool:
         """Whether it has shown no token, and as much is held as may be: it should take in no further request."""
@@ -157,7 +176,7 @@ class Connections:
     def _largest(
         self, size: Callable[[_Share], int], which: Callable[[_Share], Connection | None]
     ) -> Connection | None:
-        some = (share for share in self._shares.values() if share.silent or share.resting)
+        some = (share for share in self._shares.values() if which(share) is not None)
         share = max(some, key=size, default=None)
         return None if share is None else which(share)
 
@@ -165,7 +184,8 @@ class Connections:
         if connection is None:
             return False
         peer = connection.share.peer
-        log.warning("dropped a connection that asked for nothing: too many %s", why, extra={"client": peer})
+        what = "was sending its body" if connection.place is connection.share.sending else "asked for nothing"
+        log.warning("dropped a connection that %s: too many %s", what, why, extra={"client": peer})
         drop = connection.drop
         self.gone(connection)
         drop()
@@ -193,7 +213,11 @@ class Link:
     def known(self, lane: str) -> None:
         """The request came with a live token of a caller with this lane."""
         self._connection.lane = lane
-        self._admitted.serve(self._connection, known=True)
+        self._admitted.know(self._connection)
+
+    def stream(self, streams: bool) -> None:
+        """The body of its request, which came with a live token, is now read as a stream, or no longer."""
+        self._admitted.know(self._connection, streams=streams)
 
 
 def _descriptors_to_use() -> int:

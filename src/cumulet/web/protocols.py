@@ -271,7 +271,7 @@ class HttpConnection(HttpToolsProtocol):
         waiting = len(self.pipeline)
         if waiting and (waiting >= MOST_WAITING or self._admitted.crowded(self._connection)):
             raise ValueError("too many requests wait behind another")
-        self._in_head = True
+        self._in_head, self._connection.whole = True, False
         super().on_message_begin()
         cast("dict[str, object]", self.scope)[CONNECTION] = self._link
 
