@@ -221,6 +221,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The largest disk that an image may describe."""
     image_project_quota_gib: Gib = 512
     """The space of one project's images in the store, uploads under way included."""
+    upload_least_kib_per_second: NumberOrNone = 16
+    """An upload of an image that is a minute behind this rate ends; 0: only one that sends nothing for a minute."""
     images_per_project: Number = 200
     """Images of one project, with data or without."""
     web_download_hosts: Annotated[str, msgspec.Meta(pattern=WEB_HOSTS)] = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from cumulet.errors import ApiError, BadRequest, Forbidden, NotFound, Unsupporte
 from cumulet.image import files
 from cumulet.image.files import CHUNK_BYTES
 from cumulet.image.qcow2 import Refused
-from cumulet.image.sending import Body
+from cumulet.image.sending import Body, places_of
 from cumulet.image.service import ADMIN_OR_MEMBER, ADMIN_OR_MEMBER_WHO_SEES, IMAGE, facts_of_call, image_in_sight
 from cumulet.image.store import Image
 from cumulet.image.stores import store_in_header
@@ -46,10 +47,16 @@ async def upload_image_data(call: Call[Image, None]) -> None:
 
 async def take_body(call: Call[Image, None], way: Way) -> None:
     """Store what the request sends. After a refusal the rest is read for a while, so that clients see the answer."""
+    assert call.request is not None
+    body = Body(call.request, call.cloud.settings.upload_least_kib_per_second << 10)
+    with contextlib.ExitStack() as places:
+        await _take(call, way, body, places)
+
+
+async def _take(call: Call[Image, None], way: Way, body: Body, places: contextlib.ExitStack) -> None:
+    """An upload has its place until the rest was read: an error may hold its memory until then."""
     from starlette.requests import ClientDisconnect
 
-    assert call.request is not None
-    body = Body(call.request)
     stored = False
     try:
         media = (call.headers.get("content-type") or "").partition(";")[0].strip().lower()
@@ -57,13 +64,14 @@ async def take_body(call: Call[Image, None], way: Way) -> None:
             raise UnsupportedMediaType("Image data is sent as application/octet-stream.")
         store_in_header(call.headers)
         declared = _declared_size(call)
+        places.enter_context(places_of(call.cloud.space).taken(call.caller))
         with streaming(call):
             await upload(call, body, declared, way)
         stored = True
     except Refused as refused:
         raise UnsupportedMediaType(str(refused), reason="IMAGE_REFUSED") from None
     except (ClientDisconnect, TimeoutError):
-        raise BadRequest("The upload ended early.") from None
+        raise BadRequest("The upload ended early, or its data came too slowly.") from None
     finally:
         if not stored:
             await body.drain()
