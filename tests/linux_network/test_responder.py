@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from cumulet.drivers.linux_network import dhcp, dns, ipv6, metadata, responder
+from cumulet.drivers.linux_network import dhcp, dns, ipv6, metadata, responder, visitors
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
 from cumulet.drivers.linux_network.responder import Answers, Documents, Responder
+from cumulet.drivers.linux_network.visitors import MOST_VISITORS, MOST_VISITORS_OF_A_PORT, Visitor, Visitors
 
 BRIDGE = "br1"
 MAC = "fa:16:3e:00:00:05"
@@ -252,3 +253,75 @@ def test_a_guest_that_goes_away_while_the_agent_is_asked_ends_nothing(told: Told
         post = msgspec.json.decode(told.posts.recv(responder.LARGEST_POST_BYTES), type=responder.Post)
     told.posts.send(msgspec.json.encode(responder.Taken(visit=post.visit, done=True)))
     answered(told)
+
+
+def silent(told: Told, stack: contextlib.ExitStack) -> socket.socket:
+    """A visit in which no whole request is sent."""
+    visit = stack.enter_context(socket.create_connection(told.metadata, timeout=10))
+    visit.sendall(b"GET / HTTP/1.1\r\n")
+    return visit
+
+
+def test_a_port_s_silent_visits_give_way_to_its_own_next(told: Told) -> None:
+    with contextlib.ExitStack() as stack:
+        visits = [silent(told, stack) for _ in range(2 * MOST_VISITORS_OF_A_PORT)]
+        for _ in range(3):
+            answered(told)
+        with contextlib.suppress(ConnectionResetError):
+            assert visits[0].recv(1) == b""
+    assert told.responder.unanswered.count == 0
+
+
+def test_one_project_s_many_ports_keep_no_other_project_out(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitors, "MOST_VISITORS", 6)
+    for number, project in ((1, "hostile"), (2, "hostile"), (3, "honest")):
+        told.say(Documents(number=number, files={"meta_data.json": b'{"project_id": "%s"}' % project.encode()}), [])
+    numbers = iter([3] + [1, 2] * 3 + [3] + [1, 2] * 20 + [0])
+    monkeypatch.setattr(responder, "number_of", lambda _: next(numbers))
+    with contextlib.ExitStack() as stack:
+        early = silent(told, stack)
+        hostile = [silent(told, stack) for _ in range(6)]
+        assert told.document().endswith(b'{"project_id": "honest"}')
+        hostile += [silent(told, stack) for _ in range(40)]
+        assert told.document().endswith(b"{}"), "one of which only its network is known"
+        early.sendall(b"\r\n")
+        assert early.recv(4096).startswith(b"HTTP/1.1 200 OK"), "it has kept its place"
+        with contextlib.suppress(ConnectionResetError):
+            assert hostile[0].recv(1) == b""
+    assert told.responder.unanswered.count == 0
+
+
+def test_two_guests_with_all_their_ports_give_way_to_others_and_first_those_of_them_that_have_not_asked() -> None:
+    place = Visitors()
+    made: list[Visitor] = []
+
+    def visit(number: int, whose: str) -> None:
+        assert place.in_the_way(number) is None
+        made.append(Visitor(socket.socket(), number, whose))
+        place.add(made[-1])
+
+    visit(1000, "honest")
+    for number in range(MOST_VISITORS - 1):
+        visit(number // MOST_VISITORS_OF_A_PORT, "hostile")
+    made[1].reply = made[0].reply = b"is being sent"
+    made[2].visit = 7
+    assert place.in_the_way(2000) is place.in_the_way(1000) is made[3]
+    assert place.in_the_way(0) is made[3], "of the port that has its full share"
+    for visitor in made:
+        visitor.reply = b"is being sent"
+        visitor.connection.close()
+    assert place.in_the_way(2000) is made[1]
+
+
+def test_who_has_left_is_not_read(told: Told) -> None:
+    """It may have been seen that it can be read, and another took its place before it was."""
+    told.responder._attend(Visitor(socket.socket(), 0, BRIDGE))
+
+
+@pytest.mark.parametrize(
+    ("told_itself", "project"),
+    [(b'{"project_id": "p"}', "p"), (b'{"project_id": 1}', None), (b"{}", None), (b"[]", None), (b"{", None)],
+)
+def test_the_project_of_a_guest_is_what_it_is_told_itself(told_itself: bytes, project: str | None) -> None:
+    assert visitors.project_in({"meta_data.json": told_itself}) == project
+    assert visitors.project_in({}) is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -19,6 +20,8 @@ from cumulet.host.telling import MOST_PASSWORD_CHARACTERS
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 64
+MOST_OF_A_SERVER = 2
+"""Passwords of one server at once: it keeps one, so a few servers take not all places."""
 
 Take = Callable[[str, str], Awaitable[bool]]
 """Server id and content of a password -> whether it was kept. False: there is one already, or no such guest."""
@@ -33,6 +36,8 @@ class Posts:
         self.take: Take | None = None
         """None as long as nobody keeps passwords."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: Counter[str] = Counter()
+        """By server, of those that post just now."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours.fileno(), self._hear)
 
@@ -60,8 +65,12 @@ class Posts:
         done = None
         try:
             server_id = self._server_on(post.number)
-            if self.take is not None and server_id is not None:
-                done = await self.take(server_id, post.content)
+            if self.take is not None and server_id is not None and self._asking[server_id] < MOST_OF_A_SERVER:
+                self._asking[server_id] += 1
+                try:
+                    done = await self.take(server_id, post.content)
+                finally:
+                    self._asking -= Counter((server_id,))  # Without those that have none.
         except Exception:
             log.exception("a guest's password could not be kept")
         self._answer(post, done)

@@ -26,6 +26,7 @@ import msgspec
 from cumulet.confined import jail
 from cumulet.drivers.linux_network import dhcp, dns, ipv6, metadata
 from cumulet.drivers.linux_network.names import BRIDGE_MAC
+from cumulet.drivers.linux_network.visitors import VISIT_SECONDS, Visitor, Visitors, number_of, project_in
 from cumulet.host.record import Record
 
 LARGEST_MESSAGE_BYTES = 64 << 20
@@ -34,11 +35,6 @@ POSTS = "posts="
 """Before the number of a socket, on the command line."""
 LARGEST_POST_BYTES = 16_384
 """Of a message about a password: its 1020 bytes may each be written as six."""
-MOST_VISITORS = 256
-"""Connections to the metadata service at one time; a port has at most `MOST_VISITORS_OF_A_PORT`."""
-MOST_VISITORS_OF_A_PORT = 8
-VISIT_SECONDS = 10.0
-"""How long a connection may take, from its beginning to its end."""
 SECONDS_BETWEEN_WORDS = 60.0
 """How often at most it says that questions had no answer."""
 _LENGTH_BYTES = 4
@@ -78,19 +74,6 @@ class Taken(Record, frozen=True):
 
     visit: int
     done: bool | None
-
-
-class Visitor:
-    """One connection to the metadata service."""
-
-    def __init__(self, connection: socket.socket, number: int) -> None:
-        self.connection = connection
-        self.number = number
-        self.received = b""
-        self.reply = b""
-        self.visit: int | None = None
-        """While the agent is asked about its password: `Post.visit`."""
-        self.until = time.monotonic() + VISIT_SECONDS
 
 
 class Asked:
@@ -157,7 +140,9 @@ class Responder:
         self._asked = Asked()
         self._advertise_at = time.monotonic() + ipv6.ADVERTISE_SECONDS
         self._documents: dict[int, dict[str, bytes]] = {}
-        self._visitors: set[Visitor] = set()
+        self._projects: dict[int, str | None] = {}
+        """By port, of those that have documents."""
+        self._visitors = Visitors()
         self._tokens = metadata.Tokens(os.urandom(32))
         self.unanswered = Unanswered()
 
@@ -205,8 +190,10 @@ class Responder:
             self._take(said, _descriptors(ancillary))
         elif said.files is None:
             self._documents.pop(said.number, None)
+            self._projects.pop(said.number, None)
         else:
             self._documents[said.number] = said.files
+            self._projects[said.number] = project_in(said.files)
         self._agent.send(b"\1")
         return True
 
@@ -235,8 +222,8 @@ class Responder:
                 place.setblocking(False)
             self._selector.register(packets, selectors.EVENT_READ, lambda: self._answer(bridge, packets))
             for place in callers:
-                serve = self._welcome if place.type == socket.SOCK_STREAM else partial(self._name, bridge)
-                self._selector.register(place, selectors.EVENT_READ, partial(serve, place))
+                serve = self._welcome if place.type == socket.SOCK_STREAM else self._name
+                self._selector.register(place, selectors.EVENT_READ, partial(serve, bridge, place))
         if answers.routers:
             self._routers[bridge] = answers.routers
             self._advertise(bridge, [router for router in answers.routers if router not in former_routers])
@@ -266,21 +253,21 @@ class Responder:
             if reply is not None:
                 questions.sendto(reply, caller)
 
-    def _welcome(self, callers: socket.socket) -> None:
-        """Accept a connection. The rules have set its mark to the number of the port that it came from."""
+    def _welcome(self, bridge: str, callers: socket.socket) -> None:
+        """Accept a connection. Where there are too many, another one ends for it."""
         connection, _ = callers.accept()
-        number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
-        beside = sum(visitor.number == number for visitor in self._visitors)
-        if len(self._visitors) >= MOST_VISITORS or beside >= MOST_VISITORS_OF_A_PORT:
-            connection.close()
-            return
+        number = number_of(connection)
+        if (other := self._visitors.in_the_way(number)) is not None:
+            self._leave(other)
         connection.setblocking(False)
-        visitor = Visitor(connection, number)
+        visitor = Visitor(connection, number, self._projects.get(number) or bridge)
         self._visitors.add(visitor)
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._attend(visitor))
 
     def _attend(self, visitor: Visitor) -> None:
         """Read until the request is complete, then write until the answer is sent."""
+        if visitor not in self._visitors:
+            return  # It left since it was seen that it had something to read or to write.
         try:
             if not visitor.reply:
                 part = visitor.connection.recv(metadata.MOST_REQUEST_BYTES)
@@ -331,7 +318,7 @@ class Responder:
         self._selector.register(visitor.connection, selectors.EVENT_WRITE, lambda: self._attend(visitor))
 
     def _leave(self, visitor: Visitor) -> None:
-        self._visitors.discard(visitor)
+        self._visitors.remove(visitor)
         if visitor.visit is None:
             self._selector.unregister(visitor.connection)
         visitor.connection.close()
