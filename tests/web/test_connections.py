@@ -177,19 +177,67 @@ def test_bodies_that_do_not_come_keep_nobody_out(cloud: Cloud, certificate: tupl
     """Whoever sends them: with a live token, too."""
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
-        readers = []
+        readers, writers = [], []
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
             writer.write(b"POST /compute/v2.1/widgets HTTP/1.1\r\nhost: x\r\nx-auth-token: member\r\n")
             writer.write(b"content-length: 100\r\nexpect: 100-continue\r\n\r\n")
             assert b"100" in await reader.readline(), "its body is being read"
             readers.append(reader)
-            KEPT.append(writer)
+            writers.append(writer)
         assert await status(running, context) == b"200"
         with contextlib.suppress(ConnectionError):
             assert b"HTTP" not in await asyncio.wait_for(readers[0].read(), 5), "the oldest is dropped"
+        for writer in writers:
+            writer.transport.abort()
 
     serving(cloud, certificate, test, connections_per_address=3)
+
+
+def test_answers_that_nobody_takes_keep_nobody_out(
+    cloud: Cloud, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_wait, pause = asyncio.Event(), Connections.pause
+
+    def paused(place: Connections, connection: Connection) -> None:
+        pause(place, connection)
+        if len(connection.share.waiting) == 3:
+            all_wait.set()
+
+    monkeypatch.setattr(Connections, "pause", paused)
+
+    async def test(running: Server, context: ssl.SSLContext) -> None:
+        writers = []
+        for _ in range(3):
+            _, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=context, limit=1024)
+            writer.write(ASK.replace(b"w1 ", b"w1/large ") * 8)
+            writers.append(writer)
+        await asyncio.wait_for(all_wait.wait(), 20)
+        assert await status(running, context) == b"200"
+        for writer in writers:
+            writer.transport.abort()
+
+    serving(cloud, certificate, test, connections_per_address=3)
+
+
+def test_who_takes_some_of_its_answer_goes_to_the_end_of_those_who_give_way() -> None:
+    log: list[str] = []
+    place = Connections(most=100, most_of_one=3)
+    slow, steady, sends = (newcomer(place, "192.0.2.1", log, name) for name in ("slow", "steady", "sends"))
+    for connection in (slow, steady):
+        place.serve(connection, known=True)
+        place.pause(connection)
+    place.know(sends)
+    place.go_on(sends)
+    for _ in range(3):
+        place.go_on(steady)
+        place.pause(steady)
+    for _ in range(3):
+        place.serve(newcomer(place, "192.0.2.1", log, "served"), known=True)
+    assert log == ["slow", "sends", "steady"], "that it takes more makes no body whole"
+    place.go_on(slow)
+    place.pause(slow)
+    assert slow.place is None
 
 
 def test_who_sends_a_body_gives_way_where_nobody_is_idle_but_not_who_streams_or_has_sent_it() -> None:

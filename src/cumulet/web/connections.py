@@ -4,7 +4,8 @@ Connections that ask for nothing never keep a newcomer out. When there are too m
 the newcomer's address if that has its full share, else of the address that has most. Of that address's connections it
 is one of the larger group: of those that never asked for anything, or of those that were answered. So a client whose
 address has many answered connections is not cut off in its handshake, and a flood of silent ones drops its own. Where
-none is idle, it is the one that has been sending a body for longest. Used on the event loop only.
+none is idle, it is the one that has waited for its client for longest: for a body, or until it takes more of an answer.
+Whoever takes some goes to the end of this row. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ class _Share(msgspec.Struct, eq=False):
     """They have sent no whole request yet, and no token."""
     resting: dict[Connection, None] = msgspec.field(default_factory=dict)
     """They were answered, and may ask again."""
-    sending: dict[Connection, None] = msgspec.field(default_factory=dict)
-    """They showed a live token, and their body is not whole."""
+    waiting: dict[Connection, None] = msgspec.field(default_factory=dict)
+    """They wait for their clients: they showed a live token, and their body is not whole; or their answer is not taken.
+    """
     served: dict[Connection, None] = msgspec.field(default_factory=dict)
     held: int = 0
 
     def __len__(self) -> int:
-        return len(self.silent) + len(self.resting) + len(self.sending) + len(self.served)
+        return len(self.silent) + len(self.resting) + len(self.waiting) + len(self.served)
 
     def idle(self) -> Connection | None:
         """The oldest of the larger group of idle connections."""
@@ -71,8 +73,8 @@ class _Share(msgspec.Struct, eq=False):
         return next(iter(larger), None)
 
     def late(self) -> Connection | None:
-        """The one that has been sending its body for longest."""
-        return next(iter(self.sending), None)
+        """The one that has waited for its client for longest."""
+        return next(iter(self.waiting), None)
 
     def unfinished(self) -> Connection | None:
         """The oldest one whose request is not whole; where there is none, the oldest that rests."""
@@ -132,7 +134,17 @@ class Connections:
         connection.known = True
         self._let_go(connection)
         share = connection.share
-        self._put(connection, share.served if streams or connection.whole else share.sending)
+        self._put(connection, share.served if streams or connection.whole else share.waiting)
+
+    def pause(self, connection: Connection) -> None:
+        """Its client takes no more of the answer for now."""
+        if connection.place is connection.share.served:
+            self._put(connection, connection.share.waiting)
+
+    def go_on(self, connection: Connection) -> None:
+        """It does again."""
+        if connection.place is connection.share.waiting and connection.whole:
+            self._put(connection, connection.share.served)
 
     def crowded(self, connection: Connection) -> bool:
         """Whether it has shown no token, and as much is held as may be: it should take in no further request."""
@@ -184,7 +196,7 @@ class Connections:
         if connection is None:
             return False
         peer = connection.share.peer
-        what = "was sending its body" if connection.place is connection.share.sending else "asked for nothing"
+        what = "waited for its client" if connection.place is connection.share.waiting else "asked for nothing"
         log.warning("dropped a connection that %s: too many %s", what, why, extra={"client": peer})
         drop = connection.drop
         self.gone(connection)

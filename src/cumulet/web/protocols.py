@@ -234,6 +234,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._admitted.pause(self._connection)
         if self._stalled_timer is None:
             self._stalled_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
@@ -241,6 +242,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._stalled_timer is not None:
             self._stalled_timer.cancel()
             self._stalled_timer = None
+        self._admitted.go_on(self._connection)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
