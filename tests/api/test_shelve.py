@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 
 from cumulet.compute import hosts as host_records
+from cumulet.compute import shelved
+from cumulet.compute.store import get_server
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.image.files import image_folder
@@ -191,29 +196,98 @@ def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
     member.wait("the image to go", lambda: images_of(member, server) == [])
 
 
+def set_forced_down(admin: Client, host: str, down: bool) -> None:
+    services = admin.compute("GET", f"/os-services?binary=nova-compute&host={host}")["services"]
+    assert admin.compute("PUT", f"/os-services/{services[0]['id']}", {"forced_down": down}).status == 200
+
+
+@contextlib.contextmanager
+def not_unshelved(cloud: TestCloud, admin: Client, server: str, there: str) -> Iterator[None]:
+    """In the block it is in ERROR on this host, which went down after it had made its guest."""
+    with instead(cloud, there, going_down(cloud, there, made=True)):
+        assert admin.action(server, {"unshelve": {"host": there}}).status == 202
+        admin.wait_for_status(server, "ERROR")
+        yield
+
+
+def evacuated(admin: Client, server: str, source: str) -> None:
+    set_forced_down(admin, source, True)
+    assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
+    admin.wait_for_status(server, "ACTIVE")
+
+
+def made_from(cloud: TestCloud, server: str, host: str) -> str:
+    """The image of its guest there."""
+    assert cloud.embedded.world is not None
+    image = cloud.embedded.world.drivers[host]._guests[server].guest.image
+    assert image is not None
+    return image.id
+
+
+def require_forgotten(cloud: TestCloud, member: Client, server: str, image: JsonObject) -> None:
+    """Its owner has neither the image that it was shelved to, nor its data; nothing of the server names it."""
+    cloud.idle()
+    assert images_of(member, server) == []
+    assert not (image_folder(cloud.embedded.settings.state_dir) / image["id"]).exists()
+    left = cloud.embedded.db.read(lambda tx: get_server(tx, server)).system_metadata
+    assert not {*shelved.KEYS} & left.keys()
+
+
 def test_one_whose_host_is_lost_meanwhile_is_evacuated_with_what_it_was_shelved_with(
     cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:
+    """That image goes, as when it is unshelved."""
     here = host_of(admin, server)
     there = other(here)
     shelve(member, server)
     (image,) = images_of(member, server)
-    services = admin.compute("GET", f"/os-services?binary=nova-compute&host={there}")["services"]
-    with instead(cloud, there, going_down(cloud, there, made=True)):
-        assert admin.action(server, {"unshelve": {"host": there}}).status == 202
-        member.wait_for_status(server, "ERROR")
-        assert admin.compute("PUT", f"/os-services/{services[0]['id']}", {"forced_down": True}).status == 200
-        assert admin.action(server, {"evacuate": {}}, version="2.94").status == 200
-        member.wait_for_status(server, "ACTIVE")
-    assert cloud.embedded.world is not None
-    made_from = cloud.embedded.world.drivers[here]._guests[server].guest.image
-    assert made_from is not None
-    assert made_from.id == image["id"]
-    assert admin.compute("PUT", f"/os-services/{services[0]['id']}", {"forced_down": False}).status == 200
+    with not_unshelved(cloud, admin, server, there):
+        evacuated(admin, server, there)
+    assert made_from(cloud, server, here) == image["id"]
+    require_forgotten(cloud, member, server, image)
+    set_forced_down(admin, there, False)
     cloud.reconcile()
     assert leftovers(cloud, admin, server)["guests"] == {here: GuestState.RUNNING}
-    assert member.compute("DELETE", f"/servers/{server}").status == 204
-    member.wait("the image to go", lambda: images_of(member, server) == [])
+
+
+def test_what_it_was_shelved_with_is_forgotten_once_it_is_rebuilt(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    """Should its host be lost later, it is made from the image that it was rebuilt from."""
+    here = host_of(admin, server)
+    there = other(here)
+    own = member.server(server)["image"]["id"]
+    shelve(member, server)
+    (image,) = images_of(member, server)
+    with not_unshelved(cloud, admin, server, there):
+        pass
+    set_forced_down(admin, there, False)
+    assert member.action(server, {"rebuild": {"imageRef": own}}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    require_forgotten(cloud, member, server, image)
+    evacuated(admin, server, there)
+    assert made_from(cloud, server, here) == own
+
+
+def test_one_whose_new_disk_failed_is_not_evacuated_with_what_it_was_shelved_with(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    """Its user has asked for another disk, and the API says so."""
+    here = host_of(admin, server)
+    there = other(here)
+    own = member.server(server)["image"]["id"]
+    shelve(member, server)
+    (image,) = images_of(member, server)
+    with not_unshelved(cloud, admin, server, there):
+        pass
+    set_forced_down(admin, there, False)
+    cloud.faults.fail("rebuild", step="make_guest")
+    assert member.action(server, {"rebuild": {"imageRef": own}}).status == 202
+    cloud.idle()
+    assert "its old disk is gone" in member.server(server)["fault"]["message"]
+    evacuated(admin, server, there)
+    assert made_from(cloud, server, here) == own
+    require_forgotten(cloud, member, server, image)
 
 
 def test_a_group_s_policy_holds_where_it_comes_back(admin: Client, member: Client) -> None:

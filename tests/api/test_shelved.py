@@ -157,6 +157,19 @@ def test_it_does_not_leave_by_itself_while_something_is_done_with_it(cloud: Test
     assert cloud.persona("member").server(server)["status"] == "SHELVED_OFFLOADED"
 
 
+@pytest.mark.parametrize("state", ["active", "error"])
+def test_one_that_is_said_to_be_in_another_state_is_shelved_no_more(
+    cloud: TestCloud, admin: Client, member: Client, server: str, state: str
+) -> None:
+    """Its image is its owner's from then on, who may use it for something else."""
+    assert admin.action(server, {"os-resetState": {"state": state}}).status == 202
+    left = cloud.embedded.db.read(lambda tx: get_server(tx, server))
+    assert left.system_metadata == {}
+    assert admin.compute("DELETE", f"/servers/{server}").status == 204
+    cloud.idle()
+    assert [image["status"] for image in images_of(member, server)] == ["active"]
+
+
 @pytest.mark.parametrize("body", [{"availability_zone": "nova"}, {"host": "host1"}, {"availability_zone": None}])
 def test_it_is_not_sent_elsewhere_while_it_rests(admin: Client, server: str, body: dict[str, object]) -> None:
     answer = admin.action(server, {"unshelve": body})

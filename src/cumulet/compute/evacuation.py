@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from cumulet.compute import boot, moves, operations, preconditions, resized
+from cumulet.compute import boot, drift, moves, operations, preconditions, resized, shelved, snapshot
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.model import SHELVED_IMAGE, Server, VmState
@@ -116,6 +116,8 @@ class Evacuation(moves.Moving, frozen=True, kw_only=True):
     run: bool
     guest: Guest | None = None
     """As the destination has frozen it."""
+    image_id: str | None = None
+    """Of a server that could not be unshelved: the image that it was shelved to, which is removed at the end."""
 
 
 def first_state(
@@ -194,8 +196,9 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
 
     def described(tx: Tx) -> Guest:
         server = get_server(tx, state.server_id, deleted=True)
-        shelved = server.system_metadata.get(SHELVED_IMAGE)
-        return boot.describe(tx, context, server, state.destination, image_id=shelved)
+        lost = server.vm_state is VmState.ERROR and server.fault_message == drift.NOT_UNSHELVED
+        image_id = server.system_metadata.get(SHELVED_IMAGE) if lost else None
+        return boot.describe(tx, context, server, state.destination, image_id=image_id)
 
     guest: Guest = await context.read(described)
     await require_wired(context, moves.destination(state), state.server_id)
@@ -251,9 +254,10 @@ def record_done(tx: Tx, context: Context, state: Evacuation) -> Evacuation:
         launched_at_us=now,
         **operations.NO_FAULT,
     )
+    image_id = shelved.let_image_go(tx, state.server_id, now)
     moves.update_record(tx, context, state, status="done", ended_at_us=now)
     operations.finish_events(tx, state.action_id, now_us=now)
-    return state
+    return msgspec.structs.replace(state, image_id=image_id)
 
 
 def unwound(tx: Tx, context: Context, state: Evacuation, failure: Failure) -> None:
@@ -280,4 +284,5 @@ EVACUATION = Saga(
     ),
     unwound=unwound,
     record_status=moves.record_status,
+    afterwards=snapshot.remove_image,
 )

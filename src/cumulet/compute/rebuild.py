@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, image_devices, image_promises, operations, promises
+from cumulet.compute import boot, drift, image_devices, image_promises, operations, promises, shelved, snapshot
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
 from cumulet.compute.model import BASE_IMAGE, Server, VmState
@@ -179,6 +179,8 @@ class Rebuilding(OnHost, frozen=True, kw_only=True):
     """The new description, as its host has frozen it."""
     observed: GuestState | None = None
     """The guest's state after a failure; None: its host is down."""
+    image_id: str | None = None
+    """Of a server that could not be unshelved: the image that it was shelved to, which is removed at the end."""
 
 
 # -- steps
@@ -233,8 +235,9 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
         guest=msgspec.to_builtins(state.guest),
         **operations.NO_FAULT,
     )
+    image_id = shelved.let_image_go(tx, state.server_id, now)
     operations.finish_events(tx, state.action_id, now_us=now)
-    return state
+    return msgspec.structs.replace(state, image_id=image_id)
 
 
 def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
@@ -266,4 +269,5 @@ REBUILDING = Saga(
     # The new guest is there.
     finals=(Final(record_rebuilt),),
     unwound=unwound,
+    afterwards=snapshot.remove_image,
 )

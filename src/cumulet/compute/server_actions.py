@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from cumulet.compute import operations
+from cumulet.compute import operations, shelved
 from cumulet.compute.deletion import begin_delete
 from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import NO_FAULT
@@ -234,14 +234,19 @@ def unlock_server(call: Call[Server, Anything]) -> None:
     success=202,
 )
 def reset_server_state(call: Call[Server, ResetState]) -> None:
-    """Say that a server is active, with no fault, or in error. Not while an operation runs: its end would undo this."""
+    """Say that a server is active, with no fault, or in error. Not while an operation runs: its end would undo this.
+
+    One that was shelved is so no more: the image that it was shelved to is its owner's from now on.
+    """
     if running_operation(call.tx, call.target.id) is not None:
         raise Conflict(
             f"Cannot 'os-resetState' instance {call.target.id} while an operation is running on it",
             reason="OPERATION_RUNNING",
         )
-    well = NO_FAULT if call.body.state is VmState.ACTIVE else {}
-    update_server(call.tx, call.target, now_us=call.now_us, vm_state=call.body.state, task_state=None, **well)
+    changes: dict[str, object] = dict(NO_FAULT) if call.body.state is VmState.ACTIVE else {}
+    if call.target.vm_state in (VmState.SHELVED, VmState.SHELVED_OFFLOADED):
+        changes["system_metadata"] = operations.metadata_without(call.tx, call.target.id, *shelved.KEYS)
+    update_server(call.tx, call.target, now_us=call.now_us, vm_state=call.body.state, task_state=None, **changes)
     record_done(call, call.target, "resetState")
 
 

@@ -326,10 +326,8 @@ async def make_guest(context: Context, state: Unshelving) -> Unshelving:
 
 
 def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
-    kept = operations.metadata_without(tx, state.server_id, SHELVED_IMAGE)
-    operations.settle(tx, state.server_id, now_us=context.clock.now_us(), system_metadata=kept)
+    shelved.let_image_go(tx, state.server_id, context.clock.now_us())
     boot.record_active(tx, context, state)
-    image_store.delete(tx, state.image_id, context.clock.now_us())
     return state
 
 

@@ -33,6 +33,8 @@ from cumulet.wake import Wake
 
 SINCE_US = "shelved_at_us"
 """Key of a server's system metadata: the moment since when it rests, in microseconds."""
+KEYS = (SINCE_US, SHELVED_IMAGE)
+"""What a server's system metadata has while it is shelved, or could not be unshelved, and never otherwise."""
 
 
 class Resting(OnHost, frozen=True, kw_only=True):
@@ -57,6 +59,19 @@ def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, *
         **changes,
     )
     return generation
+
+
+def let_image_go(tx: Tx, server_id: str, now_us: int) -> str | None:
+    """It is made of something else from now on, or runs again: delete the image that it was shelved to; its id.
+
+    Its data goes with `snapshot.remove_image`. None: it has no such image.
+    """
+    image_id = get_server(tx, server_id, deleted=True).system_metadata.get(SHELVED_IMAGE)
+    if image_id is not None:
+        kept = operations.metadata_without(tx, server_id, *KEYS)
+        operations.settle(tx, server_id, now_us=now_us, system_metadata=kept)
+        image_store.delete(tx, image_id, now_us)
+    return image_id
 
 
 # -- taken off
@@ -123,7 +138,6 @@ async def look(context: Context, state: Resting) -> Resting:
 
 def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
     now = context.clock.now_us()
-    image_id = get_server(tx, state.server_id, deleted=True).system_metadata.get(SHELVED_IMAGE)
     operations.settle(
         tx,
         state.server_id,
@@ -132,10 +146,8 @@ def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
         power_state=PowerState.RUNNING,
         task_state=None,
         launched_at_us=now,
-        system_metadata=operations.metadata_without(tx, state.server_id, SINCE_US, SHELVED_IMAGE),
     )
-    if image_id is not None:
-        image_store.delete(tx, image_id, now)
+    image_id = let_image_go(tx, state.server_id, now)
     operations.finish_events(tx, state.action_id, now_us=now)
     return msgspec.structs.replace(state, image_id=image_id)
 
