@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
@@ -215,6 +217,53 @@ def test_a_new_guest_that_nobody_has_heard_of_is_removed(
     assert member.server(server)["status"] == "ERROR"
     assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
     member.wait_for_status(server, "ACTIVE")
+
+
+@pytest.fixture
+def half(cloud: TestCloud, admin: Client, member: Client, server: str) -> Iterator[str]:
+    """A server in ERROR whose host is down, with a new guest that nobody has heard of."""
+    host = host_of(admin, server)
+    with instead(cloud, host, Unheard):
+        force_down(admin, host)
+        assert member.action(server, {"rebuild": {"imageRef": image_of(member, server)}}).status == 202
+        member.wait_for_status(server, "ERROR")
+        yield server
+    assert cloud.guests(host)[server] is GuestState.RUNNING
+    force_down(admin, host, down=False)
+    cloud.reconcile()
+    assert leftovers(cloud, admin, server)["guests"] == {}
+    assert member.server(server)["status"] == "ERROR"
+    assert member.action(server, {"rebuild": {"imageRef": image_of(member, server)}}).status == 202
+    member.wait_for_status(server, "ACTIVE")
+    assert "fault" not in member.server(server)
+
+
+GONE = "The server could not be rebuilt, and its old disk is gone."
+
+
+def test_such_a_guest_is_removed_also_if_its_user_tries_again_meanwhile(
+    cloud: TestCloud, member: Client, half: str
+) -> None:
+    """Of the second rebuild nobody knows how far it came; what is there was made by half in any case."""
+    assert member.action(half, {"rebuild": {"imageRef": image_of(member, half)}}).status == 202
+    cloud.idle()
+    shown = member.server(half)
+    assert (shown["status"], shown["fault"]["message"]) == ("ERROR", GONE)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"os-stop": None}, {"reboot": {"type": "HARD"}}, {"rescue": None}, {"trigger_crash_dump": None}]
+)
+def test_nothing_is_done_with_such_a_guest(member: Client, half: str, asked: JsonObject) -> None:
+    answer = member.action(half, asked)
+    assert (answer.status, "while it is in vm_state error" in answer.text) == (409, True), answer.text
+
+
+def test_nobody_says_that_a_server_with_such_a_guest_is_active(admin: Client, member: Client, half: str) -> None:
+    answer = admin.action(half, {"os-resetState": {"state": "active"}})
+    assert (answer.status, GONE in answer.text) == (409, True), answer.text
+    assert admin.action(half, {"os-resetState": {"state": "error"}}).status == 202
+    assert member.server(half)["fault"]["message"] == GONE
 
 
 class Late(Way):

@@ -196,6 +196,25 @@ def test_one_whose_host_goes_down_meanwhile_is_shelved_again_when_it_is_back(
     member.wait("the image to go", lambda: images_of(member, server) == [])
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_so_is_one_that_was_to_be_rebuilt_while_that_host_was_down(
+    cloud: TestCloud, admin: Client, member: Client, server: str, made: bool
+) -> None:
+    there = other(host_of(admin, server))
+    own = member.server(server)["image"]["id"]
+    shelve(member, server)
+    with instead(cloud, there, going_down(cloud, there, made=made)):
+        assert admin.action(server, {"unshelve": {"host": there}}).status == 202
+        member.wait_for_status(server, "ERROR")
+        assert member.action(server, {"rebuild": {"imageRef": own}}).status == 202
+        cloud.idle()
+        assert member.server(server)["fault"]["message"] == "The server could not be unshelved."
+    cloud.reconcile()
+    assert member.server(server)["status"] == "SHELVED_OFFLOADED"
+    assert leftovers(cloud, admin, server) == NOWHERE
+    unshelve(member, server)
+
+
 def set_forced_down(admin: Client, host: str, down: bool) -> None:
     services = admin.compute("GET", f"/os-services?binary=nova-compute&host={host}")["services"]
     assert admin.compute("PUT", f"/os-services/{services[0]['id']}", {"forced_down": down}).status == 200

@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import hosts as host_records
+from cumulet.compute.half_made import NOT_UNSHELVED, REBUILT_BY_HALF
 from cumulet.compute.model import RESCUE_IMAGE, VmState
 from cumulet.compute.operations import NO_FAULT, OBSERVED, UNDECIDED, as_observed, in_error, metadata_without, settle
 from cumulet.compute.resized import kept_on
@@ -68,10 +69,6 @@ LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
 NOT_REBUILT = "The server could not be rebuilt."
 """Its guest is gone, or its host is down. In the second case a guest that is found later may be the old one."""
-REBUILT_BY_HALF = "The server could not be rebuilt, and its old disk is gone."
-"""A guest that is found later is the new one, of which nobody knows how its host has frozen it: it is removed."""
-NOT_UNSHELVED = "The server could not be unshelved."
-"""Its host went down with its guest. When the host is back its guest is removed and the server is shelved again."""
 _UNSURE = (LOST, NOT_REBUILT)
 _STABLE = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED)
 _HAS_GUEST = (*_STABLE, VmState.RESCUED, VmState.RESIZED, VmState.SHELVED)

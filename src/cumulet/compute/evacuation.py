@@ -13,9 +13,10 @@ from typing import Annotated
 
 import msgspec
 
-from cumulet.compute import boot, drift, moves, operations, preconditions, resized, shelved, snapshot
+from cumulet.compute import boot, moves, operations, preconditions, resized, shelved, snapshot
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
+from cumulet.compute.half_made import NOT_UNSHELVED
 from cumulet.compute.model import SHELVED_IMAGE, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.preconditions import Verb
@@ -196,7 +197,7 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
 
     def described(tx: Tx) -> Guest:
         server = get_server(tx, state.server_id, deleted=True)
-        lost = server.vm_state is VmState.ERROR and server.fault_message == drift.NOT_UNSHELVED
+        lost = server.vm_state is VmState.ERROR and server.fault_message == NOT_UNSHELVED
         image_id = server.system_metadata.get(SHELVED_IMAGE) if lost else None
         return boot.describe(tx, context, server, state.destination, image_id=image_id)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from cumulet.compute import attribute_types as t
 from cumulet.compute import boot, drift, image_devices, image_promises, operations, promises, shelved, snapshot
+from cumulet.compute.half_made import REBUILT_BY_HALF, is_half_made
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
 from cumulet.compute.model import BASE_IMAGE, Server, VmState
@@ -243,11 +244,14 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
 def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
     """If the old guest is still there, the server is as it was; otherwise it is in ERROR.
 
-    Of a host that is down nothing is known: unless the old guest was seen to go, it may be found there later.
+    Of a host that is down nothing is known: unless the old guest was seen to go, it may be found there later. What an
+    earlier rebuild or unshelve has left there is still no guest of it, so then its fault stays.
     """
     now = context.clock.now_us()
     if state.destroyed:
-        changes = operations.in_error(drift.REBUILT_BY_HALF, now_us=now, failure=failure)
+        changes = operations.in_error(REBUILT_BY_HALF, now_us=now, failure=failure)
+    elif is_half_made(get_server(tx, state.server_id, deleted=True)):
+        changes = dict(state.before)
     elif state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
         changes = {**operations.as_observed(state.observed), **state.before}
     else:

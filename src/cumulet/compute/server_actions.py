@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cumulet.compute import operations, shelved
 from cumulet.compute.deletion import begin_delete
+from cumulet.compute.half_made import is_half_made
 from cumulet.compute.model import Server, VmState
 from cumulet.compute.operations import NO_FAULT
 from cumulet.compute.power import Verb, begin_power
@@ -242,6 +243,12 @@ def reset_server_state(call: Call[Server, ResetState]) -> None:
         raise Conflict(
             f"Cannot 'os-resetState' instance {call.target.id} while an operation is running on it",
             reason="OPERATION_RUNNING",
+        )
+    if call.body.state is VmState.ACTIVE and is_half_made(call.target):
+        raise Conflict(
+            f"Cannot 'os-resetState' instance {call.target.id} to active: {call.target.fault_message} It has no guest "
+            "until it is rebuilt or evacuated, or its host is back.",
+            reason="HALF_MADE",
         )
     changes: dict[str, object] = dict(NO_FAULT) if call.body.state is VmState.ACTIVE else {}
     if call.target.vm_state in (VmState.SHELVED, VmState.SHELVED_OFFLOADED):

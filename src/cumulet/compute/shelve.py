@@ -16,8 +16,9 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, hosts_in_memory, operations, scheduler, shelved, snapshot
+from cumulet.compute import boot, hosts_in_memory, operations, scheduler, shelved, snapshot
 from cumulet.compute.boot import Boot
+from cumulet.compute.half_made import NOT_UNSHELVED
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.power import STOP_GRACE_SECONDS
@@ -337,7 +338,7 @@ def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure)
     now = context.clock.now_us()
     changes: dict[str, object] = {}
     if state.abandoned:
-        changes = operations.in_error(drift.NOT_UNSHELVED, now_us=now, failure=failure)
+        changes = operations.in_error(NOT_UNSHELVED, now_us=now, failure=failure)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from cumulet.compute.half_made import is_half_made
 from cumulet.compute.model import Server, VmState
 from cumulet.errors import Conflict
 from cumulet.web.operation import Caller
@@ -41,6 +42,8 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a lock stops it (an administrator is never stopped)."""
     on_host: bool = False
     """Whether it needs a host already."""
+    anew: bool = False
+    """Whether it makes the guest anew: the others need one that was not made by half."""
     word: str | None = None
 
 
@@ -69,8 +72,8 @@ ALLOWED: dict[str, Allowed] = {
     "resize": Allowed(vm_states=_in(ACTIVE, STOPPED)),
     "confirmResize": Allowed(vm_states=_in(RESIZED)),
     "revertResize": Allowed(vm_states=_in(RESIZED)),
-    "rebuild": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR)),
-    "evacuate": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR), task_states=None, lockable=False),
+    "rebuild": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR), anew=True),
+    "evacuate": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR), task_states=None, lockable=False, anew=True),
     "rescue": Allowed(vm_states=_in(ACTIVE, STOPPED, ERROR)),
     "unrescue": Allowed(vm_states=_in(RESCUED)),
     "shelve": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED)),
@@ -100,7 +103,8 @@ def require_state(server: Server, action: str, caller: Caller) -> None:
         raise Conflict(f"Instance {server.id} is locked", reason="LOCKED")
     if allowed.on_host and server.host is None:
         raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
-    if allowed.vm_states is not None and server.vm_state not in allowed.vm_states:
+    fits = allowed.vm_states is None or server.vm_state in allowed.vm_states
+    if not fits or (is_half_made(server) and allowed.vm_states is not None and not allowed.anew):
         raise _refusal(server, word, "vm_state", server.vm_state.value)
     if allowed.task_states is not None and server.task_state not in allowed.task_states:
         raise _refusal(server, word, "task_state", server.task_state)
