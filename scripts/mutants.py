@@ -53,7 +53,7 @@ _MOVES = (
     "tests/api/test_live_migration.py",
     "tests/api/test_resize.py", "tests/api/test_evacuation.py",
     "tests/api/test_preconditions.py", "tests/api/test_fit_for_moves.py", "tests/api/test_ends_of_moves.py",
-    "tests/api/test_ends_of_evacuations.py",
+    "tests/api/test_ends_of_evacuations.py", "tests/api/test_automatic_confirmation.py",
     "tests/api/test_resize_records.py", "tests/refusals/test_operations.py", "tests/api/test_failed_post_copy.py",
     "tests/api/test_places.py", "tests/api/test_resize_room.py", "tests/api/test_left_waiting.py",
     "tests/api/test_further_disks.py", "tests/every_saga/test_late_commands.py",

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-import cumulet.testing
-from cumulet.compute.resize_outcome import AutomaticConfirmation
 from cumulet.compute.store import get_server
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
@@ -364,34 +360,3 @@ def test_a_disk_does_not_shrink(admin: Client, member: Client, server: str, larg
     admin.wait_for_status(server, "ACTIVE")
     assert "DISK_SHRINKS" in str(action_of(admin, server, "resize")["events"])
     assert host_of(admin, server) == other(source)
-
-
-# -- nobody says anything
-
-
-@pytest.fixture
-def impatient() -> Iterator[TestCloud]:
-    with cumulet.testing.cloud(resize_confirm_seconds=60) as running:
-        yield running
-
-
-def look_later(cloud: TestCloud, seconds: float) -> None:
-    """Look as the timer would. A timer that is at work while time is moved sleeps its whole time from then on."""
-    cloud.clock.advance(seconds)
-    cloud.reconcile()  # a host that was not heard for so long would be taken for silent
-    cloud.await_(cloud.embedded.conductor.reconciler(AutomaticConfirmation).round())
-
-
-def test_a_resize_nobody_confirms_is_confirmed_in_time(impatient: TestCloud) -> None:
-    admin, member = impatient.persona("admin"), impatient.persona("member")
-    flavors = admin.compute("GET", "/flavors")["flavors"]
-    small = next(flavor["id"] for flavor in flavors if flavor["name"] == "m1.small")
-    server = create_pair(member)[0]
-    source = host_of(admin, server)
-    resized(member, server, small)
-    look_later(impatient, 30.0)
-    assert member.server(server)["status"] == "VERIFY_RESIZE"
-    look_later(impatient, 32.0)
-    admin.wait_for_status(server, "ACTIVE")
-    assert last_migration(admin, server)["status"] == "confirmed"
-    assert where(impatient, server) == {other(source): GuestState.RUNNING}

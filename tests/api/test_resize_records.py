@@ -19,8 +19,9 @@ from cumulet.testing import Client, TestCloud
 from tests.links import Way, instead
 
 from .servers import create_pair, host_of, image_and_flavor, last_migration, other
+from .test_automatic_confirmation import look_later
 from .test_evacuation import action_of, force_down
-from .test_resize import larger, look_later, resize, resized
+from .test_resize import larger, resize, resized
 
 __all__ = ["larger"]
 

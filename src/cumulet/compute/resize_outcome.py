@@ -310,16 +310,22 @@ class AutomaticConfirmation(PerServer):
         return self._clock.now_us() - self._settings.resize_confirm_seconds * 1_000_000
 
     def see_to(self, tx: Tx, server_id: str) -> None:
-        """Confirm as the owner would. An operation that the owner has begun meanwhile goes first."""
+        """Confirm as the owner would. An operation that the owner has begun meanwhile goes first.
+
+        Where its new host is down, or has lost the guest, the disk that is kept may be the last one: only its owner
+        gives that up.
+        """
         now_us = self._clock.now_us()
         kept = resized.kept_of(tx, server_id)
-        row = tx.first(sa.select(servers.c.vm_state, servers.c.task_state).where(servers.c.id == server_id))
-        idle = row is not None and row.vm_state == VmState.RESIZED and row.task_state is None
+        columns = (servers.c.vm_state, servers.c.task_state, servers.c.power_state, servers.c.host)
+        row = tx.first(sa.select(*columns).where(servers.c.id == server_id))
         if kept is None or kept.finished_at_us >= self._since_us():
             return
-        if not idle or saga.running_operation(tx, server_id) is not None:
+        if row is None or row.vm_state != VmState.RESIZED or row.task_state is not None:
             return
-        if not host_records.is_up(tx, kept.host):
+        if saga.running_operation(tx, server_id) is not None or not host_records.is_up(tx, kept.host):
+            return
+        if row.power_state == PowerState.NOSTATE or not host_records.is_up(tx, row.host):
             return
         _set_status(tx, kept, "confirming", now_us)
         operations.begin_unasked(
