@@ -157,6 +157,36 @@ def test_it_does_not_leave_by_itself_while_something_is_done_with_it(cloud: Test
     assert cloud.persona("member").server(server)["status"] == "SHELVED_OFFLOADED"
 
 
+def test_one_whose_image_is_deleted_does_not_leave(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    """Neither by itself nor because an administrator asks: its disk is all that there is of it."""
+    host = host_of(admin, server)
+    (image,) = images_of(member, server)
+    assert member.request("DELETE", f"/image/v2/images/{image['id']}").status == 204
+    passed(cloud, 61.0)
+    answer = admin.action(server, {"shelveOffload": None})
+    assert (answer.status, "all that there is of it" in answer.text) == (409, True), answer.text
+    assert member.server(server)["status"] == "SHELVED"
+    assert leftovers(cloud, admin, server) == at(host, GuestState.STOPPED)
+    findings = admin.compute("GET", "/cumulet/findings")["findings"]
+    assert "shelved-image-gone" in [one["finding"] for one in findings if one["server_id"] == server]
+    unshelved(cloud, admin, member, server)
+
+
+def test_one_whose_image_is_deactivated_leaves_once_that_is_over(
+    cloud: TestCloud, admin: Client, member: Client, server: str
+) -> None:
+    (image,) = images_of(member, server)
+    path = f"/image/v2/images/{image['id']}/actions"
+    assert admin.request("POST", f"{path}/deactivate").status == 204
+    passed(cloud, 61.0)
+    assert member.server(server)["status"] == "SHELVED"
+    assert admin.request("POST", f"{path}/reactivate").status == 204
+    passed(cloud, 1.0)
+    assert member.server(server)["status"] == "SHELVED_OFFLOADED"
+
+
 @pytest.mark.parametrize("state", ["active", "error"])
 def test_one_that_is_said_to_be_in_another_state_is_shelved_no_more(
     cloud: TestCloud, admin: Client, member: Client, server: str, state: str

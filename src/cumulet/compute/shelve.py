@@ -100,6 +100,12 @@ def shelve_server(call: Call[Server, Anything]) -> None:
 def offload_shelved_server(call: Call[Server, Anything]) -> None:
     """Take a shelved server off the host on which it rests."""
     require_state(call.target, "shelveOffload", call.caller)
+    if not shelved.has_image(call.tx, call.target):
+        raise Conflict(
+            f"Cannot 'shelveOffload' instance {call.target.id}: the image that it was shelved to cannot be used, and "
+            "its disk is all that there is of it. It can be unshelved where it is.",
+            reason="IMAGE_GONE",
+        )
     operations.begin(
         call,
         call.target,

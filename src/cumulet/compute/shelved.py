@@ -1,7 +1,8 @@
 """Shelved servers that rest on their hosts, stopped: taken off them, or started again where they are.
 
 Theory of operation. A resting server has its image already, so it can be taken off its host at any moment, also off one
-that is down; then it is as if it had been offloaded at once. Until then its disk is where it was, and to unshelve it is
+that is down; then it is as if it had been offloaded at once. If its owner has deleted that image, it stays: its disk is
+all that there is of it. Until then its disk is where it was, and to unshelve it is
 to start it; the image goes once it runs. A server that was suspended keeps its saved memory beside its disk while it
 rests, and boots without that memory, as upstream.
 """
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute import operations, snapshot
-from cumulet.compute.model import SHELVED_IMAGE, PowerState, VmState
+from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.per_server import PerServer
 from cumulet.compute.store import change_owner, get_server, servers
@@ -72,6 +73,13 @@ def let_image_go(tx: Tx, server_id: str, now_us: int) -> str | None:
         operations.settle(tx, server_id, now_us=now_us, system_metadata=kept)
         image_store.delete(tx, image_id, now_us)
     return image_id
+
+
+def has_image(tx: Tx, server: Server) -> bool:
+    """Whether a shelved server can be made from its image again."""
+    image_id = server.system_metadata.get(SHELVED_IMAGE)
+    image = None if image_id is None else image_store.data_of(tx, image_id)
+    return image is not None and image.status == "active"
 
 
 # -- taken off
@@ -201,24 +209,21 @@ class AutomaticOffload(PerServer):
         if row is None or not self._long_enough(row) or saga.running_operation(tx, server_id) is not None:
             return
         server = get_server(tx, server_id)
-        operations.begin_unasked(
-            tx,
-            self._wake,
-            self._clock,
-            server,
-            OFFLOADING,
-            lambda *begun: Resting(**operations.on_host(*begun)),
-            action="shelveOffload",
-            event="compute_shelve_offload_instance",
-            task_state="shelving_offloading",
-            in_name_of_owner=True,
-        )
-        findings.note(
-            tx,
-            "automatic-offload",
-            "shelved-long-enough",
-            "taken off its host",
-            now_us=self._clock.now_us(),
-            host=row.host,
-            subject=server_id,
-        )
+        if has_image(tx, server):
+            operations.begin_unasked(
+                tx,
+                self._wake,
+                self._clock,
+                server,
+                OFFLOADING,
+                lambda *begun: Resting(**operations.on_host(*begun)),
+                action="shelveOffload",
+                event="compute_shelve_offload_instance",
+                task_state="shelving_offloading",
+                in_name_of_owner=True,
+            )
+            finding, done = "shelved-long-enough", "taken off its host"
+        else:
+            finding, done = "shelved-image-gone", "left alone: its disk is all that there is of it"
+        now_us = self._clock.now_us()
+        findings.note(tx, "automatic-offload", finding, done, now_us=now_us, host=row.host, subject=server_id)
