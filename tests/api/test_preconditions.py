@@ -15,6 +15,7 @@ from cumulet.compute.store import hosts
 from cumulet.db.engine import Tx
 from cumulet.settings import Settings
 from cumulet.testing import Answer, Client, TestCloud
+from tests.links import silent
 
 from .servers import AUTO, create_pair, host_of, last_migration, other
 from .test_compute_servers import ask_for
@@ -51,12 +52,10 @@ def reason(answer: Answer) -> str:
     return str(answer.headers["x-cumulet-reason"])
 
 
-@pytest.mark.parametrize("verb", applies("its host is up"))
+@pytest.mark.parametrize("verb", [verb for verb in applies("its host is up") if verb is not Verb.REVERT])
 def test_no_server_moves_off_a_host_that_is_forced_down(
-    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str, verb: Verb
+    cloud: TestCloud, admin: Client, server: str, larger: str, verb: Verb
 ) -> None:
-    if verb is Verb.REVERT:
-        resized(member, server, larger)
     before = host_of(admin, server)
     force_down(admin, before)
     answer = ASK[verb](admin, server)
@@ -68,6 +67,18 @@ def test_no_server_moves_off_a_host_that_is_forced_down(
     assert (answer.status, answer[kind]["message"]) == (status, message)
     cloud.idle()
     assert (host_of(admin, server), set(where(cloud, server)) >= {before}) == (before, True)
+
+
+def test_no_server_returns_from_a_host_that_is_only_silent(
+    cloud: TestCloud, admin: Client, member: Client, server: str, larger: str
+) -> None:
+    """Its guest may still run there."""
+    resized(member, server, larger)
+    with silent(cloud, host_of(admin, server)):
+        cloud.clock.advance(2 * cloud.embedded.settings.host_silent_seconds)
+        cloud.reconcile()
+        assert reason(ASK[Verb.REVERT](admin, server)) == "HOST_DOWN"
+    cloud.reconcile()
 
 
 def test_from_2_34_on_a_live_migration_off_such_a_host_ends_in_its_record(admin: Client, server: str) -> None:

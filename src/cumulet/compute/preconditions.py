@@ -49,6 +49,8 @@ def _host_up(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError
     assert server.host is not None
     if host_records.is_up(tx, server.host):
         return None
+    if verb is Verb.REVERT and host_records.is_fenced(tx, server.host, settings):
+        return None  # What it goes back to is on the other host, and what is lost here would be lost anyway.
     if verb is Verb.LIVE:
         return BadRequest(
             f"Compute service of {server.host} is unavailable at this time.",

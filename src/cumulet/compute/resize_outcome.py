@@ -153,11 +153,17 @@ def never_unwound(tx: Tx, context: Context, state: Outcome, failure: Failure) ->
 
 
 async def stop_destination(context: Context, state: Outcome) -> Outcome:
-    """Stop the guest at the destination. If that has lost the guest, the revert goes on."""
+    """Stop the guest at the destination. If that has lost the guest, or certainly runs none, the revert goes on.
+
+    What a dead host has left is destroyed when it is back, as after an evacuation (`compute.drift`).
+    """
     try:
         await context.hosts.send(state.destination, m.Stop(**command(context, state), grace_seconds=STOP_GRACE_SECONDS))
     except m.VerbFailed:
         if await operations.observe(context, state.destination, state.server_id) is not GuestState.ABSENT:
+            raise
+    except m.HostUnreachable:
+        if not await context.read(lambda tx: host_records.is_fenced(tx, state.destination, context.settings)):
             raise
     return state
 
