@@ -288,6 +288,32 @@ def test_what_it_was_shelved_with_is_forgotten_once_it_is_rebuilt(
     assert made_from(cloud, server, here) == own
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_one_that_is_rebuilt_from_what_it_was_shelved_with_keeps_that(
+    cloud: TestCloud, admin: Client, member: Client, server: str, made: bool
+) -> None:
+    """It is its own image from then on, and its owner's: also if that rebuild fails and the server is deleted."""
+    here = host_of(admin, server)
+    there = other(here)
+    shelve(member, server)
+    (image,) = images_of(member, server)
+    with not_unshelved(cloud, admin, server, there):
+        pass
+    set_forced_down(admin, there, False)
+    if not made:
+        cloud.faults.fail("rebuild", step="make_guest")
+    assert member.action(server, {"rebuild": {"imageRef": image["id"]}}).status == 202
+    cloud.idle()
+    assert member.server(server)["status"] == ("ACTIVE" if made else "ERROR")
+    if made:
+        evacuated(admin, server, there)
+        assert made_from(cloud, server, here) == image["id"]
+    assert member.compute("DELETE", f"/servers/{server}").status == 204
+    cloud.idle()
+    assert [one["id"] for one in images_of(member, server)] == [image["id"]]
+    assert (image_folder(cloud.embedded.settings.state_dir) / image["id"]).exists()
+
+
 def test_one_whose_new_disk_failed_is_not_evacuated_with_what_it_was_shelved_with(
     cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:

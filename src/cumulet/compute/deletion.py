@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulet.compute import consoles, operations, resized, snapshot
-from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
+from cumulet.compute import consoles, operations, resized, shelved, snapshot
+from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import get_server, update_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
-from cumulet.image import store as image_store
 from cumulet.network import for_compute as network
 from cumulet.placement import allocations as placement
 from cumulet.web.operation import Call
@@ -78,13 +77,10 @@ def forget(tx: Tx, context: Context, state: Deletion) -> Deletion:
     kept = resized.kept_of(tx, state.server_id)
     if kept is not None:
         resized.let_go(tx, kept, status="confirmed", now_us=now)
-    server = get_server(tx, state.server_id)
-    image_id = server.system_metadata.get(SHELVED_IMAGE)
-    if image_id is not None:
-        image_store.delete(tx, image_id, now)
+    image_id = shelved.let_image_go(tx, state.server_id, now)
     update_server(
         tx,
-        server,
+        get_server(tx, state.server_id),
         now_us=now,
         vm_state=VmState.DELETED,
         task_state=None,

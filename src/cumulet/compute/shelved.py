@@ -2,9 +2,9 @@
 
 Theory of operation. A resting server has its image already, so it can be taken off its host at any moment, also off one
 that is down; then it is as if it had been offloaded at once. If its owner has deleted that image, it stays: its disk is
-all that there is of it. Until then its disk is where it was, and to unshelve it is
-to start it; the image goes once it runs. A server that was suspended keeps its saved memory beside its disk while it
-rests, and boots without that memory, as upstream.
+all that there is of it. Until then its disk is where it was, and to unshelve it is to start it; the image goes once it
+runs. A server that was suspended keeps its saved memory beside its disk while it rests, and boots without that memory,
+as upstream.
 """
 
 from __future__ import annotations
@@ -65,13 +65,17 @@ def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, *
 def let_image_go(tx: Tx, server_id: str, now_us: int) -> str | None:
     """It is made of something else from now on, or runs again: delete the image that it was shelved to; its id.
 
-    Its data goes with `snapshot.remove_image`. None: it has no such image.
+    Its data goes with `snapshot.remove_image`. None: it has no such image, or was rebuilt from that: then it stays.
     """
-    image_id = get_server(tx, server_id, deleted=True).system_metadata.get(SHELVED_IMAGE)
-    if image_id is not None:
-        kept = operations.metadata_without(tx, server_id, *KEYS)
-        operations.settle(tx, server_id, now_us=now_us, system_metadata=kept)
-        image_store.delete(tx, image_id, now_us)
+    server = get_server(tx, server_id, deleted=True)
+    image_id = server.system_metadata.get(SHELVED_IMAGE)
+    if image_id is None:
+        return None
+    kept = operations.metadata_without(tx, server_id, *KEYS)
+    operations.settle(tx, server_id, now_us=now_us, system_metadata=kept)
+    if image_id == server.image_id:
+        return None
+    image_store.delete(tx, image_id, now_us)
     return image_id
 
 
