@@ -10,9 +10,35 @@ import msgspec
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import RESCUE
 from cumulet.host.driver import GuestState, Image
+from cumulet.host.limits import USUAL_LIMITS
 
 from .conftest import Rig, newest, runs_on, until
 from .test_snapshots import records
+
+
+class Limited(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    node_name: str
+    iops: int
+    bps: int
+    group: str = ""
+
+
+class SeenDisk(msgspec.Struct):
+    inserted: Limited
+
+
+async def every_disk_is_limited(driver: QemuDriver, server_id: str, disks: set[str]) -> None:
+    """They share the bounds of one guest, whatever it may read or write."""
+    answer = await driver._host.running_hypervisor(server_id).ask("query-block")
+    seen = [one.inserted for one in msgspec.convert(answer, list[SeenDisk])]
+    all_of_one = Limited(
+        node_name="",
+        group="disks",
+        iops=USUAL_LIMITS.disk_requests_per_second,
+        bps=USUAL_LIMITS.disk_mib_per_second << 20,
+    )
+    assert {msgspec.structs.replace(disk, node_name="") for disk in seen} == {all_of_one}
+    assert {disk.node_name for disk in seen} == disks
 
 
 def test_a_guest_is_rescued_and_taken_back_with_its_disk_as_it_was(rig: Rig, image: Image) -> None:
@@ -42,7 +68,7 @@ def test_a_guest_is_rescued_and_taken_back_with_its_disk_as_it_was(rig: Rig, ima
         await driver.rescue(rescue)
         assert await driver.observe(rig.id) is GuestState.RUNNING
         assert await driver.rescued(rig.id)
-        assert {"rescue0", "disk0"} <= await driver._host.running_hypervisor(rig.id).block_nodes()
+        await every_disk_is_limited(driver, rig.id, {"rescue0", "disk0", "config0"})
         await boots(driver, count)
         assert (vm / RESCUE).exists()
         await driver.close()

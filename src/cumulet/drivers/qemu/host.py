@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from cumulet.drivers.qemu import chosen_devices, guest_files, process
-from cumulet.drivers.qemu.command_line import Machine, arguments, disk_nodes
+from cumulet.drivers.qemu.command_line import Machine, arguments
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor, monitor_socket
@@ -178,10 +178,10 @@ class QemuHost:
         hypervisor = self._know(folder.server_id, started_here)
         try:
             await hypervisor.greet(timeout_s=_START_SECONDS)
-            seen_as = await hypervisor.devices_of_nodes()
-            for node in disk_nodes(guest):
+            # All that the guest can read or write, a rescue's disk and the config drive too.
+            for device in (await hypervisor.devices_of_nodes()).values():
                 await hypervisor.block_set_io_throttle(
-                    seen_as[node],
+                    device,
                     group=_THROTTLE,
                     bytes_per_second=self.limits.disk_mib_per_second << 20,
                     requests_per_second=self.limits.disk_requests_per_second,

@@ -17,7 +17,10 @@ from cumulet.host.driver import DriverError, Guest
 
 
 async def rescue(host: QemuHost, guest: Guest) -> None:
-    """The order is for crashes: the record says that it is rescued before a process is."""
+    """The order is for crashes: the record says that it is rescued before a process is.
+
+    What was made before that, `unrescue` takes back.
+    """
     async with host.lock(guest.server_id):
         record = host.resting(guest.server_id)
         if record.standing_by:
@@ -57,5 +60,10 @@ async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
             folder.write(record)
             if run:
                 await run_guest(host, folder, record)
-        elif run and record.intent is Intent.STOPPED and host.hypervisor(server_id) is None:
-            await run_guest(host, folder, record)  # Interrupted, the last time, before it was started.
+            return
+        # A rescue that has failed or was cut short. Or an unrescue, before the guest was started.
+        await asyncio.to_thread(guest_files.remove, folder, guest_files.RESCUE)
+        if host.hypervisor(server_id) is None:
+            config_drive.write(record.guest, folder, record.uid)
+            if run and record.intent is Intent.STOPPED:
+                await run_guest(host, folder, record)
