@@ -135,6 +135,17 @@ def test_the_image_cache_keeps_to_its_bound_by_dropping_what_was_not_used_for_lo
     assert kept == {f"{images[0].sha512}.raw", f"{images[3].sha512}.raw"}
 
 
+def test_a_tool_has_the_time_that_its_disk_needs(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[object] = []
+
+    async def run_tool(_self: Tools, command: object, **options: object) -> None:
+        allowed.append(options["timeout_s"])
+
+    monkeypatch.setattr(Tools, "run_tool", run_tool)
+    make(state, guest(8, image_at(tmp_path / "image", b"x" * 1000)))
+    assert set(allowed) == {600.0 + 8 * 128}
+
+
 def test_an_image_that_is_in_use_stays(state: Path, tmp_path: Path) -> None:
     image = image_at(tmp_path / "image", b"x" * 1000)
     place = disks(state, HostLimits(image_cache_gib=0)).images

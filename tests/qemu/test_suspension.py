@@ -139,7 +139,7 @@ async def saved(rig: Rig) -> QemuDriver:
     hypervisor = driver._host.running_hypervisor(rig.id)
     await hypervisor.stop()
     await suspension._begin_save(hypervisor, driver._host.folder(rig.id))
-    await suspension._wait_for_end(hypervisor)
+    await suspension._wait_for_end(hypervisor, driver._host.record(rig.id))
     return driver
 
 
@@ -213,7 +213,7 @@ def test_a_save_that_takes_too_long_is_given_up(rig: Rig, monkeypatch: pytest.Mo
         driver = await rig.resumed()
         with monkeypatch.context() as slowly:
             slowly.setattr(suspension, "_UNLIMITED_BYTES_S", SLOW_BYTES_S)
-            slowly.setattr(suspension, "_SAVE_SECONDS", 0.2)
+            slowly.setattr(suspension, "seconds_for", lambda _: 0.2)
             with pytest.raises(DriverError, match="not done in time"):
                 await driver.suspend(rig.id)
         await runs_on(driver, rig.id)

@@ -49,8 +49,6 @@ CONNECT_SECONDS = 5
 RECONNECT_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
 """Between attempts to connect, which double."""
-LONGEST_ANSWER_SECONDS = 600
-"""How long an agent may take to answer one request; its permission to do so ends then."""
 PING_SECONDS = 5
 LOOK_SECONDS = 1.0
 """So often it is looked at whether the connection is still there."""

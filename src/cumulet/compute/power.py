@@ -15,6 +15,7 @@ from cumulet.conductor.saga import Context, Failure, Final, Saga, Step
 from cumulet.db.engine import Tx
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
+from cumulet.host.patience import seconds_for
 from cumulet.web.operation import Call
 
 STOP_GRACE_SECONDS = 10.0
@@ -89,16 +90,19 @@ class PowerChange(OnHost, frozen=True, kw_only=True):
     verb: Verb
     observed: GuestState | None = None
     stays: VmState | None = None
+    memory_mib: int = 0
+    """The guest's, where the verb writes or reads all of it."""
 
 
 def begin_power(call: Call[object, object], server: Server, verb: Verb) -> None:
     """Start a change of power on `server`, which has a host and is in a state that allows it."""
     power = POWER[verb]
+    memory_mib = server.flavor.memory_mib if verb in (Verb.SUSPEND, Verb.RESUME) else 0
     operations.begin(
         call,
         server,
         POWER_CHANGE,
-        lambda *begun: PowerChange(**operations.on_host(*begun), verb=verb),
+        lambda *begun: PowerChange(**operations.on_host(*begun), verb=verb, memory_mib=memory_mib),
         action=power.action,
         event=power.event,
         task_state=power.task_state,
@@ -106,7 +110,9 @@ def begin_power(call: Call[object, object], server: Server, verb: Verb) -> None:
 
 
 async def change_power(context: Context, state: PowerChange) -> PowerChange:
-    await context.hosts.send(state.host, POWER[state.verb].command(**command(context, state)))
+    wanted = POWER[state.verb].command(**command(context, state))
+    work_seconds = seconds_for(state.memory_mib << 20) if state.memory_mib else None
+    await context.hosts.send(state.host, wanted, work_seconds=work_seconds)
     await learn_links(context, state.host, state.server_id)
     return state
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from cumulet.confined import jail
 
 _WORDS_BYTES = 64 << 10
-_CPU_SECONDS = 600
+CPU_SECONDS = 600
 _TRIAL = "/usr/bin/true"
 _LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 128, "RLIMIT_AS": 2 << 30}
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
@@ -73,7 +73,7 @@ async def run(
     binds: Sequence[tuple[Path, str, str]],
     timeout_s: float,
     file_size_bytes: int = 1 << 20,
-    cpu_seconds: int = _CPU_SECONDS,
+    cpu_seconds: int = CPU_SECONDS,
 ) -> None:
     """Run a program: no network, only bound paths writable. Raises `ToolFailed`.
 

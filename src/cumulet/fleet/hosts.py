@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,6 +20,8 @@ AnswerT = TypeVar("AnswerT")
 
 QUESTION_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
+MOST_UNANSWERED = 3
+"""So many questions in a row a host leaves unanswered while it is at long work; then it counts as gone."""
 WIRING_SECONDS = 20.0
 """Enough to wire a host with 10,000 ports from the beginning."""
 
@@ -57,17 +60,60 @@ class Hosts:
     def names(self) -> tuple[str, ...]:
         return tuple(self._links)
 
-    async def send(self, host: str, message: m.Message[AnswerT], *, seconds: float | None = None) -> AnswerT:
-        """Ask or command `host`. HostUnreachable when it is silent or too slow: the outcome is then unknown."""
+    async def send(
+        self, host: str, message: m.Message[AnswerT], *, seconds: float | None = None, work_seconds: float | None = None
+    ) -> AnswerT:
+        """Ask or command `host`. HostUnreachable when it is silent or too slow: the outcome is then unknown.
+
+        `work_seconds`: how long the host may be at it, where the message does not say so itself. For so long it is
+        waited for, as long as the host answers others' questions.
+        """
         link = self._links.get(host)
         if link is None:
             raise m.HostUnreachable(f"{host} is not connected")
         limit = seconds or (QUESTION_SECONDS if isinstance(message, m.Question) else COMMAND_SECONDS)
+        work_seconds = work_seconds or message.work_seconds
         try:
-            async with asyncio.timeout(limit):
-                return await link.send(message)
+            async with asyncio.timeout(limit + (work_seconds or 0.0)) as waiting:
+                if work_seconds is None:
+                    return await link.send(message)
+                async with self._watched(host, waiting):
+                    return await link.send(message)
         except TimeoutError as error:
-            raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} in {limit:g} s") from error
+            waited = "any more" if work_seconds is not None else f"in {limit:g} s"
+            raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} {waited}") from error
+
+    @asynccontextmanager
+    async def _watched(self, host: str, waiting: asyncio.Timeout) -> AsyncIterator[None]:
+        """Within this, `waiting` ends soon if the host answers nothing any more."""
+        loop = asyncio.get_running_loop()
+        watching: list[asyncio.Task[None]] = []
+
+        def begin() -> None:  # Only for who takes long.
+            watching.append(loop.create_task(self._watch(host, waiting), name="still-there"))
+
+        first = loop.call_later(COMMAND_SECONDS / 2, begin)
+        try:
+            yield
+        finally:
+            first.cancel()
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _watch(self, host: str, waiting: asyncio.Timeout) -> None:
+        unanswered = 0
+        while unanswered < MOST_UNANSWERED:
+            try:
+                await self.send(host, m.AskFacts())
+            except m.HostUnreachable:
+                unanswered += 1
+            except m.HostError:
+                unanswered = 0  # It refuses to say, and is there.
+            else:
+                unanswered = 0
+            await asyncio.sleep(QUESTION_SECONDS)
+        waiting.reschedule(asyncio.get_running_loop().time())
 
     async def wire(
         self, host: str, describe: Callable[[int], Awaitable[Wiring]], *, now_us: int, again: bool = True

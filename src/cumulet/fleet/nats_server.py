@@ -21,6 +21,7 @@ import msgspec
 
 from cumulet.bus import nats
 from cumulet.ca import Issued
+from cumulet.host.patience import LONGEST_WORK_SECONDS
 from cumulet.owned import write_whole
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ PORT = 4222
 START_SECONDS = 10.0
 RESTART_PAUSE_SECONDS = 0.5
 STOP_SECONDS = 5.0
+LONGEST_ANSWER_SECONDS = int(LONGEST_WORK_SECONDS) + 600
+"""How long an agent may take to answer one request; its permission to do so ends then."""
 DEBIAN_PACKAGE = "nats-server"
 _PROCESS = re.compile(rb"[2-9]|[1-9][0-9]{1,8}")
 
@@ -62,7 +65,7 @@ def users_file_content(users: Collection[BusUser]) -> str:
             "permissions": {
                 "publish": {"deny": [">"]},
                 "subscribe": {"allow": [nats.subject_of(user.host)]},
-                "allow_responses": {"max": 1, "expires": f"{nats.LONGEST_ANSWER_SECONDS}s"},
+                "allow_responses": {"max": 1, "expires": f"{LONGEST_ANSWER_SECONDS}s"},
             },
         }
         for user in sorted(users)

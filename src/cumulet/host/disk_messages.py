@@ -5,6 +5,7 @@ from __future__ import annotations
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import Guest
 from cumulet.host.messages import Command, OnHost, Question
+from cumulet.host.patience import seconds_to_make
 
 
 class BeginSnapshot(Command[None], frozen=True, tag="begin-snapshot"):
@@ -37,6 +38,10 @@ class AskSnapshot(Question[SnapshotProgress], frozen=True, tag="snapshot-progres
 class Rescue(Command[None], frozen=True, tag="rescue"):
     lets_run = True
     guest: Guest
+
+    @property
+    def work_seconds(self) -> float | None:
+        return seconds_to_make(self.guest)
 
     async def do(self, host: OnHost) -> None:
         await host.driver.rescue(self.guest)

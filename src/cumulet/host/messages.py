@@ -24,6 +24,7 @@ from cumulet.host.driver import (
     Nic,
 )
 from cumulet.host.endpoint import Endpoint, Peer
+from cumulet.host.patience import seconds_to_make
 from cumulet.host.record import Record
 from cumulet.host.telling import Heard, Told
 from cumulet.host.wiring import InForce, Wiring
@@ -47,6 +48,11 @@ class OnHost(Protocol):
 
 class Message(Record, Generic[AnswerT_co], frozen=True, tag_field="verb"):
     """A verb with its request. `AnswerT_co` is what it answers; `messages.answer_type` finds it again."""
+
+    @property
+    def work_seconds(self) -> float | None:
+        """How long a host may be at it, if that is work on much data (`host.patience`)."""
+        return None
 
     async def do(self, host: OnHost) -> AnswerT_co:
         """Do it on a host. DriverError if it fails."""
@@ -90,6 +96,10 @@ class Create(Command[Guest], frozen=True, tag="create"):
     lets_run = makes_anew = True
     guest: Guest
     run: bool = True
+
+    @property
+    def work_seconds(self) -> float | None:
+        return seconds_to_make(self.guest)
 
     async def do(self, host: OnHost) -> Guest:
         return await host.driver.create(self.guest, run=self.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from cumulet.drivers.qemu.record import GuestFolder
 from cumulet.drivers.qemu.room import all_disks_bytes, disk_bytes, file_bytes
 from cumulet.drivers.qemu.sandbox import Sandbox
 from cumulet.host.driver import DriverError, Guest, Image
+from cumulet.host.patience import seconds_for, seconds_to_make
 
 _FORMATS = ("raw", "qcow2")
-_CONVERT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,12 @@ class Disks:
     ) -> None:
         if image.disk_format not in _FORMATS:
             raise DriverError(f"IMAGE_FORMAT: {image.disk_format} is not one of {', '.join(_FORMATS)}")
-        async with self.images.hold(guest.server_id, image) as cached:
-            await self._convert(image, cached, self.inside(folder, name), size, folder, uid)
+        seconds = seconds_to_make(guest)
+        try:
+            async with asyncio.timeout(seconds), self.images.hold(guest.server_id, image) as cached:
+                await self._convert(image, cached, self.inside(folder, name), size, folder, uid)
+        except TimeoutError as late:
+            raise DriverError(f"TOO_SLOW: no disk was made of the image within {seconds:g} s") from late
 
     async def _convert(
         self, image: Image, cached: Path, target: str, size: int, folder: GuestFolder, uid: int | None
@@ -108,7 +113,7 @@ class Disks:
             uid=uid,
             root=folder.root,
             binds=[(folder.vm, "/vm", "rw"), *binds],
-            timeout_s=_CONVERT_SECONDS,
+            timeout_s=seconds_for(size),
             file_size_bytes=file_bytes(size),
         )
 

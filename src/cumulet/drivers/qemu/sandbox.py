@@ -207,6 +207,7 @@ class Sandbox:
                 root=root if self.own_root else None,
                 binds=binds,
                 timeout_s=timeout_s,
+                cpu_seconds=max(tools.CPU_SECONDS, int(timeout_s)),
                 file_size_bytes=file_size_bytes,
             )
         except ToolFailed as failed:

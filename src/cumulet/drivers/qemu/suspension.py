@@ -17,8 +17,8 @@ from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.movable import make_movable
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError
+from cumulet.host.patience import seconds_for
 
-_SAVE_SECONDS = 600.0
 _CANCEL_SECONDS = 20.0
 _MOMENT_SECONDS = 0.1
 _STATE = "memory-state"
@@ -45,7 +45,7 @@ async def suspend(host: QemuHost, server_id: str) -> None:
                 record = await make_movable(host, hypervisor, record)
                 await hypervisor.stop()
                 await _begin_save(hypervisor, folder)
-            await _wait_for_end(hypervisor)
+            await _wait_for_end(hypervisor, record)
             await hypervisor.drain_console(folder.console)
             _make_durable(folder)
         except asyncio.CancelledError:  # The agent ends, perhaps. QEMU goes on writing, for whoever asks next.
@@ -145,7 +145,7 @@ async def resume(host: QemuHost, server_id: str) -> None:
             await hypervisor.kill()  # Left by an interrupted suspend or resume; the file has everything.
         hypervisor = await host.launch(folder, record, incoming=True)
         try:
-            await _load(hypervisor, folder)
+            await _load(hypervisor, folder, record)
         except BaseException:
             await hypervisor.kill()
             raise
@@ -155,7 +155,7 @@ async def resume(host: QemuHost, server_id: str) -> None:
         await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
 
 
-async def _load(hypervisor: Hypervisor, folder: GuestFolder) -> None:
+async def _load(hypervisor: Hypervisor, folder: GuestFolder, record: GuestRecord) -> None:
     await _set_up(hypervisor)
     state = os.open(folder.memory, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -163,7 +163,7 @@ async def _load(hypervisor: Hypervisor, folder: GuestFolder) -> None:
     finally:
         os.close(state)
     await hypervisor.migrate_incoming(f"fd:{_STATE}")
-    await _wait_for_end(hypervisor)
+    await _wait_for_end(hypervisor, record)
 
 
 async def _set_up(hypervisor: Hypervisor) -> None:
@@ -174,9 +174,9 @@ async def _set_up(hypervisor: Hypervisor) -> None:
     )
 
 
-async def _wait_for_end(hypervisor: Hypervisor) -> None:
+async def _wait_for_end(hypervisor: Hypervisor, record: GuestRecord) -> None:
     try:
-        async with asyncio.timeout(_SAVE_SECONDS):
+        async with asyncio.timeout(seconds_for(record.guest.memory_mib << 20)):
             while True:
                 change = hypervisor.change()
                 answer = await hypervisor.migration_status()
