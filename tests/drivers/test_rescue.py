@@ -8,15 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cumulet.drivers.qemu import config_drive, guest_files, rescue
+from cumulet.drivers.qemu import config_drive, guest_files, rescue, room
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.documents import files_on_drive
-from cumulet.host.driver import DriverError, Guest
+from cumulet.host.driver import DriverError, Guest, Image
 from tests.drivers.qemu_host import qemu_host
 from tests.drivers.test_telling import GUEST, drive
 
-RESCUE = msgspec.structs.replace(GUEST, config_drive=drive("rescue"))
+IMAGE = Image(id="i", disk_format="qcow2", size_bytes=9, virtual_size_bytes=512 << 20, sha512="")
+RESCUE = msgspec.structs.replace(GUEST, config_drive=drive("rescue"), image=IMAGE)
 
 
 class Died(Exception):
@@ -43,7 +44,10 @@ def makes_a_disk(monkeypatch: pytest.MonkeyPatch, host: QemuHost, then: Exceptio
 
 def is_as_it_was(folder: GuestFolder) -> bool:
     on_drive = (folder.vm / guest_files.CONFIG_DRIVE).read_bytes()
-    return not (folder.vm / guest_files.RESCUE).exists() and on_drive == config_drive.image(files_on_drive(GUEST))
+    record = folder.read()
+    assert record is not None
+    nothing = not record.rescue_bytes and not (folder.vm / guest_files.RESCUE).exists()
+    return nothing and on_drive == config_drive.image(files_on_drive(GUEST))
 
 
 def test_half_a_rescue_disk_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +64,12 @@ def test_a_guest_has_its_own_config_drive_again(tmp_path: Path, monkeypatch: pyt
     host, folder = stopped_guest(tmp_path)
     makes_a_disk(monkeypatch, host)
 
-    def dies(_folder: GuestFolder, _record: GuestRecord) -> None:
-        raise Died
+    write = GuestFolder.write
+
+    def dies(folder: GuestFolder, record: GuestRecord) -> None:
+        if record.rescued:
+            raise Died
+        write(folder, record)
 
     with monkeypatch.context() as patched:
         patched.setattr(GuestFolder, "write", dies)
@@ -84,3 +92,16 @@ def test_a_guest_that_runs_keeps_the_config_drive_that_it_reads(tmp_path: Path) 
     host.hypervisors[GUEST.server_id] = Runs()  # type: ignore[assignment]
     asyncio.run(rescue.unrescue(host, GUEST.server_id, run=True))
     assert not (folder.vm / guest_files.CONFIG_DRIVE).exists()
+
+
+def test_one_that_does_not_fit_leaves_the_guest_as_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, folder = stopped_guest(tmp_path)
+    monkeypatch.setattr(room, "free_bytes", lambda _: 0)
+
+    class Runs:
+        alive = True
+
+    host.hypervisors[GUEST.server_id] = Runs()  # type: ignore[assignment]
+    with pytest.raises(DriverError, match="DISK_FULL: 512 MiB are needed"):
+        asyncio.run(rescue.rescue(host, RESCUE))
+    assert is_as_it_was(folder)

@@ -91,6 +91,46 @@ def test_a_disk_that_does_not_fit_beside_what_others_were_given_is_refused(state
         make(state, guest(3))
 
 
+def as_recorded(state: Path, described: Guest, **changes: object) -> GuestFolder:
+    folder = GuestFolder(state / "guests", described.server_id)
+    record = folder.read()
+    assert record is not None
+    folder.write(msgspec.structs.replace(record, **changes))
+    return folder
+
+
+def left_to_give(state: Path) -> int:
+    """MiB."""
+    with pytest.raises(DriverError) as refused:
+        room.require(state, 1 << 50, USUAL, besides="")
+    return int(str(refused.value).split(", and ")[1].split()[0])
+
+
+def test_a_rescue_s_disk_is_promised_until_it_is_gone(state: Path) -> None:
+    described = given(state, 4)
+    before = left_to_give(state)
+    folder = as_recorded(state, described, rescue_bytes=GIB)
+    assert left_to_give(state) == before - 1024
+    (folder.vm / guest_files.RESCUE).write_bytes(b"x" * (32 << 20))
+    assert left_to_give(state) == before - 1024 + 32, "what is written is seen on the disk"
+    as_recorded(state, described, rescue_bytes=0)
+    assert left_to_give(state) == before
+
+
+def test_the_memory_of_a_guest_is_promised_while_it_is_saved(state: Path) -> None:
+    described = given(state, 4)
+    before = left_to_give(state)
+    folder = as_recorded(state, described)
+    folder.memory.touch()
+    whole = room.saved_bytes(described) >> 20
+    assert whole > described.memory_mib
+    assert left_to_give(state) == before - whole
+    folder.memory.write_bytes(b"x" * (16 << 20))
+    assert left_to_give(state) == before - whole + 16
+    as_recorded(state, described, intent=Intent.SUSPENDED)
+    assert left_to_give(state) == before, "a saved guest's file does not grow"
+
+
 def test_how_much_stays_free_is_set(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "free_bytes", lambda _: 10 * GIB)
     with pytest.raises(DriverError, match="DISK_FULL"):

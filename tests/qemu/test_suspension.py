@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from cumulet.drivers.qemu import suspension
+from cumulet.drivers.qemu import room, suspension
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.qmp import Arguments, Json
@@ -138,8 +138,9 @@ async def saved(rig: Rig) -> QemuDriver:
     driver = await rig.resumed()
     hypervisor = driver._host.running_hypervisor(rig.id)
     await hypervisor.stop()
-    await suspension._begin_save(hypervisor, driver._host.folder(rig.id))
-    await suspension._wait_for_end(hypervisor, driver._host.record(rig.id))
+    record = driver._host.record(rig.id)
+    await suspension._begin_save(driver._host, hypervisor, driver._host.folder(rig.id), record)
+    await suspension._wait_for_end(hypervisor, record)
     return driver
 
 
@@ -203,6 +204,21 @@ def test_a_guest_that_cannot_be_saved_is_as_before(rig: Rig, monkeypatch: pytest
         assert not driver._host.folder(rig.id).memory.exists()
         assert await driver.observe(rig.id) is (GuestState.PAUSED if paused else GuestState.RUNNING)
         await driver.suspend(rig.id)
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def test_a_guest_whose_memory_has_no_room_on_the_host_runs_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        driver = await rig.resumed()
+        with monkeypatch.context() as patched:
+            patched.setattr(room, "free_bytes", lambda _: 0)
+            with pytest.raises(DriverError, match="DISK_FULL"):
+                await driver.suspend(rig.id)
+        await runs_on(driver, rig.id)
+        assert not driver._host.folder(rig.id).memory.exists()
+        await suspended_and_resumed(rig, driver)
         await driver.close()
 
     asyncio.run(story())

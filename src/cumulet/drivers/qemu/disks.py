@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from cumulet.confined import qemu_img
 from cumulet.drivers.qemu import guest_files, room
 from cumulet.drivers.qemu.image_cache import ImageCache
@@ -37,13 +35,9 @@ class Disks:
         await self._make_from(guest, guest.image, guest_files.DISK, size, folder, uid)
 
     async def make_rescue_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """Make a disk from the guest's image, beside its own, of the image's size."""
-        if guest.image is None:
-            raise DriverError("NO_IMAGE: there is nothing to rescue it with")
-        size = disk_bytes(msgspec.structs.replace(guest, disk_gib=0))
-        guest_files.remove(folder, guest_files.RESCUE)
-        room.require(self.state, size, self.images.limits, besides="")
-        await self._make_from(guest, guest.image, guest_files.RESCUE, size, folder, uid)
+        """Make a disk from the guest's image, beside its own, of the image's size. It has been promised."""
+        assert guest.image is not None
+        await self._make_from(guest, guest.image, guest_files.RESCUE, room.rescue_bytes(guest), folder, uid)
 
     async def _make_from(
         self, guest: Guest, image: Image, name: str, size: int, folder: GuestFolder, uid: int | None

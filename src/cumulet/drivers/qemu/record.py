@@ -95,6 +95,8 @@ class GuestRecord(Record, frozen=True):
     rescue_bus: str = ""
     rescue_device: str = ""
     """Of that disk, as in `devices.Devices`."""
+    rescue_bytes: int = 0
+    """Its size, from before it is made until it is removed."""
     copy: Copy | None = None
     incoming: Incoming | None = None
 

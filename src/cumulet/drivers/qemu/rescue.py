@@ -9,10 +9,10 @@ import asyncio
 
 import msgspec
 
-from cumulet.drivers.qemu import config_drive, guest_files
+from cumulet.drivers.qemu import config_drive, guest_files, room
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.life import end_process, run_guest
-from cumulet.drivers.qemu.record import Intent
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent
 from cumulet.host.driver import DriverError, Guest
 
 
@@ -32,6 +32,7 @@ async def rescue(host: QemuHost, guest: Guest) -> None:
         if record.rescued and hypervisor is not None:
             return
         host.require_devices(guest.devices)
+        record = _promise_disk(host, guest, folder, record)
         if hypervisor is not None:
             await end_process(hypervisor, folder)
         await host.disks.make_rescue_disk(guest, folder, record.uid)
@@ -44,6 +45,16 @@ async def rescue(host: QemuHost, guest: Guest) -> None:
         await run_guest(host, folder, record)
 
 
+def _promise_disk(host: QemuHost, guest: Guest, folder: GuestFolder, record: GuestRecord) -> GuestRecord:
+    """The disk counts as taken before it is made. DISK_FULL where there is no room for it."""
+    size = room.rescue_bytes(guest)
+    guest_files.remove(folder, guest_files.RESCUE)  # What an earlier attempt left; nobody uses it.
+    room.require(host.state, size - record.rescue_bytes, host.limits, besides="")
+    record = msgspec.structs.replace(record, rescue_bytes=size)
+    folder.write(record)
+    return record
+
+
 async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
@@ -54,15 +65,17 @@ async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
                 await end_process(hypervisor, folder)
             await asyncio.to_thread(guest_files.remove, folder, guest_files.RESCUE)
             config_drive.write(record.guest, folder, record.uid)
-            record = msgspec.structs.replace(
-                record, rescued=False, rescue_bus="", rescue_device="", intent=Intent.STOPPED, user_paused=False
-            )
+            own = msgspec.structs.replace(record, rescued=False, rescue_bus="", rescue_device="", rescue_bytes=0)
+            record = msgspec.structs.replace(own, intent=Intent.STOPPED, user_paused=False)
             folder.write(record)
             if run:
                 await run_guest(host, folder, record)
             return
         # A rescue that has failed or was cut short. Or an unrescue, before the guest was started.
         await asyncio.to_thread(guest_files.remove, folder, guest_files.RESCUE)
+        if record.rescue_bytes:
+            record = msgspec.structs.replace(record, rescue_bytes=0)
+            folder.write(record)
         if host.hypervisor(server_id) is None:
             config_drive.write(record.guest, folder, record.uid)
             if run and record.intent is Intent.STOPPED:

@@ -2,14 +2,17 @@
 
 Disks grow as guests write. So the promise of a disk (what its guest may still write) counts as taken, for all hosts
 whose state folders lie side by side on one machine. A guest can always fill its disk, and cannot fill the machine.
+That holds for all that grows: its disks, that of a rescue, an image that is made of it, its memory while it is saved.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cumulet.drivers.qemu import guest_files
-from cumulet.drivers.qemu.record import GuestFolder, folders
+import msgspec
+
+from cumulet.drivers.qemu import chosen_devices, guest_files
+from cumulet.drivers.qemu.record import GuestFolder, Intent, folders
 from cumulet.host.driver import DriverError, Guest
 from cumulet.host.limits import HostLimits
 from cumulet.space import floor_bytes, free_bytes
@@ -33,8 +36,21 @@ def all_disks_bytes(guest: Guest) -> int:
     return disk_bytes(guest) + sum(disk.size_mib << 20 for disk in guest.disks)
 
 
+def rescue_bytes(guest: Guest) -> int:
+    """The size of a disk to rescue a guest with, made from the image of this description."""
+    if guest.image is None:
+        raise DriverError("NO_IMAGE: there is nothing to rescue it with")
+    return disk_bytes(msgspec.structs.replace(guest, disk_gib=0))
+
+
+def saved_bytes(guest: Guest) -> int:
+    """The largest file with a guest's saved memory."""
+    screen = chosen_devices.screen_bytes(guest.devices) if guest.screen else 0
+    return file_bytes((guest.memory_mib << 20) + screen)
+
+
 def file_bytes(size: int) -> int:
-    """The largest qcow2 file for a disk of `size` bytes, with its tables."""
+    """The largest file for a disk, or for memory, of `size` bytes: with its tables."""
     return size + (size >> 6) + (64 << 20)
 
 
@@ -53,6 +69,14 @@ def written_bytes(folder: GuestFolder, name: str) -> int:
     return present.st_blocks * 512 if present is not None else 0
 
 
+def saved_so_far(folder: GuestFolder) -> int | None:
+    """Bytes that the file of a guest's saved memory takes up; None where there is none."""
+    try:
+        return folder.memory.stat().st_blocks * 512
+    except FileNotFoundError:
+        return None
+
+
 def _promised(state: Path, besides: str) -> int:
     """Bytes of all promises."""
     places = {state, *state.parent.parent.glob(f"*/{state.name}")}
@@ -68,4 +92,9 @@ def _promised(state: Path, besides: str) -> int:
             copy = guest_files.look(folder, guest_files.SNAPSHOT)
             if copy is not None:  # It becomes as large as what the disk holds.
                 total += max(0, written - copy.st_blocks * 512)
+            if record.rescue_bytes:
+                total += max(0, record.rescue_bytes - written_bytes(folder, guest_files.RESCUE))
+            saved = saved_so_far(folder)
+            if saved is not None and record.intent is not Intent.SUSPENDED:
+                total += max(0, saved_bytes(record.guest) - saved)
     return total

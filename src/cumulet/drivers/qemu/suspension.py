@@ -12,6 +12,7 @@ import os
 
 import msgspec
 
+from cumulet.drivers.qemu import room
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.movable import make_movable
@@ -44,7 +45,7 @@ async def suspend(host: QemuHost, server_id: str) -> None:
             if not await _saved_or_being_saved(hypervisor, folder):
                 record = await make_movable(host, hypervisor, record)
                 await hypervisor.stop()
-                await _begin_save(hypervisor, folder)
+                await _begin_save(host, hypervisor, folder, record)
             await _wait_for_end(hypervisor, record)
             await hypervisor.drain_console(folder.console)
             _make_durable(folder)
@@ -69,14 +70,21 @@ async def _saved_or_being_saved(hypervisor: Hypervisor, folder: GuestFolder) -> 
     return status == "completed" and await _run_state_at_rest(hypervisor) == "postmigrate" and folder.memory.exists()
 
 
-async def _begin_save(hypervisor: Hypervisor, folder: GuestFolder) -> None:
+async def _begin_save(host: QemuHost, hypervisor: Hypervisor, folder: GuestFolder, record: GuestRecord) -> None:
     await _set_up(hypervisor)
-    state = os.open(folder.memory, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    state = await asyncio.to_thread(_new_file, host, folder, record)
     try:
         await hypervisor.getfd(_STATE, state)
     finally:
         os.close(state)
     await hypervisor.migrate(f"fd:{_STATE}")
+
+
+def _new_file(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> int:
+    """An empty file for the guest's memory, which counts as taken from here on. DISK_FULL without room for it."""
+    folder.memory.unlink(missing_ok=True)
+    room.require(host.state, room.saved_bytes(record.guest), host.limits, besides="")
+    return os.open(folder.memory, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
 async def _run_on(hypervisor: Hypervisor, folder: GuestFolder, record: GuestRecord) -> None:
