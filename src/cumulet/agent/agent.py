@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from cumulet.agent.fence import Fence, Mark
+from cumulet.agent.fence import NO_ROOM, Fence, Mark
 from cumulet.host import messages as m
 from cumulet.host.driver import Driver, DriverError, GuestReport, HostFacts
 from cumulet.host.joining import PROTOCOL
@@ -109,6 +109,10 @@ class Agent:
                 return cast("AnswerT", await message.do(self))
         except DriverError as error:
             raise m.VerbFailed(str(error)) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise m.VerbFailed(f"DISK_FULL: the disk of {self.name} is full, nothing can be written there") from error
 
     async def _be_welcomed(self) -> None:
         try:

@@ -11,8 +11,10 @@ the kernel's boot time, which goes on while the machine is suspended.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
@@ -22,11 +24,31 @@ import msgspec
 _REMEMBERED = 64
 
 
+_FILE_BYTES = 4096
+_LOOKS = 100
+
+
 class Expiry(msgspec.Struct, frozen=True):
     """The content of the lease's file: seconds of one boot's clock."""
 
     boot_id: str
     at: float
+    check: str = ""
+    """Of both: who reads while it is written may see a part of each. Empty: of a version that put new files there."""
+
+    @property
+    def whole(self) -> bool:
+        return self.check in ("", _check(self.boot_id, self.at))
+
+
+def _check(boot_id: str, at: float) -> str:
+    return f"{zlib.crc32(f'{boot_id} {at:.6f}'.encode()):08x}"
+
+
+def _content(boot_id: str, at: float) -> bytes:
+    """JSON in which each field has its place, so that a part of each of two is JSON, too."""
+    text = f'{{"boot_id":"{boot_id}","at":{at:24.6f},"check":"{_check(boot_id, at)}"}}'
+    return text.encode().ljust(_FILE_BYTES)
 
 
 def now() -> float:
@@ -39,11 +61,15 @@ def boot_id() -> str:
 
 def seconds_left(file: Path) -> float:
     """Seconds left of the lease in `file`: none if there is no lease, or if it is from another boot."""
-    try:
-        expiry = msgspec.json.decode(file.read_bytes(), type=Expiry)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return 0.0
-    return expiry.at - now() if expiry.boot_id == boot_id() else 0.0
+    for _ in range(_LOOKS):
+        try:
+            expiry = msgspec.json.decode(file.read_bytes(), type=Expiry)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return 0.0
+        if expiry.whole:
+            return expiry.at - now() if expiry.boot_id == boot_id() else 0.0
+        time.sleep(0.0)
+    return 0.0
 
 
 class ExpiryFile:
@@ -59,10 +85,27 @@ class ExpiryFile:
         return seconds_left(self._file)
 
     def end_at(self, at: float) -> None:
-        """Write the end. Not fsynced: it does not count after another boot."""
+        """Write the end. Not fsynced: it does not count after another boot.
+
+        The file is written over, because a full disk has no room for another: then the lease of all guests would end.
+        """
+        content = _content(boot_id(), at)
+        if self._write_over(content):
+            return
         fresh = self._file.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(Expiry(boot_id=boot_id(), at=at)))
+        fresh.write_bytes(content)
         fresh.replace(self._file)
+
+    def _write_over(self, content: bytes) -> bool:
+        """False where there is no file of this size: there is none, or one of an earlier version."""
+        try:
+            file = os.open(self._file, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return os.fstat(file).st_size == len(content) and os.pwrite(file, content, 0) == len(content)
+        finally:
+            os.close(file)
 
 
 class Noted(Protocol):

@@ -32,6 +32,7 @@ LOOK_SECONDS = 0.2
 START_SECONDS = 10.0
 LOCK = "watchdog.lock"
 AGENT_LOCK = "agent.lock"
+_NOTE_BYTES = 512
 
 
 def watch(state: Path) -> None:
@@ -74,7 +75,13 @@ def noted_agent(state: Path) -> ProcessId | None:
 
 
 def _note(lock: Path) -> None:
-    lock.write_bytes(msgspec.json.encode(process.identify(os.getpid())))
+    """Written over: a full disk has no room for another file."""
+    content = msgspec.json.encode(process.identify(os.getpid())).ljust(_NOTE_BYTES)
+    file = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(file, content, 0)
+    finally:
+        os.close(file)
 
 
 def _noted(lock: Path) -> ProcessId | None:
