@@ -27,7 +27,6 @@ from cumulet.identity.api import (
     refuse_delegated,
 )
 from cumulet.identity.delegations import (
-    WILD,
     AccessRule,
     ApplicationCredential,
     access_rules,
@@ -38,6 +37,7 @@ from cumulet.identity.delegations import (
 )
 from cumulet.identity.listing import On, filtered
 from cumulet.identity.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
+from cumulet.identity.rule_paths import WILD
 from cumulet.identity.service import Identity
 from cumulet.identity.store import Role
 from cumulet.identity.tokens import LiveToken
@@ -64,7 +64,7 @@ MOST_RULES_OF_USER = 500
 """Access rules of one user; those of one application credential are at most `MOST_RULES`."""
 MOST_RULES = 100
 MOST_WILDCARDS = 16
-"""In the path of one access rule; each request of a token that has access rules is compared with them."""
+"""In the path of one access rule. What comparing costs is bounded without it (`rule_paths`)."""
 SECRET_BYTES = 64
 _DELEGATED = "Cannot manage application credentials with a token issued via delegation."
 _MORE_RULES = "An application credential with access rules makes others with some of these access rules only."
