@@ -34,6 +34,7 @@ from cumulet.identity.credential_store import (
 )
 from cumulet.identity.immutable import given_extra
 from cumulet.identity.listing import On, filtered
+from cumulet.identity.one_time_passwords import TOTP, refuse_long_secret, refuse_too_many_devices
 from cumulet.identity.service import Identity
 from cumulet.web.operation import Call, Rule
 from cumulet.web.policy import rule
@@ -185,6 +186,9 @@ def _keep(
         project = store.project_by_id(tx, project_id) if for_all else holding.project_of(tx, user_id, project_id)
         known(project, "project", project_id)
     _refuse_too_many(tx, user_id)
+    if kind == TOTP:
+        refuse_long_secret(blob)
+        refuse_too_many_devices(tx, user_id)
     if credential_by_id(tx, identifier) is not None:
         raise Conflict("Conflict occurred attempting to store credential - Duplicate entry found.")
     credential = Credential(
@@ -251,6 +255,10 @@ def update_credential(call: Call[Credential | None, CredentialChanges]) -> dict[
     kind = credential.type if body.type is UNSET else body.type
     if kind != credential.type and EC2 in (kind.lower(), credential.type.lower()):
         raise BadRequest("The type of a credential cannot be changed from or to 'ec2'.")
+    if kind == TOTP and (body.blob is not UNSET or kind != credential.type):
+        refuse_long_secret(_blob(call, credential) if body.blob is UNSET else body.blob)
+    if kind == TOTP and kind != credential.type:
+        refuse_too_many_devices(call.tx, credential.user_id)
     values: dict[str, object] = {"type": kind, "extra": {**credential.extra, **given_extra(body)}}
     if body.blob is not UNSET:
         if kind.lower() == EC2:

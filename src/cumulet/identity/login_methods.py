@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 from typing import Annotated
 
 import msgspec
@@ -14,8 +12,8 @@ from sqlalchemy import select, update
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Unauthorized
 from cumulet.identity import store
-from cumulet.identity.credential_store import Credential, credentials_of
 from cumulet.identity.delegations import ApplicationCredential, application_credential_by_id, application_credentials
+from cumulet.identity.one_time_passwords import keys_of, shows
 from cumulet.identity.password_rules import Lock, is_expired, is_idle, lock_of, note_active, note_login, note_nothing
 from cumulet.identity.passwords import LONGEST_PASSWORD
 from cumulet.identity.service import Identity
@@ -240,10 +238,6 @@ def _find_credential(
 
 # -- one-time passwords
 
-TOTP_SECONDS = 30
-EARLIER_CODES = 1
-"""How many codes before the present one are taken, as upstream's `included_previous_windows`."""
-
 
 class WithCode(Someone, secret=True):
     passcode: Annotated[str, Json({"maxLength": 16})]
@@ -258,34 +252,13 @@ async def totp_holder(call: Call[object, object], named: WithCode) -> User:
     identity = Identity.of(call)
     check_named_in_domain(named, "identity/totp/user")
 
-    def work(tx: Tx) -> tuple[_Found, list[Credential]]:
+    def work(tx: Tx) -> tuple[_Found, list[bytes]]:
         found = _find_user(tx, named, identity.settings, call.now_us)
-        return found, credentials_of(tx, found.user.id, "totp") if found.user is not None else []
+        return found, keys_of(tx, identity.credential_keys, found.user.id) if found.user is not None else []
 
-    found, devices = await call.cloud.db.read_async(work)
-    secrets = [opened for device in devices if (opened := identity.credential_keys.open(device.sealed)) is not None]
+    found, keys = await call.cloud.db.read_async(work)
     async with identity.logins.attempt(found.counted_as, call.client) as attempt:
-        attempt.right = _shows(secrets, named.passcode, identity.clock.now_us() // 1_000_000) and found.enabled
+        attempt.right = shows(keys, named.passcode, identity.clock.now_us() // 1_000_000) and found.enabled
     if found.user is None or not attempt.right:
         raise Unauthorized(UNAUTHENTICATED, private=f"one-time password of {found.counted_as}")
     return found.user
-
-
-def _shows(secrets: list[bytes], code: str, now_seconds: int) -> bool:
-    right = False
-    for secret in secrets:
-        try:
-            key = base64.b32decode(secret + b"=" * (-len(secret) % 8))
-        except ValueError:
-            continue
-        for earlier in range(EARLIER_CODES + 1):
-            made = one_time_password(key, now_seconds // TOTP_SECONDS - earlier)
-            right |= hmac.compare_digest(made.encode(), code.encode("utf-8", "surrogatepass"))
-    return right
-
-
-def one_time_password(key: bytes, counter: int) -> str:
-    """Six digits, by RFC 4226 (and, with the time as counter, RFC 6238)."""
-    digest = hmac.digest(key, counter.to_bytes(8, "big"), "sha1")
-    at = digest[-1] & 0xF
-    return f"{(int.from_bytes(digest[at : at + 4], 'big') & 0x7FFFFFFF) % 1_000_000:06d}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cumulet.identity import credential_store, credentials
+from cumulet.identity import credential_store, credentials, one_time_passwords
 from cumulet.identity.key_rotation import ROTATE_AFTER_SECONDS, rotate_keys
 from cumulet.testing import JsonObject
 from tests.api.identity.aws import Signer
@@ -52,10 +52,10 @@ class Holder:
             identity["totp"] = {"user": {**named, "passcode": code}}
         return self.place.authenticate({"identity": identity, "scope": project("demo")}).status_code
 
-    def code(self, *, earlier: int = 0) -> str:
+    def code(self, key: bytes = KEY, *, earlier: int = 0) -> str:
         """By RFC 6238, written apart from what is tested."""
         counter = self.place.clock.now_us() // 30_000_000 - earlier
-        digest = hmac.digest(KEY, counter.to_bytes(8, "big"), "sha1")
+        digest = hmac.digest(key, counter.to_bytes(8, "big"), "sha1")
         at = digest[19] % 16
         number = int.from_bytes(digest[at : at + 4], "big") % 2**31
         return str(number)[-6:].zfill(6)
@@ -183,6 +183,64 @@ def test_codes_are_guessed_no_faster_than_passwords(holder: Holder) -> None:
     holder.keep("totp", base64.b32encode(KEY).decode())
     answers = [holder.factors("totp", code=f"{n:06d}") for n in range(11)]
     assert answers == [401] * 10 + [429]
+
+
+def test_a_user_has_few_devices_for_one_time_passwords_with_short_secrets(holder: Holder) -> None:
+    session = holder.session
+    longest = base64.b32encode(KEY * 4).decode()
+    assert len(longest) == one_time_passwords.LONGEST_SECRET
+
+    def answer(kind: str, blob: str) -> tuple[int, str]:
+        body = {"type": kind, "blob": blob, "user_id": holder.user}
+        made = session.post("/credentials", {"credential": body})
+        return made.status_code, made.text
+
+    status, text = answer("totp", longest + "A")
+    assert (status, "blob" in text) == (400, True)
+    paths = [f"/credentials/{holder.keep('totp', longest)}" for _ in range(one_time_passwords.MOST_DEVICES)]
+    status, text = answer("totp", longest)
+    assert (status, "maximum of 8" in text) == (403, True)
+    assert session.patch(paths[0], {"credential": {"blob": longest + "A"}}).status_code == 400
+    assert session.patch(paths[0], {"credential": {"type": "totp", "blob": longest}}).status_code == 200
+    # Nor does another kind become one too many, or too long.
+    short, long = (f"/credentials/{holder.keep('cert', blob)}" for blob in ("short", "A" * 129))
+    assert session.patch(short, {"credential": {"type": "totp"}}).status_code == 403
+    assert session.patch(long, {"credential": {"type": "totp"}}).status_code == 400
+    assert session.delete(paths[0]).status_code == 204
+    assert session.patch(short, {"credential": {"type": "totp"}}).status_code == 200
+
+
+@pytest.mark.parametrize("bytes_of_key", [20, 80])
+def test_a_code_is_compared_with_few_devices_whatever_was_kept_before_there_were_bounds(
+    holder: Holder, monkeypatch: pytest.MonkeyPatch, bytes_of_key: int
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(one_time_passwords, "LONGEST_SECRET", credentials.LONGEST_BLOB)
+        before.setattr(one_time_passwords, "MOST_DEVICES", credentials.MOST_OF_USER)
+        for _ in range(12):
+            holder.keep("totp", "A" * credentials.LONGEST_BLOB)
+        key = (KEY * 4)[:bytes_of_key]
+        for _ in range(12):
+            holder.keep("totp", base64.b32encode(key).decode())
+    opened: list[int] = []
+    compared: list[int] = []
+    keys = holder.place.identity.credential_keys
+    open_one, show = keys.open, one_time_passwords.one_time_password
+
+    def open_noted(sealed: str) -> bytes | None:
+        opened.append(len(sealed))
+        return open_one(sealed)
+
+    def show_noted(key: bytes, counter: int) -> str:
+        compared.append(counter)
+        return show(key, counter)
+
+    monkeypatch.setattr(keys, "open", open_noted)
+    monkeypatch.setattr(one_time_passwords, "one_time_password", show_noted)
+    assert holder.factors("totp", code=holder.code(key)) == 201
+    assert len(opened) == one_time_passwords.MOST_DEVICES
+    assert max(opened) < 300
+    assert len(compared) == 2 * one_time_passwords.MOST_DEVICES
 
 
 def test_rules_ask_for_several_factors_at_once(holder: Holder) -> None:
