@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -15,6 +16,9 @@ from cumulet.compute import server_filters
 from cumulet.compute.pattern import Pattern, is_literal
 from cumulet.compute.store import servers
 from cumulet.errors import BadRequest
+from tests.speed import is_within
+
+MOST_MS = 20.0
 
 atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\-", r"\d", r"\w", "1", "-", "(a|1)", "(?:ab)"])
 quantified = st.builds(lambda atom, quantifier: atom + quantifier, atoms, st.sampled_from(["", "*", "+", "?", "{1,2}"]))
@@ -39,6 +43,21 @@ def test_what_cannot_be_matched_in_linear_time_is_refused_by_name(
     with pytest.raises(BadRequest, match="not supported: "):
         Pattern(pattern)
     assert capfd.readouterr() == ("", ""), "the library tells it us, not the log"
+
+
+def test_a_pattern_is_made_in_some_milliseconds_or_refused() -> None:
+    with pytest.raises(BadRequest, match="at most 1024 characters"):
+        Pattern("a*" * 513)
+    for pattern in (r"\pL" * 340, r"a\\\PL", r"[^\PL]", r"(?i)\p{Greek}"):
+        with pytest.raises(BadRequest, match="not supported: "):
+            Pattern(pattern)
+    assert Pattern(r"^a\\p.$").search(r"a\pL"), "no property, but a backslash and a letter"
+    for pattern in ("a{1000}" * 146, r"\W" * 512, "(?i)" + "[^a-\U0010fffe]" * 100, "(?:.{1000})*" * 80, "x*" * 512):
+        began = time.thread_time()
+        with contextlib.suppress(BadRequest):
+            Pattern(pattern)
+        took_ms = (time.thread_time() - began) * 1000
+        assert is_within(took_ms, MOST_MS), f"{took_ms:.1f} ms: {pattern[:16]}"
 
 
 @pytest.mark.parametrize("pattern", ["a*" * 100 + "b$", "(a+)+$", "(a|aa)+b", "(.*a){20}", "a?" * 127 + "b"])

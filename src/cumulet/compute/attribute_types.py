@@ -42,8 +42,6 @@ IpAddress = Annotated[str, Json({"anyOf": [{"format": "ipv4"}, {"format": "ipv6"
 UserData = Annotated[str, Json({"maxLength": 65535, "format": "base64"})]
 FlavorRef = Annotated[str, Json({"type": ["string", "integer"], "minLength": 1}), Convert(str)]
 Moment = Annotated[str, Json({"format": "date-time"})]
-Regex = Annotated[str, Json({"format": "regex"})]
-"""A filter Nova hands to its database as a regular expression; see `compute.pattern` for what we do with it."""
 
 
 class Nothing(Empty, accepts=("null",)):

@@ -6,11 +6,18 @@ backtracking (``(?=...)``, ``\\1``) it does not have: refused. See `docs/decisio
 
 from __future__ import annotations
 
+import re
+
 from cumulet.errors import BadRequest
 
+LONGEST_PATTERN = 1024
+"""Characters. What is made of a pattern takes up to some milliseconds."""
 META = frozenset("\\^$.|?*+()[]{}")
 _MEMORY_BYTES = 128 << 10
 """Of one compiled pattern. A larger one is refused, which bounds what one text costs."""
+_PROPERTIES = re.compile(r"(?<!\\)(?:\\\\)*\\[pP]")
+"""A class of characters by a property (``\\pL``): RE2 makes hundreds of ranges of it, and neither Nova's databases nor
+Python know any."""
 
 
 class Pattern:
@@ -18,6 +25,10 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         """BadRequest for what cannot be matched so."""
+        if len(text) > LONGEST_PATTERN:
+            raise BadRequest(f"A filter that is no plain text has at most {LONGEST_PATTERN} characters.")
+        if _PROPERTIES.search(text) is not None:
+            raise BadRequest(f"The filter {text!r} is not supported: \\p and \\P are not.")
         import re2  # Takes 2 ms, and few processes ever filter so.
 
         options = re2.Options()

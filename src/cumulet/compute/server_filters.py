@@ -53,7 +53,8 @@ _OPEN_FILTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 """What callers who may not use all filters can use, by microversion. Their other filters are ignored, as upstream."""
 
-Matched = list[t.Regex] | None
+Matched = list[str] | None
+"""What Nova hands to its database as a regular expression. It is judged where it is matched, beside the event loop."""
 Text = list[str] | None
 Moments = list[t.Moment] | None
 
@@ -123,10 +124,10 @@ class ServersQuery(Query, closed_since="2.75", ignored="^_"):
     pci_devices: Text = None
     limit: NonNegativeInteger | None = None
     marker: str | None = None
-    tags: Annotated[Matched, Since("2.26")] = None
-    tags_any: Annotated[Matched, Key("tags-any"), Since("2.26")] = None
-    not_tags: Annotated[Matched, Key("not-tags"), Since("2.26")] = None
-    not_tags_any: Annotated[Matched, Key("not-tags-any"), Since("2.26")] = None
+    tags: Annotated[Text, Since("2.26")] = None
+    tags_any: Annotated[Text, Key("tags-any"), Since("2.26")] = None
+    not_tags: Annotated[Text, Key("not-tags"), Since("2.26")] = None
+    not_tags_any: Annotated[Text, Key("not-tags-any"), Since("2.26")] = None
     locked: Annotated[Text, Since("2.73")] = None
 
 

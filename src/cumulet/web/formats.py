@@ -83,16 +83,6 @@ def is_base64(text: str) -> bool:
     return True
 
 
-def is_regex(text: str) -> bool:
-    if not text:
-        return False
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return True
-
-
 def _is_printable(text: str) -> bool:
     """No control characters and no separators except spaces (Unicode categories C*, Zl, Zp)."""
     if text.isascii():
@@ -146,7 +136,6 @@ FORMATS: dict[str, Callable[[object], bool]] = {
         "uri": is_uri,
         "hostname": is_hostname,
         "base64": is_base64,
-        "regex": is_regex,
         "one line": is_one_line,
         "name": is_name,
         "name_with_leading_trailing_spaces": is_spaced_name,
