@@ -16,6 +16,8 @@ import msgspec
 from cumulet.clock import us_of
 
 LIFE_SECONDS = 15 * 60
+MOST_SIGNED_HEADERS = 100
+"""Of one request, each named once: a header's value goes into what is signed for each time that it is named."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     params: Mapping[str, str]
     headers: Mapping[str, str]
+    """By their names in lower case."""
     body_hash: str
     signature: str
 
@@ -49,12 +52,15 @@ def read(content: Mapping[str, object]) -> Request:
             raise Unsigned(f"{name} is no object")
         return {str(key): str(part) for key, part in value.items()}
 
+    headers: dict[str, str] = {}
+    for name, value in texts("headers").items():
+        headers.setdefault(name.lower(), value)
     return Request(
         verb=text("verb"),
         host=text("host"),
         path=text("path"),
         params=texts("params"),
-        headers=texts("headers"),
+        headers=headers,
         body_hash=text("body_hash"),
         signature=text("signature"),
     )
@@ -94,7 +100,7 @@ def _date(request: Request) -> str:
 
 
 def _header(request: Request, name: str) -> str:
-    return next((value for key, value in request.headers.items() if key.lower() == name), "")
+    return request.headers.get(name, "")
 
 
 def _version(request: Request) -> str | None:
@@ -143,8 +149,11 @@ def _version_4(request: Request, secret: bytes) -> str:
 
 def _canonical(request: Request) -> str:
     signed = _parameter(request, "SignedHeaders")
+    names = signed.split(";")
+    if len(names) > MOST_SIGNED_HEADERS or len({*names}) < len(names):
+        raise Unsigned("Invalid EC2 signature.")
     lines = []
-    for name in signed.split(";"):
+    for name in names:
         value = request.host if name == "host" and not _header(request, name) else _header(request, name)
         lines.append(f"{name}:{' '.join(value.split())}")
     query = "" if request.verb.upper() == "POST" else _query(request.params)

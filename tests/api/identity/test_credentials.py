@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cumulet.identity import credential_store, credentials, one_time_passwords
+from cumulet.identity import credential_store, credentials, ec2_signatures, one_time_passwords
 from cumulet.identity.key_rotation import ROTATE_AFTER_SECONDS, rotate_keys
 from cumulet.testing import JsonObject
 from tests.api.identity.aws import Signer
@@ -114,6 +114,24 @@ def test_a_wrong_signature_gets_no_token(holder: Holder) -> None:
     assert holder.ask(signer.s3(), "/s3tokens").status_code == 401
     assert holder.ask(holder.signer().s3(), "/s3tokens").status_code == 200
     assert holder.ask(holder.signer().s3(signature="x"), "/s3tokens").status_code == 401
+
+
+def test_what_is_signed_is_no_longer_than_what_was_sent(holder: Holder) -> None:
+    """Each header that a signature names goes into the text: one that is named thousands of times would fill the
+    memory, in a transaction that all other writers wait for."""
+    signed = holder.signer().version_4()
+    many = [f"x-{number}" for number in range(ec2_signatures.MOST_SIGNED_HEADERS)]
+
+    def text_of(*names: str) -> str:
+        told = signed["headers"]["Authorization"].replace("host;x-amz-date", ";".join(names))
+        sent = {**signed, "headers": {**signed["headers"], "X-Long": "x" * 1000, "Authorization": told}}
+        return ec2_signatures.signature_of(ec2_signatures.read(sent), b"secret")
+
+    assert text_of("host", "x-long")
+    assert text_of(*many)
+    for names in ((*many, "host"), ("host", "x-long", "x-long"), ("x-long",) * 10_000):
+        with pytest.raises(ec2_signatures.Unsigned):
+            text_of(*names)
 
 
 def test_the_time_of_a_request_counts_only_where_it_is_signed(holder: Holder) -> None:
