@@ -153,6 +153,18 @@ def test_a_filter_cannot_be_made_to_run_for_ever(member: Client) -> None:
     assert member.compute("GET", "/servers?name=(a)%5C1").status == 400
 
 
+def test_a_text_that_is_too_long_to_be_in_anything_is_in_nothing(member: Client, admin: Client) -> None:
+    """SQLite fails with parts of more than 50,000 bytes, where there is something to look at."""
+    create(member, name="a" * 60)
+    for part in ("a" * 1025, "a" * 60_000):
+        for name in ("name", "key_name", "ip"):
+            assert listed(member, f"{name}={part}") == []
+        found = member.compute("GET", f"/flavors?name={part}", version="2.102")
+        assert found["flavors"] == []
+        assert admin.compute("GET", f"/os-hypervisors/{part}/search").status == 404
+        assert member.request("GET", f"/network/v2.0/ports?fixed_ips=ip_address_substr={part}")["ports"] == []
+
+
 def test_pages_lead_through_all_servers_once(member: Client) -> None:
     ask_for(member, name="many", min_count=5)
     seen: list[str] = []

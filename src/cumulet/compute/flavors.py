@@ -14,6 +14,7 @@ from cumulet.compute.rules import ADMIN, READER
 from cumulet.compute.service import COMPUTE
 from cumulet.compute.store import flavor_access, flavors
 from cumulet.db.engine import Select, Tx
+from cumulet.db.part_of_text import has_part
 from cumulet.errors import BadRequest, Conflict, NotFound
 from cumulet.web.boolean_words import boolean
 from cumulet.web.operation import Call, Caller, Microversion, Rule
@@ -289,7 +290,7 @@ def _select_page(call: Call[None, None], asked: Page) -> list[Flavor]:
         if (text := query.get(name)) is not None:
             conditions.append(size >= _number(name, text))
     if call.version.at_least("2.102") and (wanted := query.get("name")) is not None:
-        conditions.append(flavors.c.name.contains(wanted, autoescape=True))
+        conditions.append(has_part(flavors.c.name, wanted))
     key = query.get("sort_key") or "flavorid"
     descending = (query.get("sort_dir") or "asc") == "desc"
     column = _SORT_COLUMNS[key]

@@ -17,6 +17,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.services import service_number
 from cumulet.compute.store import hosts, servers
 from cumulet.db.engine import Row, Select, Tx
+from cumulet.db.part_of_text import has_part
 from cumulet.errors import BadRequest, NotFound
 from cumulet.web.formats import is_uuid
 from cumulet.web.operation import Call, Rule
@@ -188,7 +189,7 @@ def _found(call: Call[None, None]) -> Row:
 
 
 def _matching(tx: Tx, pattern: str) -> list[Row]:
-    rows = tx.all(sa.select(hosts).where(hosts.c.name.contains(pattern, autoescape=True)).order_by(hosts.c.name))
+    rows = tx.all(sa.select(hosts).where(has_part(hosts.c.name, pattern)).order_by(hosts.c.name))
     if not rows:
         raise NotFound(f"No hypervisor matching '{pattern}' could be found.")
     return rows

@@ -20,6 +20,7 @@ from cumulet.compute.server_views import ROOT_DEVICE, SCSI_ROOT_DEVICE
 from cumulet.compute.store import server_tags, servers
 from cumulet.db.engine import Row, Select, Tx
 from cumulet.db.one_of import how_many, one_of
+from cumulet.db.part_of_text import has_part
 from cumulet.errors import BadRequest, Forbidden
 from cumulet.host.devices import SATA, SCSI, USB
 from cumulet.network.store import port_addresses, ports
@@ -261,7 +262,7 @@ def _with_address(version: int) -> Callable[[str], Condition]:
             sa.select(ports.c.server_id)
             .join(port_addresses, port_addresses.c.port_id == ports.c.id)
             .where(
-                port_addresses.c.address.contains(wanted, autoescape=True),
+                has_part(port_addresses.c.address, wanted),
                 port_addresses.c.address.contains(dotted),
                 ports.c.server_id.is_not(None),
             )
@@ -328,7 +329,7 @@ def _patterns(tx: Tx, options: dict[str, str], conditions: Sequence[Condition]) 
         if name in _MATCHED:
             column = _MATCHED[name]
             if is_literal(value):
-                found.append(column.contains(value, autoescape=True))
+                found.append(has_part(column, value))
             else:
                 found.append(_matching(tx, column, value, [*conditions, *found], str))
         elif name in _MOMENTS:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.db.one_of import one_of
+from cumulet.db.part_of_text import has_part
 from cumulet.db.parts import in_parts
 from cumulet.network import (
     addresses,
@@ -101,7 +102,7 @@ def has_fixed_ip(values: Sequence[str]) -> sa.ColumnElement[bool]:
     if len(parts := sorted(set(wanted.get("ip_address_substr", [])))) > MOST_PARTS:
         raise refusals.invalid(f"ip_address_substr is asked for more than {MOST_PARTS} times.")
     for part in parts:
-        conditions.append(port_addresses.c.address.contains(part, autoescape=True))
+        conditions.append(has_part(port_addresses.c.address, part))
     return sa.exists().where(*conditions)
 
 
