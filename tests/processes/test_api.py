@@ -22,11 +22,20 @@ from cumulet.processes.serving import Api
 from cumulet.settings import Settings
 from cumulet.testing import TestCloud
 from cumulet.testing.client import Client
+from cumulet.testing.databases import VARIABLE, own_database
 from cumulet.web.audit import verify
 from cumulet.web.sampling import OF_ONE
-from tests.identity.test_postgresql import database_url
+from tests.identity.test_postgresql import database_url as server_url
 
-__all__ = ["database_url"]
+__all__ = ["server_url"]
+
+
+@pytest.fixture
+def database_url(server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a database of the test's own: each of its clouds has another folder."""
+    monkeypatch.setenv(VARIABLE, server_url)
+    with own_database(tmp_path, temporary=True) as url:
+        yield url
 
 
 @contextmanager
@@ -106,9 +115,9 @@ def test_apis_with_addresses_of_their_own_keep_their_certificates(database_url: 
 
 
 @pytest.mark.postgres
-def test_a_database_that_nothing_was_prepared_in_is_refused(database_url: str, tmp_path: Path) -> None:
+def test_a_database_that_nothing_was_prepared_in_is_refused(server_url: str, tmp_path: Path) -> None:
     async def start() -> None:
-        settings = Settings(state_dir=tmp_path, database_url=database_url.replace("/postgres?", "/template1?"))
+        settings = Settings(state_dir=tmp_path, database_url=server_url.replace("/postgres?", "/template1?"))
         async with api_alone(PARTS, settings, tmp_path / "own"):
             raise AssertionError("it serves")
 

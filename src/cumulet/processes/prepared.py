@@ -21,7 +21,7 @@ from cumulet.owned import write_whole
 from cumulet.part import Part, catalog_of
 from cumulet.processes.certificates import Certificates, certificates_of
 from cumulet.processes.ground import Ground
-from cumulet.processes.same_cloud import require_same_cloud
+from cumulet.processes.same_cloud import require_keys, require_same_cloud
 from cumulet.settings import Settings
 from cumulet.space import Space
 
@@ -44,6 +44,7 @@ async def prepare_cloud(
 
     `clock` and `more_parts`: as for `all.start_cloud`.
     """
+    require_keys(settings.state_dir, settings.database_url)
     reserved = own_folder(settings)
     require_same_cloud(settings.state_dir, settings.database_url)
     own_database(settings)

@@ -28,6 +28,20 @@ OTHER_RECORDS = (
     "{state} is the folder of another cloud than that in {place}. Name its own database with --database, or this "
     "cloud's own folder with --state"
 )
+NO_KEYS = (
+    "{place} holds a cloud, and none of its keys are in {state}: its folder is elsewhere. Mount that or name it with "
+    "--state, or restore it first (`cumulet restore`)"
+)
+KEYS = ("ca/ca-key.pem", "fernet-keys")
+"""A cloud has both before it has records. An operator may take one of them away, to have a new one made."""
+
+
+def require_keys(state: Path, url: str) -> None:
+    """Raise OtherState where the cloud in this database has no key in this folder: one that is not mounted, not
+    restored yet, or not the cloud's. A start there would make new passwords and keys, and open nothing that was sealed
+    before. Changes nothing."""
+    if not any((state / key).exists() for key in KEYS) and _cloud_at(url) is not None:
+        raise OtherState(NO_KEYS.format(state=state, place=_place(url)))
 
 
 def require_same_cloud(state: Path, url: str) -> None:
@@ -35,8 +49,7 @@ def require_same_cloud(state: Path, url: str) -> None:
     mark = state / SEEDED
     if not mark.exists():
         return
-    known, found = mark.read_text(encoding="ascii").strip(), _cloud_at(url)
-    place = sa.make_url(url).render_as_string(hide_password=True)
+    known, found, place = mark.read_text(encoding="ascii").strip(), _cloud_at(url), _place(url)
     if found is None:
         raise OtherState(NO_RECORDS.format(state=state, place=place))
     if known and found and known != found:
@@ -48,6 +61,10 @@ def note_cloud(state: Path, database: Database) -> None:
     mark = state / SEEDED
     if mark.exists() and not mark.read_text(encoding="ascii") and (cloud := database.read(_cloud)):
         write_whole(mark, f"{cloud}\n".encode("ascii"))
+
+
+def _place(url: str) -> str:
+    return sa.make_url(url).render_as_string(hide_password=True)
 
 
 def _cloud_at(url: str) -> str | None:
