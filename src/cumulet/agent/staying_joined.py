@@ -67,11 +67,24 @@ async def keep_admitted(membership: Membership, bus: OnBus, session: str) -> Non
 
 
 async def keep_renewed(membership: Membership) -> None:
+    """Whatever keeps the certificate from being renewed, such as a full disk, has ended by a later look: there are ten
+    days for it. It is said once."""
+    told = ""
     while True:
-        if membership.needs_renewal():
-            try:
+        try:
+            if membership.needs_renewal():
                 await membership.renew()
                 log.info("certificates are renewed")
-            except (Refused, Unreachable) as problem:
-                log.warning("certificates are not renewed: %s", problem)
+                told = ""
+        except (Refused, Unreachable, OSError) as problem:
+            words = in_words(problem)
+            if words != told:
+                log.warning("certificates are not renewed, will retry: %s", words)
+            told = words
         await asyncio.sleep(RENEWAL_LOOK_SECONDS)
+
+
+def in_words(problem: Exception) -> str:
+    if isinstance(problem, OSError) and problem.strerror is not None:
+        return f"{problem.filename}: {problem.strerror}" if problem.filename is not None else problem.strerror
+    return str(problem)

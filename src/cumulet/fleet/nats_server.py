@@ -205,16 +205,25 @@ class NatsServer:
 
     async def _keep(self, program: str) -> None:
         while True:
-            process = self._process
-            if process is not None:
-                code = await process.wait()
-                (self._folder / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
-                log.warning("nats-server ended with %s, starting it again", code)
+            assert self._process is not None
+            code = await self._process.wait()
+            log.warning("nats-server ended with %s, starting it again", code)
+            await self._run_again(program)
+
+    async def _run_again(self, program: str) -> None:
+        """Until it runs. What keeps it from running, such as a full disk, is said once."""
+        told = ""
+        while True:
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
             try:
+                if self._process is not None:
+                    (self._folder / f"nats-server_{self._process.pid}.ports").unlink(missing_ok=True)
                 await self._run(program)
-            except NoNatsServer as problem:
-                log.warning("%s", problem)
+                return
+            except (NoNatsServer, OSError) as problem:
+                if str(problem) != told:
+                    log.warning("nats-server cannot be started, will retry: %s", problem)
+                told = str(problem)
 
     def _configuration(self) -> str:
         settings = {

@@ -181,7 +181,8 @@ async def _moved(membership: Membership, joined: Joined, url: str, token: str) -
 async def _say_when_ready(joined: Joined, bus: NatsAgent, stop: asyncio.Event) -> None:
     """The bus may be away for long. The agent serves from then on until it is told to stop."""
     await bus.connected()
-    print(f"ready {joined.name}", flush=True)
+    with contextlib.suppress(OSError):  # It may go to a file on a full disk.
+        print(f"ready {joined.name}", flush=True)
     await stop.wait()
 
 
