@@ -38,7 +38,7 @@ IMAGE_ID = "00000000-0000-4000-8000-000000000001"
 
 
 def with_door(story: Callable[[CertificateAuthority], Awaitable[T]], taken: list[bytes] | None = None) -> T:
-    """Run beside a door at which `host1` gets one image, and brings another, to `taken`."""
+    """Run beside a door at which `host1` and `host3` get one image, and `host1` brings another, to `taken`."""
 
     async def receive(host: str, image_id: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         if (host, image_id) != ("host1", IMAGE_ID):
@@ -48,7 +48,7 @@ def with_door(story: Callable[[CertificateAuthority], Awaitable[T]], taken: list
             assert len(taken[-1]) == size
 
     async def find(host: str, sha512: str) -> Path | None:
-        return Path("image") if (host, sha512) == ("host1", SHA512) else None
+        return Path("image") if host in ("host1", "host3") and sha512 == SHA512 else None
 
     async def run() -> T:
         Path("image").write_bytes(CONTENT)

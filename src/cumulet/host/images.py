@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
 from cumulet.host.driver import Image
+
+MOST_OF_ONE = 4
+"""Images of one host that travel at once, to it and from it together; others wait."""
+WAIT_SECONDS = 1800.0
+"""So long an image waits at most, at the control plane, until others have travelled."""
 
 Find = Callable[[str, str], Awaitable[Path | None]]
 """The file of an image, from the host's name and a SHA-512. None: the host may not have it."""
@@ -17,7 +22,7 @@ Receive = Callable[[str, str, int, AsyncIterator[bytes]], Awaitable[None]]
 class ImageSource(Protocol):
     """From where a host fetches images."""
 
-    def stream(self, image: Image) -> AsyncIterator[bytes]:
+    def stream(self, image: Image) -> AsyncGenerator[bytes, None]:
         """The content in pieces, which the caller must check. DriverError: there is none for this host."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from cumulet.host.driver import DriverError, Image
@@ -18,7 +18,7 @@ class ImageFiles:
         self.fetched: list[str] = []
         """The checksums asked for, in order."""
 
-    async def stream(self, image: Image) -> AsyncIterator[bytes]:
+    async def stream(self, image: Image) -> AsyncGenerator[bytes, None]:
         self.fetched.append(image.sha512)
         path = self._paths.get(image.sha512)
         if path is None:

@@ -64,8 +64,9 @@ class ImageCache:
     async def _fetch(self, image: Image, cached: Path) -> None:
         incoming = await asyncio.to_thread(_Incoming, image, cached)
         try:
-            async for piece in self.source.stream(image):
-                await asyncio.to_thread(incoming.write, piece)
+            async with contextlib.aclosing(self.source.stream(image)) as pieces:
+                async for piece in pieces:
+                    await asyncio.to_thread(incoming.write, piece)
             await asyncio.to_thread(incoming.place)
         except OSError as problem:
             if problem.errno in (errno.ENOSPC, errno.EDQUOT):
