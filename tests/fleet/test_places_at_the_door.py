@@ -108,7 +108,7 @@ def test_a_place_goes_to_the_host_that_has_the_fewest_and_to_nobody_who_has_left
         gone = asyncio.create_task(have("b"))
         tasks += [asyncio.create_task(have(host)) for host in ("b", "c")]
         await asyncio.sleep(0)
-        with pytest.raises(Busy, match="3 transfers of a wait already"):
+        with pytest.raises(Busy, match="3 of a wait already"):
             await have("a")
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)

@@ -9,20 +9,39 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cumulet.agent.joining import Membership, Unreachable
+from cumulet.clock import Clock, SystemClock
 from cumulet.host.joining import Granted, Refused
 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
 CUT_OFF_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 30.0
+"""A cloud that was away is asked by all its hosts: each waits twice as long before another attempt, up to this, and not
+as long as the others."""
 QUIET_SECONDS = 60.0
 """An agent that is connected, but was not asked anything for so long, may be where its cloud no longer is."""
 RENEWAL_LOOK_SECONDS = 3600.0
 
 
+class Pauses:
+    """Between attempts."""
+
+    def __init__(self, first_seconds: float, clock: Clock | None = None) -> None:
+        self._first = self._next = first_seconds
+        self._clock = clock or SystemClock()
+
+    def next(self) -> float:
+        pause, self._next = self._next, min(2 * self._next, LONGEST_PAUSE_SECONDS)
+        return pause * (0.5 + self._clock.random() / 2)
+
+    def begin_anew(self) -> None:
+        self._next = self._first
+
+
 async def granted_to(membership: Membership, session: str) -> Granted:
     """Ask until the cloud answers. Raises Refused if asking again cannot help."""
-    told = ""
+    told, pauses = "", Pauses(AGAIN_SECONDS)
     while True:
         try:
             return await membership.claim(session)
@@ -35,7 +54,7 @@ async def granted_to(membership: Membership, session: str) -> Granted:
         if words != told:
             log.warning("%s; trying again", words)
         told = words
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(pauses.next())
 
 
 class OnBus(Protocol):
@@ -51,11 +70,13 @@ class OnBus(Protocol):
 async def keep_admitted(membership: Membership, bus: OnBus, session: str) -> None:
     """While cut off from the bus, or not asked anything for long, ask why, and where the bus is now. Raises Refused:
     this host was removed, or another machine has its place."""
-    asked_at = time.monotonic()
+    asked_at, pauses = time.monotonic(), Pauses(CUT_OFF_SECONDS)
     while True:
-        await asyncio.sleep(CUT_OFF_SECONDS)
-        if bus.is_connected and min(bus.quiet_seconds, time.monotonic() - asked_at) < QUIET_SECONDS:
-            continue
+        await asyncio.sleep(pauses.next())
+        if bus.is_connected:
+            pauses.begin_anew()
+            if min(bus.quiet_seconds, time.monotonic() - asked_at) < QUIET_SECONDS:
+                continue
         asked_at = time.monotonic()
         try:
             await bus.move_to((await membership.claim(session)).bus)

@@ -63,6 +63,12 @@ def members(tx: Tx) -> list[Member]:
     return [_member(row) for row in rows]
 
 
+def member_called(tx: Tx, name: str) -> Member | None:
+    """The one of this name, if it has joined."""
+    row = row_of(tx, name)
+    return None if row is None or row.joined_at_us is None else _member(row)
+
+
 def any_invited(tx: Tx) -> bool:
     """Whether there is anybody to be let in, or in."""
     return tx.first(sa.select(joined_hosts.c.name).limit(1)) is not None

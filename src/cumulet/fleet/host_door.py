@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from cumulet.ca import Issued
 from cumulet.fleet.image_door import CONTENT_LENGTH, HEAD_SECONDS, PIECE_BYTES, ImageDoor, say
+from cumulet.fleet.places import Busy, Places
 from cumulet.host.images import Find, Receive
 from cumulet.host.joining import Admitted, Claim, Granted, Join, Refused, Renew
 from cumulet.host.record import NOT_UNDERSTOOD
@@ -31,6 +32,12 @@ log = logging.getLogger(__name__)
 
 PORT = 8775
 MOST_BODY_BYTES = 32 * 1024
+MOST_ASKING = 256
+"""Claims and renewals that are worked on at once; one of a host."""
+MOST_WAITING_OF_ONE = 2
+"""Claims and renewals of one host that wait; more are refused, as is one that waits for longer than `ASKING_SECONDS`:
+an agent gives up after 30."""
+ASKING_SECONDS = 20.0
 _POST = re.compile(rb"POST /(join|claim|renew) HTTP/1\.[01]\r\n", re.ASCII)
 _STATUS = {"TRY_LATER": b"429 Too Many Requests", "NO_MEMBER": b"403 Forbidden", "OTHER_MEMBER": b"403 Forbidden"}
 AskedT = TypeVar("AskedT", Join, Claim, Renew)
@@ -75,6 +82,9 @@ class HostDoor(ImageDoor):
         self._authority = certificate.authority.read_bytes()
         self._context.verify_mode = ssl.CERT_OPTIONAL  # A machine that joins has no certificate yet.
         self._strangers = strangers
+        self._asking = Places(
+            most=MOST_ASKING, most_of_one=1, most_waiting_of_one=MOST_WAITING_OF_ONE, wait_seconds=ASKING_SECONDS
+        )
         self._calls: set[asyncio.Task[None]] = set()
 
     async def listen_on(self, address: str, port: int, bound: socket.socket | None = None) -> None:
@@ -147,9 +157,15 @@ class HostDoor(ImageDoor):
         if shown is None:
             raise Refused("NO_CERTIFICATE", "this needs the certificate that joining gave")
         host = await self._membership.member(*shown)
-        if verb == "claim":
-            return await self._membership.claim(host, _read(body, Claim), _address(writer))
-        return await self._membership.renew(host, shown[0], _read(body, Renew))
+        try:
+            async with self._asking.place(host):
+                if verb == "claim":
+                    return await self._membership.claim(host, _read(body, Claim), _address(writer))
+                return await self._membership.renew(host, shown[0], _read(body, Renew))
+        except Busy:
+            raise Refused(
+                "TRY_LATER", "too much is asked at once, by this host or by all: try again", again=True
+            ) from None
 
 
 class _Caller(asyncio.Protocol):

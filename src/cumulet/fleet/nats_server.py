@@ -83,19 +83,23 @@ class UsersFile:
     def __init__(self, file: Path, pid_file: Path | None) -> None:
         self._file = file
         self._pid_file = pid_file
+        self._users: frozenset[BusUser] | None = None
         self._told = ""
         self.problem: str | None = None
         """Why the server could not be told to read the file; None: it was told."""
 
     def admit(self, users: Collection[BusUser]) -> None:
         """From now on these hosts may connect, and others are cut off. A call with the same users changes nothing, but
-        tries again to tell a server that could not be told. OSError: the file cannot be written."""
-        content = users_file_content(users)
-        if content == self._told and self.problem is None:
-            return
+        tries again to tell a server that could not be told. OSError: the file cannot be written. It takes long for
+        many new ones: from another thread than the event loop's."""
+        wanted = frozenset(users)
+        content = self._told if wanted == self._users else users_file_content(wanted)
         if content != self._told:
             write_whole(self._file, content.encode(), 0o640)
-        self._told, self.problem = content, self._tell()
+        elif self.problem is None:
+            self._users = wanted
+            return
+        self._users, self._told, self.problem = wanted, content, self._tell()
         if self.problem is not None:
             log.warning("%s: the users are in the file, but not in force: %s", self._pid_file, self.problem)
 
@@ -129,6 +133,7 @@ class NatsServer:
         self._certificate = certificate
         self._address = address
         self.port = port
+        self._users: frozenset[BusUser] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -147,18 +152,23 @@ class NatsServer:
                 "name a server of yours with --bus"
             )
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self._folder / "users.conf", users_file_content(users).encode())
+        content = await asyncio.to_thread(users_file_content, users)
+        write_whole(self._folder / "users.conf", content.encode())
+        self._users = frozenset(users)
         await self._run(program)
         self._keeping = asyncio.create_task(self._keep(program), name="nats-server")
 
     def admit(self, users: Collection[BusUser]) -> None:
-        """From now on these hosts may connect, and others are cut off."""
-        content = users_file_content(users)
-        file = self._folder / "users.conf"
-        if file.read_text(encoding="utf-8") == content:
+        """As `UsersFile.admit`."""
+        wanted = frozenset(users)
+        if wanted == self._users:
             return
-        write_whole(file, content.encode())
-        self.reload()
+        content = users_file_content(wanted)
+        file = self._folder / "users.conf"
+        if file.read_text(encoding="utf-8") != content:
+            write_whole(file, content.encode())
+            self.reload()
+        self._users = wanted
 
     def reload(self) -> None:
         """Have the server read its users and its certificate again. Nothing if it does not run."""

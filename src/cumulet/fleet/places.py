@@ -1,9 +1,10 @@
-"""Places for transfers at a door: so many in all, few of one host, and given fairly to the hosts that wait."""
+"""Places at a door, for transfers or questions: so many in all, few of one host, given fairly to hosts that wait."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -26,12 +27,14 @@ class Places:
         """By host, in the order of their turns."""
 
     @contextlib.asynccontextmanager
-    async def place(self, host: str, *, say_seconds: float, say: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async def place(
+        self, host: str, *, say_seconds: float = math.inf, say: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
         """Have a place in the block. While it waits, `say` is called every `say_seconds`. Raises Busy, and what `say`
         raises."""
         waiting = self._waiting.setdefault(host, deque())
         if len(waiting) >= self._most_waiting_of_one:
-            raise Busy(f"{len(waiting)} transfers of {host} wait already")
+            raise Busy(f"{len(waiting)} of {host} wait already")
         given = asyncio.get_running_loop().create_future()
         waiting.append(given)
         self._give()
@@ -46,7 +49,11 @@ class Places:
             self._give()
 
     async def _wait(
-        self, given: asyncio.Future[None], host: str, say_seconds: float, say: Callable[[], Awaitable[None]]
+        self,
+        given: asyncio.Future[None],
+        host: str,
+        say_seconds: float,
+        say: Callable[[], Awaitable[None]] | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._wait_seconds
@@ -55,7 +62,7 @@ class Places:
             if left <= 0:
                 raise Busy(f"no place for {host} in {self._wait_seconds:.0f} s")
             await asyncio.wait((given,), timeout=min(say_seconds, left))
-            if not given.done():
+            if not given.done() and say is not None:
                 await say()
 
     def _give(self) -> None:

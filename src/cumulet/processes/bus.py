@@ -19,7 +19,7 @@ from cumulet.db.shared import shared_clock, shared_database
 from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
 from cumulet.processes.certificates import certificates_of
 from cumulet.processes.ground import Place, say_that_it_lives
-from cumulet.processes.remote_hosts import BUS, LOOK_SECONDS
+from cumulet.processes.remote_hosts import BUS, LOOK_SECONDS, bus_users
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,14 +81,18 @@ async def _go_on_admitting(
     await say_that_it_lives(presence, db, stack, health)
 
 
-async def _users(db: Database) -> list[BusUser]:
-    return [BusUser(identity=one.identity, host=one.name) for one in await db.read_async(joined_hosts.members)]
+async def _users(db: Database) -> frozenset[BusUser]:
+    return await db.read_async(lambda tx: bus_users(joined_hosts.members(tx)))
 
 
 async def _follow(db: Database, server: NatsServer | UsersFile) -> None:
+    told = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
-            server.admit(await _users(db))
-        except Exception:  # Until the database answers again, the members stay as they were.
-            log.exception("who may be on the bus could not be looked up, will retry")
+            await asyncio.to_thread(server.admit, await _users(db))
+            told = ""
+        except Exception as problem:  # Until the database answers again, or its disk has room, they stay as they were.
+            if repr(problem) != told:
+                log.exception("who may be on the bus could not be looked up or told, will retry")
+            told = repr(problem)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -83,6 +84,8 @@ class RemoteHosts:
         self._server: NatsServer | None = None
         self._bus: NatsBus | None = None
         self._names: set[str] = set()
+        self._users: frozenset[BusUser] = frozenset()
+        """Those that the bus was told of."""
         self._trouble: str | None = None
         self._changed = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -168,14 +171,14 @@ class RemoteHosts:
         """Do as the records say. Raises NoNatsServer and OSError: hosts that have joined need no door for what they are
         asked, so the door does not keep the bus from being opened."""
         async with self._looking:
-            known = await self._db.read_async(records.members)
+            known = await self._db.read_async(lambda tx: bus_users(records.members(tx)))
             if not known and not self._names and not await self._db.read_async(records.any_invited):
                 return
             no_door = await self._open_door()
             await self._open_bus(known)
             assert self._bus is not None
             # A host of this machine has its link already, which no other machine's takes over.
-            names = {one.name for one in known}.difference(self._settings.host_names)
+            names = {one.host for one in known}.difference(self._settings.host_names)
             for name in sorted(names - self._names):
                 self._hosts.add(name, self._bus.link(name))
             for name in sorted(self._names - names):
@@ -199,8 +202,7 @@ class RemoteHosts:
         self._door = door
         return None
 
-    async def _open_bus(self, known: list[records.Member]) -> None:
-        users = [BusUser(identity=one.identity, host=one.name) for one in known]
+    async def _open_bus(self, users: frozenset[BusUser]) -> None:
         if self._settings.bus is None and self._server is None:
             again = partial(self._authority.issue_bus, SERVER_NAME)
             server = NatsServer(
@@ -213,8 +215,9 @@ class RemoteHosts:
             await server.start(users)
             self._stack.push_async_callback(server.stop)
             self._server = server
-        elif self._server is not None:
-            self._server.admit(users)
+        elif self._server is not None and users != self._users:
+            await asyncio.to_thread(self._server.admit, users)
+        self._users = users
         if self._settings.bus is not None:
             self._certificates.watch(BUS, self._authority.bus_certificate)
         if self._bus is None:
@@ -298,10 +301,11 @@ class RemoteHosts:
         require_protocol(asked.protocol)
         require_clock(asked.now_us, self._clock.now_us())
         self._require_driver(asked.driver)
-        await self._look_safely()
+        known = await self._db.read_async(lambda tx: records.member_called(tx, host))
+        if self._bus is None or known is None or _bus_user(known) not in self._users:
+            await self._look_safely()
         if self._bus is None:
             raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
-        known = next((one for one in await self._db.read_async(records.members) if one.name == host), None)
         before = None if known is None else known.session
         if known is not None and before != asked.session and _on_another(known, asked.machine):
             await self._note_twice(host, address, "it is on another machine")
@@ -341,6 +345,14 @@ class RemoteHosts:
     def _require_driver(self, driver: str) -> None:
         if driver != self._settings.driver:
             raise Refused("OTHER_DRIVER", f"this cloud's hosts are {self._settings.driver}, and this one is {driver}")
+
+
+def bus_users(members: Iterable[records.Member]) -> frozenset[BusUser]:
+    return frozenset(map(_bus_user, members))
+
+
+def _bus_user(member: records.Member) -> BusUser:
+    return BusUser(identity=member.identity, host=member.name)
 
 
 def _on_another(known: records.Member, machine: str) -> bool:
