@@ -13,8 +13,8 @@ from cumulet.errors import ApiError
 from cumulet.processes.parts import load_services
 from cumulet.web.asgi import query_pairs
 from cumulet.web.operation import Operation
+from cumulet.web.protocols import LARGEST_HEAD
 from cumulet.web.schema import plan
-from cumulet.web.server import LARGEST_HEAD
 from tests.every_operation.test_large_bodies import ATTEMPTS, MOST_MS
 from tests.speed import is_within
 

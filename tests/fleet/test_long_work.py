@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,7 +108,7 @@ def test_no_work_has_more_than_half_a_day() -> None:
 class Hangs:
     """A source whose images do not come to an end."""
 
-    async def stream(self, image: Image) -> AsyncIterator[bytes]:
+    async def stream(self, image: Image) -> AsyncGenerator[bytes, None]:
         while True:
             await asyncio.sleep(60.0)
             yield b""
