@@ -109,6 +109,27 @@ def test_whoever_leads_again_reckons_with_the_leases_that_another_leader_gave() 
             assert not answers()
 
 
+def test_whoever_begins_to_lead_waits_for_a_host_that_it_has_not_heard_as_long_as_for_any_other() -> None:
+    """The bus may not be connected yet, or the host's agent; nor does what it heard when it led before count."""
+    with cumulet.testing.cloud(host_silent_seconds=4.0) as cloud:
+        watch = cloud.embedded.conductor.reconciler(HostWatch)
+        cloud.await_(watch.stop())
+        cloud.clock.advance(3600.0)  # Another process leads.
+
+        def answers() -> bool:
+            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
+
+        with silent(cloud, "host1"):
+            cloud.await_(watch.start())
+            cloud.await_(watch.stop())
+            cloud.clock.advance(3.0)
+            cloud.await_(watch.round("host1"))
+            assert answers(), "three seconds of silence are no four"
+            cloud.clock.advance(1.0)
+            cloud.await_(watch.round("host1"))
+            assert not answers()
+
+
 def test_a_host_that_joins_again_is_waited_for_as_if_it_had_a_fresh_lease() -> None:
     """Another process may have heard it just before, and given it one."""
     with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:

@@ -69,13 +69,16 @@ class JoinableCloud:
 
 @asynccontextmanager
 async def joinable_cloud(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[JoinableCloud]:
-    chosen: JsonObject = {"host_names": ("host1",), "hosts_port": 0} | settings
+    chosen: JsonObject = {
+        "host_names": ("host1",),
+        "hosts_port": 0,
+        "bus_port": 0,
+        "host_silent_seconds": 1.0,
+    } | settings
     all_of_them = Settings(
         state_dir=folder,
         database_url=f"sqlite:///{folder / 'cumulet.db'}",
         listen_port=0,
-        bus_port=0,
-        host_silent_seconds=1.0,
         argon2_memory_kib=64,
         **chosen,
     )

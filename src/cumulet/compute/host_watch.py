@@ -89,11 +89,11 @@ class HostWatch:
     async def start(self) -> None:
         """Ask every host once, so that a cloud that is ready knows its hosts; then watch each.
 
-        What was known is forgotten: another leader may have recorded news and given leases since.
+        What was known is forgotten: another leader may have heard hosts, recorded news and given leases since.
         """
         with before_all_else():
             self._records = Heard(self._db, self._clock, self._require_lead)
-            for known in (self._heard, self._fenced_at, self._leases):
+            for known in (self._seen_at, self._heard, self._fenced_at, self._leases):
                 known.clear()
             await self._ask_all()
             # The second question tells hosts that their answer was heard: that gives leases.
@@ -222,7 +222,7 @@ class HostWatch:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
         except m.HostError as error:
-            silent_since = self._seen_at.setdefault(name, now - self._settings.host_silent_seconds)
+            silent_since = self._seen_at.setdefault(name, now)  # Never heard: it counts from our first question.
             if now - silent_since >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
                 await self._mark_down(name)
             log.debug("%s does not answer: %s", name, error)

@@ -70,6 +70,7 @@ async def _run(made: Prepared, before_step: BeforeStep | None, stack: AsyncExitS
     stack.push_async_callback(conductor.stop)
     stack.push_async_callback(remote.stop)
     await remote.start(None if cloud.door is None else images)
+    await remote.reached()
     await conductor.start()
     await asyncio.to_thread(seed_once, parts, settings, db, clock, first_projects)
     note_cloud(settings.state_dir, db)

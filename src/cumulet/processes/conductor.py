@@ -57,6 +57,7 @@ async def conductor_alone(
         remote = RemoteHosts(ground, await certificates_of(settings.state_dir, ground.clock, stack))
         stack.push_async_callback(remote.stop)
         await remote.start(None)
+        await remote.reached()
         name = f"conductor-{ground.clock.uuid()}"
         conductor = conductor_of(parts, ground, name=name, alone=False)
         stack.push_async_callback(conductor.stop)

@@ -16,7 +16,7 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from cumulet.bus.nats import SERVER_NAME, NatsBus
+from cumulet.bus.nats import LONGEST_PAUSE_SECONDS, RECONNECT_SECONDS, SERVER_NAME, NatsBus
 from cumulet.ca import Issued, read_request, read_signer
 from cumulet.compute import joined_hosts as records
 from cumulet.compute.hosts import is_heard
@@ -55,6 +55,8 @@ BUS = "bus"
 """The name of its certificate in `Certificates`."""
 AGAIN_SECONDS = 2.0
 """Before another attempt to start what could not be started."""
+RETURN_SECONDS = 2 * LONGEST_PAUSE_SECONDS
+"""How long a conductor that starts waits for the bus, and for the hosts on it."""
 OTHER_MACHINE = (
     "this state folder is that of {host} on another machine: it was copied or moved here, or this machine has another "
     "operating system, mainboard or host name than before; if {host} is still there, leave it as it is, and join here "
@@ -122,6 +124,23 @@ class RemoteHosts:
         self._images = images
         await self._look_safely()
         self._following = asyncio.create_task(self._follow(), name="remote-hosts")
+
+    async def reached(self) -> None:
+        """Before the hosts are asked: wait until the bus is connected and the hosts that the records call up answer, at
+        most `RETURN_SECONDS`. Agents lost the bus if its server was ours, and try again every few seconds."""
+        bus = self._bus
+        if bus is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETURN_SECONDS):
+                await bus.connected()
+                names = sorted(self._names)
+                missing = await self._db.read_async(lambda tx: [name for name in names if is_heard(tx, name)])
+                while missing:
+                    answers = await asyncio.gather(*(self._session_of(name) for name in missing))
+                    missing = [name for name, session in zip(missing, answers, strict=True) if session is None]
+                    if missing:
+                        await asyncio.sleep(RECONNECT_SECONDS)
 
     def bus_state(self) -> str:
         """The state of the bus, for `conductor.presence`."""
