@@ -135,8 +135,9 @@ async def test_answers_and_refusals_arrive_as_what_they_are(bus: Bus) -> None:
     assert await bus.link.send(m.Observe(server_id=SERVER)) is GuestState.ABSENT
     with pytest.raises(m.VerbFailed, match="no guest"):
         await bus.link.send(m.Start(server_id=SERVER, operation_id="one", generation=2, step=0))
-    with pytest.raises(m.StaleGeneration):
+    with pytest.raises(m.StaleGeneration) as stale:
         await bus.link.send(m.Destroy(server_id=SERVER, operation_id="one", generation=1, step=0))
+    assert stale.value.accepted == 2
     assert (await bus.link.send(m.AskFacts())).name == HOST
     assert await bus.link.send(m.ConsoleOutput(server_id=SERVER, max_bytes=5)) == bytes(5)
 

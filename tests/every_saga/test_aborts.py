@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.conductor.carried import Carried
-from cumulet.conductor.runner import Runner, StepContext
+from cumulet.conductor.context import StepContext
+from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Saga, Status, is_database_step, operations
 from cumulet.db.engine import Tx
 from cumulet.processes.parts import SAGAS

@@ -139,7 +139,8 @@ class Agent:
         if told < mark:
             raise m.StaleGeneration(
                 f"{command.server_id}: step {command.step} of generation {command.generation} is out of date, "
-                f"step {mark.step} of {mark.generation} was accepted"
+                f"step {mark.step} of {mark.generation} was accepted",
+                mark.generation,
             )
         return told > mark
 
@@ -207,7 +208,8 @@ class Agent:
         """StaleGeneration if an operation has begun since: it may have made the guest anew, from later records."""
         accepted = self._fence.mark(server_id).generation
         if generation < accepted:
-            raise m.StaleGeneration(f"{server_id}: generation {generation} is out of date, {accepted} was accepted")
+            text = f"{server_id}: generation {generation} is out of date, {accepted} was accepted"
+            raise m.StaleGeneration(text, accepted)
         return await self.driver.tell(server_id, told)
 
     async def close(self) -> None:

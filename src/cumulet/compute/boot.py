@@ -24,6 +24,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, command
 from cumulet.compute.store import begin_scheduling, change_owner, get_server
+from cumulet.compute.taking_back import take_back
 from cumulet.compute.wiring import require_wired
 from cumulet.conductor import saga
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
@@ -205,7 +206,7 @@ async def create_described(context: Context, state: B, *, image_id: str | None =
 
 async def destroy_guest(context: Context, state: B) -> B:
     """The undo. A host that is down may run the guest; then the server stays on it."""
-    gone = await operations.unless_down(context, state.host, m.Destroy(**command(context, state)), otherwise=False)
+    gone = await take_back(context, state.host, m.Destroy(**command(context, state)), otherwise=False)
     return msgspec.structs.replace(state, abandoned=gone is False)
 
 

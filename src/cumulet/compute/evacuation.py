@@ -26,6 +26,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server, update_server
+from cumulet.compute.taking_back import take_back
 from cumulet.compute.wiring import learn_links, require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -210,7 +211,7 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
 
 
 async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:
-    await operations.unless_down(context, state.destination, m.Destroy(**command(context, state)))
+    await take_back(context, state.destination, m.Destroy(**command(context, state)))
     return state
 
 

@@ -18,7 +18,7 @@ from cumulet.clock import Clock
 from cumulet.compute import drift, untold
 from cumulet.compute import hosts as host_records
 from cumulet.compute.heard import Known, Recorded
-from cumulet.compute.restored import without_newer_guests
+from cumulet.compute.restored import catch_up, without_newer_guests
 from cumulet.compute.resume_on_boot import ResumeOnBoot
 from cumulet.compute.store import servers
 from cumulet.conductor import findings
@@ -145,6 +145,8 @@ class HostRecorder:
             if one.reports is not None:
                 _note_posted(tx, one.name, one.reports, now_us)
         recorded = drift.Records(tx, compared) if compared else None
+        if recorded is not None and catch_up(tx, compared, recorded, reconciler=WATCH, now_us=now_us):
+            recorded = drift.Records(tx, compared)
         found: dict[str, list[drift.Correction]] = {}
         for one in said:
             if recorded is not None and one.name in compared:

@@ -32,6 +32,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.compute.states import require_state
 from cumulet.compute.store import change_owner, get_server
+from cumulet.compute.taking_back import take_back
 from cumulet.compute.wiring import require_wired
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed, nothing
 from cumulet.db.engine import Tx
@@ -186,7 +187,7 @@ async def start_destination(context: Context, state: LiveMigration) -> LiveMigra
 
 
 async def destroy_destination(context: Context, state: LiveMigration) -> LiveMigration:
-    await operations.unless_down(context, state.destination, m.Destroy(**command(context, state)))
+    await take_back(context, state.destination, m.Destroy(**command(context, state)))
     return msgspec.structs.replace(state, endpoint=None)
 
 

@@ -365,11 +365,14 @@ async def observe(context: Context, host: str, server_id: str) -> GuestState:
 
 async def look(context: Context, state: OnHost) -> GuestState | None:
     """At the end of an undo: the guest's state, by `Look`, after which its host refuses late commands; None if the host
-    is down. An agent that does not know `Look` is only asked with `Observe`."""
+    is down, or is ahead of the records. An agent that does not know `Look` is only asked with `Observe`."""
     kind = await context.read(lambda tx: host_records.kind_of(tx, state.host))
     if kind.protocol < SINCE_PROTOCOL:
         return await unless_down(context, state.host, m.Observe(server_id=state.server_id))
-    return await unless_down(context, state.host, Look(**command(context, state)))
+    try:
+        return await unless_down(context, state.host, Look(**command(context, state)))
+    except m.StaleGeneration:  # `compute.restored`; who has lost the operation cannot save it.
+        return None
 
 
 OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from cumulet.clock import Clock
 from cumulet.compute.automatic_restart import AutomaticRestart
@@ -28,9 +30,11 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.shelve import SHELVE, UNSHELVE
 from cumulet.compute.shelved import OFFLOADING, STARTING, AutomaticOffload
 from cumulet.compute.snapshot import SNAPSHOT
+from cumulet.compute.stale import overtaken
 from cumulet.compute.telling import Tellings
 from cumulet.compute.wiring import Wirings
 from cumulet.conductor.conductor import Surroundings
+from cumulet.conductor.saga import Saga
 from cumulet.db.engine import Database
 from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
 from cumulet.periodic import Reconciler
@@ -71,32 +75,34 @@ def _seed(start: FirstStart) -> None:
     seed_flavors(start.db, start.clock)
 
 
+_SAGAS: tuple[Saga[Any], ...] = (
+    ATTACHMENT,
+    BOOT,
+    CRASH_DUMP,
+    DELETION,
+    DETACHMENT,
+    EVACUATION,
+    LIVE_MIGRATION,
+    OFFLOADING,
+    POWER_CHANGE,
+    REBUILDING,
+    RESCUE,
+    RESIZE,
+    RESIZE_CONFIRMATION,
+    RESIZE_REVERSION,
+    SHELVE,
+    SNAPSHOT,
+    STARTING,
+    UNRESCUE,
+    UNSHELVE,
+)
+
 COMPUTE_PART = Part(
     service=COMPUTE,
     catalog=CatalogEntry(name="nova", path="/compute/v2.1"),
     hosts_offer=offered,
     hypervisors=hypervisors,
-    sagas=(
-        ATTACHMENT,
-        BOOT,
-        CRASH_DUMP,
-        DELETION,
-        DETACHMENT,
-        EVACUATION,
-        LIVE_MIGRATION,
-        OFFLOADING,
-        POWER_CHANGE,
-        REBUILDING,
-        RESCUE,
-        RESIZE,
-        RESIZE_CONFIRMATION,
-        RESIZE_REVERSION,
-        SHELVE,
-        SNAPSHOT,
-        STARTING,
-        UNRESCUE,
-        UNSHELVE,
-    ),
+    sagas=tuple(dataclasses.replace(saga, overtaken=overtaken) for saga in _SAGAS),
     reconcilers=_reconcilers,
     memories=_memories,
     mend=_mend,

@@ -2,19 +2,30 @@
 
 A host never knows a newer generation of a server than the records do, because that is committed before anybody is told.
 Where one does, the records are older than its guest. It may be the only copy, so it is not removed as one left over.
+
+Such a host refuses whatever it is told of the server as out of date. So the records are brought past what it has
+accepted: where it reports the guest of a server that the records have there (`catch_up`), and, for the operation that
+is refused, by whoever holds that (`compute.stale`). Both only raise a generation, in a transaction. What was sent
+before is refused from then on, as if another operation had begun.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cumulet.compute.drift import Correction, Finding
+from cumulet.compute.drift import Correction, Finding, Records
+from cumulet.compute.store import get_server, update_server
 from cumulet.conductor import findings
 from cumulet.db.engine import Row, Tx
 from cumulet.host.driver import GuestReport
 
 FINDING = "guest-newer-than-records"
 LEFT_ALONE = "left alone: the records are older than it (docs/operating.md, Backup and restore)"
+
+BEHIND = "records-older-than-host"
+CAUGHT_UP = "the records go on from what the host has accepted"
+MOST_AHEAD = 1_000_000
+"""Generations. A host that claims to be further ahead is not believed."""
 
 
 def without_newer_guests(
@@ -52,3 +63,28 @@ def without_newer_guests(
 def is_newer(reported: int, recorded: int) -> bool:
     """By the generations of a server: the host's, and the records'."""
     return reported > recorded
+
+
+def is_believed(accepted: int, recorded: int) -> bool:
+    return accepted - recorded <= MOST_AHEAD
+
+
+def catch_up(
+    tx: Tx, reported: Mapping[str, Sequence[GuestReport]], recorded: Records, *, reconciler: str, now_us: int
+) -> bool:
+    """Raise servers to the generations that their hosts report; whether any was. `reported`: by host, what it says.
+
+    Servers with an operation are left to that.
+    """
+    raised = False
+    for host, reports in reported.items():
+        rows = recorded.of(host, [report.server_id for report in reports])
+        for report in reports:
+            row, accepted = rows.get(report.server_id), report.generation
+            if row is None or row.host != host or row.deleted_at_us is not None or row.id in recorded.busy:
+                continue
+            if is_newer(accepted, row.generation) and is_believed(accepted, row.generation):
+                update_server(tx, get_server(tx, row.id), now_us=now_us, generation=accepted)
+                findings.note(tx, reconciler, BEHIND, CAUGHT_UP, now_us=now_us, host=host, subject=row.id)
+                raised = True
+    return raised

@@ -17,7 +17,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from cumulet.clock import Clock, sleep_unless_woken
+from cumulet.clock import Clock
 from cumulet.conductor import findings
 from cumulet.conductor.beats import Beats
 from cumulet.conductor.carried import (
@@ -35,6 +35,7 @@ from cumulet.conductor.carried import (
     failure_of,
     saved,
 )
+from cumulet.conductor.context import StepContext
 from cumulet.conductor.saga import (
     Do,
     Failure,
@@ -51,6 +52,7 @@ from cumulet.db.engine import Database, Row, Tx
 from cumulet.db.fair_queue import before_all_else
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
+from cumulet.host.messages import StaleGeneration
 from cumulet.settings import Settings
 from cumulet.space import Space
 
@@ -61,40 +63,12 @@ S = TypeVar("S", bound=msgspec.Struct)
 STUCK_AFTER_ATTEMPTS = 8
 BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LAST_SECONDS = 15.0
+MOST_OVERTAKEN = 3
+"""So often in a row a step above the line goes past what a host has accepted; then it has failed."""
 
 State = msgspec.Struct
 BeforeStep = Callable[[str, str, State], Awaitable[None]]
 """Called with (saga, step, state) before each host step; what it raises is the step's failure. For scripted faults."""
-
-
-class StepContext:
-    """`saga.Context` for one operation."""
-
-    def __init__(self, runner: Runner, operation_id: str, subject: str, claimed: int) -> None:
-        """`claimed`: the revision of the operation when its runner took it."""
-        self._runner = runner
-        self.claimed = claimed
-        self.operation_id = operation_id
-        self.subject = subject
-        self.step = 0
-        self.clock = runner.clock
-        self.settings = runner.settings
-        self.hosts = runner.hosts
-        self.space = runner.space
-        self.wake = runner
-        self.wish = asyncio.Event()
-
-    async def read(self, fn: Callable[[Tx], T]) -> T:
-        if self._runner.db.embedded:
-            # A few lookups by key in our own address space: less work than changing threads.
-            return self._runner.db.read(fn)
-        return await self._runner.db.read_async(fn)
-
-    async def record(self, fn: Callable[[Tx], None]) -> Wishes:
-        return await self._runner.db.write_async(lambda tx: self._runner.record_held(tx, self.operation_id, fn))
-
-    async def wait_for_wish(self, seconds: float) -> None:
-        await sleep_unless_woken(self.clock, seconds, self.wish)
 
 
 class Runner:
@@ -291,8 +265,30 @@ class Runner:
                 # A host's error has a coded reason and is expected; anything else is a defect and needs its traceback.
                 trace = None if hasattr(error, "reason") else error
                 log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=trace)
-            failure = failure_of(error)
-            return await self._save_failure(saga, operation, failure)
+            if isinstance(error, StaleGeneration) and (past := await self._past(saga, context, operation, error)):
+                return past
+            return await self._save_failure(saga, operation, failure_of(error))
+
+    async def _past(
+        self, saga: Saga[S], context: StepContext, operation: Carried[S], stale: StaleGeneration
+    ) -> Carried[S] | None:
+        """The operation, as it is asked again after a host was ahead of the records. None: the step has failed.
+
+        Only whoever still holds the operation may do that: to others a host refuses what is out of date.
+        """
+        above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
+        if saga.overtaken is None or (above and operation.attempts >= MOST_OVERTAKEN):
+            return None
+        catch_up = await saga.overtaken(context, operation.state, stale)
+        if catch_up is None:
+            return None
+
+        def save(tx: Tx) -> Carried[S]:
+            abort, attempts = self._check_held(tx, operation), operation.attempts + 1
+            state, due_at = catch_up(tx, context, operation.state), self._due_after(attempts)
+            return self._store(tx, operation.changed(abort=abort, state=state, attempts=attempts, due_at=due_at))
+
+        return await self.db.write_async(save)
 
     def _next(self, saga: Saga[S], operation: Carried[S]) -> Do[S] | None:
         if operation.status is Status.FORWARD:
@@ -359,6 +355,10 @@ class Runner:
             tx.run(CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
+    def _due_after(self, attempts: int) -> float:
+        delay: float = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
+        return self.clock.monotonic() + delay * (0.75 + self.clock.random() / 2)
+
     async def _save_failure(self, saga: Saga[S], operation: Carried[S], failure: Failure) -> Carried[S]:
         """After a failed step above the line: unwind. After a failed undo or final: retry; past a cap it is stuck."""
         above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
@@ -368,11 +368,9 @@ class Runner:
             if above:
                 return self._store(tx, operation.changed(status=Status.UNWINDING, error=failure))
             attempts = operation.attempts + 1
-            delay = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
-            delay *= 0.75 + self.clock.random() / 2
-            due_at = self.clock.monotonic() + delay
             cause = failure.private or failure.public if attempts >= STUCK_AFTER_ATTEMPTS else None
-            return self._store(tx, operation.changed(attempts=attempts, due_at=due_at), stuck_cause=cause)
+            changed = operation.changed(attempts=attempts, due_at=self._due_after(attempts))
+            return self._store(tx, changed, stuck_cause=cause)
 
         while True:
             try:

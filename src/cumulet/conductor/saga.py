@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from cumulet.db.engine import Row, Tx, metadata
 from cumulet.db.partial_index import index_where, unique_where
 from cumulet.errors import Conflict
+from cumulet.host.messages import StaleGeneration
 
 if TYPE_CHECKING:
     from cumulet.clock import Clock
@@ -202,6 +203,9 @@ class Saga(Generic[S]):
     record_events: Callable[[Tx, Context, S, Sequence[str]], None] | None = None
     """Both in the transaction that saves the step before; for the very first step if that is a database step."""
     afterwards: Callable[[Context, S], Awaitable[None]] | None = None
+    overtaken: Callable[[Context, S, StaleGeneration], Awaitable[DatabaseStep[S] | None]] | None = None
+    """Asked where a host refuses a step as out of date, though its runner may still hold the operation: what brings
+    its state, and the records, past what the host has accepted. None: nothing does, the step has failed."""
 
     @property
     def plan(self) -> tuple[Step[S] | Final[S], ...]:

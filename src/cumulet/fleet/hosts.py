@@ -82,6 +82,9 @@ class Hosts:
         except TimeoutError as error:
             waited = "any more" if work_seconds is not None else f"in {limit:g} s"
             raise m.HostUnreachable(f"{host} did not answer {type(message).__name__} {waited}") from error
+        except m.StaleGeneration as error:
+            error.host = host
+            raise
 
     @asynccontextmanager
     async def _watched(self, host: str, waiting: asyncio.Timeout) -> AsyncIterator[None]:

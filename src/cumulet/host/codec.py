@@ -24,7 +24,10 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`error` is a class of `messages`, by name; `value` the verb's answer as builtins (bytes as base64)."""
+    """`error` is a class of `messages`, by name; `value` the verb's answer as builtins (bytes as base64).
+
+    Of StaleGeneration, `value` is the generation that the host has accepted.
+    """
 
     number: int
     value: Any = None
@@ -32,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-_ERRORS = {cls.__name__: cls for cls in (m.VerbFailed, m.StaleGeneration, m.HostError)}
+_ERRORS = {cls.__name__: cls for cls in (m.VerbFailed, m.HostError)}
 
 encode = msgspec.json.encode
 _answers = msgspec.json.Decoder(Answer)
@@ -88,7 +91,8 @@ async def answer(agent: Answers, request: Request) -> Answer:
     try:
         value = await agent.handle(request.message)
     except m.HostError as error:
-        return Answer(request.number, error=type(error).__name__, text=str(error))
+        accepted = error.accepted if isinstance(error, m.StaleGeneration) else None
+        return Answer(request.number, accepted, error=type(error).__name__, text=str(error))
     except Exception as error:
         log.exception("%s failed", type(request.message).__name__)
         return Answer(request.number, error="VerbFailed", text=f"{type(error).__name__}: {error}")
@@ -100,6 +104,8 @@ def value_of(answer: Answer, message: m.Message[AnswerT]) -> AnswerT:
 
     `HostError` also for a value of another type, as from an agent of another version or a hostile one.
     """
+    if answer.error == m.StaleGeneration.__name__:
+        raise m.StaleGeneration(answer.text, answer.value if type(answer.value) is int else None)
     if answer.error is not None:
         raise _ERRORS.get(answer.error, m.HostError)(answer.text)
     expected = m.answer_type(type(message))

@@ -391,6 +391,13 @@ class StaleGeneration(HostError):
     """The host has accepted a higher generation for this guest, or a later step of it: the command is out of date."""
 
     reason = "STALE_GENERATION"
+    host: str | None = None
+    """The host that says so, where `fleet.hosts` has asked it."""
+
+    def __init__(self, text: str = "", accepted: int | None = None) -> None:
+        """`accepted`: the highest generation that the host has accepted; agents of before do not say it."""
+        super().__init__(text)
+        self.accepted = accepted
 
 
 class HostUnreachable(HostError):
