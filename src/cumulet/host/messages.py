@@ -24,6 +24,10 @@ from cumulet.host.driver import (
     Nic,
 )
 from cumulet.host.endpoint import Endpoint, Peer
+from cumulet.host.errors import HostError as HostError
+from cumulet.host.errors import HostUnreachable as HostUnreachable
+from cumulet.host.errors import StaleGeneration as StaleGeneration
+from cumulet.host.errors import VerbFailed as VerbFailed
 from cumulet.host.patience import seconds_to_make
 from cumulet.host.record import Record
 from cumulet.host.telling import Heard, Told
@@ -374,34 +378,3 @@ def answer_type(verb: type[Message[object]]) -> Any:
             (answer,) = typing.get_args(base)
             return None if answer is type(None) else answer
     raise TypeError(f"{verb.__name__} does not say what it answers")
-
-
-class HostError(Exception):
-    """A host has refused, or does not answer. `reason` is a coded reason."""
-
-    reason = "HOST_FAILED"
-    public = "The operation failed on its host."
-
-
-class VerbFailed(HostError):
-    """The driver failed. What became of the guest is unknown until it is observed."""
-
-
-class StaleGeneration(HostError):
-    """The host has accepted a higher generation for this guest, or a later step of it: the command is out of date."""
-
-    reason = "STALE_GENERATION"
-    host: str | None = None
-    """The host that says so, where `fleet.hosts` has asked it."""
-
-    def __init__(self, text: str = "", accepted: int | None = None) -> None:
-        """`accepted`: the highest generation that the host has accepted; agents of before do not say it."""
-        super().__init__(text)
-        self.accepted = accepted
-
-
-class HostUnreachable(HostError):
-    """No answer: the command may or may not have happened."""
-
-    reason = "HOST_UNREACHABLE"
-    public = "A host does not answer."

@@ -1,0 +1,34 @@
+"""How a message to a host can fail. Callers find these in `host.messages`, too."""
+
+from __future__ import annotations
+
+
+class HostError(Exception):
+    """A host has refused, or does not answer. `reason` is a coded reason."""
+
+    reason = "HOST_FAILED"
+    public = "The operation failed on its host."
+
+
+class VerbFailed(HostError):
+    """The driver failed. What became of the guest is unknown until it is observed."""
+
+
+class StaleGeneration(HostError):
+    """The host has accepted a higher generation for this guest, or a later step of it: the command is out of date."""
+
+    reason = "STALE_GENERATION"
+    host: str | None = None
+    """The host that says so, where `fleet.hosts` has asked it."""
+
+    def __init__(self, text: str = "", accepted: int | None = None) -> None:
+        """`accepted`: the highest generation that the host has accepted; agents of before do not say it."""
+        super().__init__(text)
+        self.accepted = accepted
+
+
+class HostUnreachable(HostError):
+    """No answer: the command may or may not have happened."""
+
+    reason = "HOST_UNREACHABLE"
+    public = "A host does not answer."
