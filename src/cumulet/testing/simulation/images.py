@@ -28,6 +28,12 @@ _MADE = (
     .where(instance_action_events.c.event.in_(_MAKING), instance_action_events.c.result == "Success")
     .order_by(instance_action_events.c.id)
 )
+_UNSHELVED_BY_HALF = (
+    sa.select(instance_actions.c.server_id)
+    .join(instance_action_events, instance_actions.c.id == instance_action_events.c.action_id)
+    .where(instance_action_events.c.event == UNSHELVED, instance_action_events.c.result == "Error")
+    .distinct()
+)
 _PLACES = sa.select(servers.c.id, servers.c.host, servers.c.image_id).where(
     servers.c.deleted_at_us.is_(None), servers.c.host.is_not(None)
 )
@@ -88,12 +94,20 @@ class Images:
                 yield f"image {image_id[:8]} holds the disk of {server_id[:8]}"
 
     def wrong_disks(self, tx: Tx, guests: Mapping[str, Mapping[str, Guest]]) -> Iterator[str]:
-        """Guests, by host and server, whose disk was made of another image than that of whatever made them last."""
+        """Guests, by host and server, whose disk was made of another image than that of whatever made them last.
+
+        A server that an unshelve left in ERROR may be evacuated: that, too, makes it of the image it was shelved to.
+        """
         made_by = {row.server_id: row.event for row in tx.all(_MADE, {})}
+        by_half = {row.server_id for row in tx.all(_UNSHELVED_BY_HALF, {})}
         for row in tx.all(_PLACES, {}):
             guest = guests.get(row.host, {}).get(row.id)
             if guest is None or guest.image is None or row.id not in made_by:
                 continue
-            own = self._disks.get(guest.image.id) == row.id
-            if own != (made_by[row.id] == UNSHELVED) or (not own and guest.image.id != row.image_id):
-                yield f"server {row.id[:8]} came by {made_by[row.id]}, and its disk from image {guest.image.id[:8]}"
+            by = made_by[row.id]
+            if self._disks.get(guest.image.id) == row.id:
+                right = by == UNSHELVED or (by in evacuation.EVENTS and row.id in by_half)
+            else:
+                right = by != UNSHELVED and guest.image.id == row.image_id
+            if not right:
+                yield f"server {row.id[:8]} came by {by}, and its disk from image {guest.image.id[:8]}"
