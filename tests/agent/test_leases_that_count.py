@@ -130,6 +130,35 @@ def test_whoever_begins_to_lead_waits_for_a_host_that_it_has_not_heard_as_long_a
             assert not answers()
 
 
+class Unsent(Way):
+    """The control plane is cut off from the bus."""
+
+    async def send(self, message: m.Message[object]) -> object:
+        raise m.NotSent("the bus is not connected")
+
+
+def test_no_host_is_down_because_of_questions_that_were_not_sent() -> None:
+    with cumulet.testing.cloud(host_silent_seconds=4.0) as cloud:
+        watch = cloud.embedded.conductor.reconciler(HostWatch)
+        cloud.await_(watch.stop())
+
+        def answers() -> bool:
+            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
+
+        with instead(cloud, "host1", Unsent):
+            for _ in range(3):
+                cloud.clock.advance(3.0)
+                cloud.await_(watch.round("host1"))
+            assert answers()
+        with silent(cloud, "host1"):
+            cloud.clock.advance(3.0)
+            cloud.await_(watch.round("host1"))
+            assert answers(), "three seconds of silence are no four"
+            cloud.clock.advance(1.0)
+            cloud.await_(watch.round("host1"))
+            assert not answers()
+
+
 def test_a_host_that_joins_again_is_waited_for_as_if_it_had_a_fresh_lease() -> None:
     """Another process may have heard it just before, and given it one."""
     with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:

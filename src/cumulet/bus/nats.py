@@ -121,7 +121,7 @@ class NatsBus:
 
         client = self._connection.client
         if client is None:
-            raise NoAnswer("the bus is not connected")
+            raise m.NotSent("the bus is not connected")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:

@@ -1,7 +1,6 @@
 """Watches hosts: marks silent ones down in bounded time and answering ones up; compares their guests with the records.
 
-On event and on timer it asks every host for its facts and guests, and corrects the host or the records
-(`compute.drift`). Its findings are kept in `conductor.findings`.
+It asks every host for its facts and guests, and corrects the host or the records (`compute.drift`).
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class HostWatch:
     async def start(self) -> None:
         """Ask every host once, so that a cloud that is ready knows its hosts; then watch each.
 
-        What was known is forgotten: another leader may have heard hosts, recorded news and given leases since.
+        What was known is forgotten: another leader may have heard hosts and given leases since.
         """
         with before_all_else():
             self._records = Heard(self._db, self._clock, self._require_lead)
@@ -222,8 +221,9 @@ class HostWatch:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
         except m.HostError as error:
-            silent_since = self._seen_at.setdefault(name, now)  # Never heard: it counts from our first question.
-            if now - silent_since >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
+            if isinstance(error, m.NotSent) or name not in self._seen_at:
+                self._seen_at[name] = now  # Its silence counts from our first question on.
+            if now - self._seen_at[name] >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
                 await self._mark_down(name)
             log.debug("%s does not answer: %s", name, error)
             return

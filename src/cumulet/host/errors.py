@@ -32,3 +32,7 @@ class HostUnreachable(HostError):
 
     reason = "HOST_UNREACHABLE"
     public = "A host does not answer."
+
+
+class NotSent(HostUnreachable):
+    """This process is cut off from the bus: no answer can come, which says nothing about the host."""
