@@ -30,7 +30,8 @@ from cumulet.web import dispatch, json_reader, refusals
 from cumulet.web.operation import Call, Caller
 from cumulet.web.policy import RULES
 from cumulet.web.shapes import validator_of
-from tests import scan_guards as scan_guards  # fills the table, too
+from tests import query_guards as query_guards  # fills the table, too
+from tests import scan_guards as scan_guards  # likewise
 from tests import step_guards as step_guards  # likewise
 from tests import test_docs
 from tests.agent import test_fence

@@ -91,6 +91,6 @@ def test_an_image_that_finds_nobody_is_not_taken(tmp_path: Path, monkeypatch: py
     async def pieces() -> AsyncIterator[bytes]:
         yield b"a"
 
-    monkeypatch.setattr(images, "_client", lambda: client(answer))
+    monkeypatch.setattr(images, "_client", lambda _seconds: client(answer))
     with pytest.raises(DriverError, match="IMAGE_NOT_TAKEN: image an-image was not taken"):
         asyncio.run(images.send("an-image", 1, pieces()))

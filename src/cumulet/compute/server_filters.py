@@ -12,7 +12,7 @@ from cumulet.compute import attribute_types as t
 from cumulet.compute.links import known, page
 from cumulet.compute.model import PowerState
 from cumulet.compute.moments import changed_between
-from cumulet.compute.pattern import Pattern, is_literal
+from cumulet.compute.pattern import LONGEST_PATTERN, Pattern, is_literal
 from cumulet.compute.rules import ADMIN
 from cumulet.compute.server_sorting import IGNORED_SORT_KEYS, SORT_KEYS, ZONE, after_marker, order_of
 from cumulet.compute.server_status import states_of
@@ -132,6 +132,7 @@ class ServersQuery(Query, closed_since="2.75", ignored="^_"):
     locked: Annotated[Text, Since("2.73")] = None
 
 
+_PATTERNS = frozenset(TAG_FILTERS) | {name for name, kind in ServersQuery.__annotations__.items() if kind == "Matched"}
 Condition = sa.ColumnElement[bool]
 
 
@@ -162,6 +163,8 @@ def _allowed_options(call: Call[object, object]) -> dict[str, str]:
         if call.authorise(ALL_FILTERS, None):
             raise BadRequest(f"Invalid filter field: {hidden}.")
     options = {name: value for name, value in known(call, ServersQuery).items() if name not in PAGING}
+    for name in _PATTERNS & options.keys():
+        _require_pattern(name, options[name])
     if not call.authorise(ALL_FILTERS, None):
         allowed = {name for since, names in _OPEN_FILTERS if call.version.at_least(since) for name in names}
         options = {name: value for name, value in options.items() if name in allowed}
@@ -169,6 +172,17 @@ def _allowed_options(call: Call[object, object]) -> dict[str, str]:
         if name in JOINED_TABLES:
             raise BadRequest(f"Invalid filter field: {name}.")
     return options
+
+
+def _require_pattern(name: str, value: str) -> None:
+    """Upstream refuses what is none also where it ignores the filter, or looks for the text as it is.
+
+    That is judged of as much as is matched anywhere: one that is longer is refused there.
+    """
+    if not value:
+        raise BadRequest(f"The filter {name} is empty.")
+    if not is_literal(value) and len(value) <= LONGEST_PATTERN:
+        Pattern(value)
 
 
 # -- whose
