@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -95,6 +96,7 @@ class Imports:
                 yield from self._wrong(image, files_left)
         known = [store.find(tx, path.rpartition("/")[2]) for path in sorted(files_left)]
         if None in known:
+            gc.collect()  # What a process of the run had open when it was killed is closed, and no longer locked.
             yield f"files of no image: {sorted(files_left)}"
 
     def _wrong(self, image: store.Image, files_left: set[str]) -> Iterator[str]:
