@@ -91,22 +91,24 @@ def back() -> Iterator[Back]:
             yield Back(cloud, name, link)
 
 
+def is_heard(cloud: TestCloud) -> bool:
+    """Whether the records say that host1 answers."""
+    return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
+
+
 def test_whoever_leads_again_reckons_with_the_leases_that_another_leader_gave() -> None:
     with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
         watch = cloud.embedded.conductor.reconciler(HostWatch)
         cloud.await_(watch.stop())
         cloud.clock.advance(3600.0)  # Another process leads.
 
-        def answers() -> bool:
-            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
-
         with silent(cloud, "host1"):
             cloud.await_(watch.start())
-            assert answers(), "it may have a lease of a moment ago, and its guests run"
+            assert is_heard(cloud), "it may have a lease of a moment ago, and its guests run"
             cloud.await_(watch.stop())
             cloud.clock.advance(13.0)
             cloud.await_(watch.round("host1"))
-            assert not answers()
+            assert not is_heard(cloud)
 
 
 def test_whoever_begins_to_lead_waits_for_a_host_that_it_has_not_heard_as_long_as_for_any_other() -> None:
@@ -116,18 +118,15 @@ def test_whoever_begins_to_lead_waits_for_a_host_that_it_has_not_heard_as_long_a
         cloud.await_(watch.stop())
         cloud.clock.advance(3600.0)  # Another process leads.
 
-        def answers() -> bool:
-            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
-
         with silent(cloud, "host1"):
             cloud.await_(watch.start())
             cloud.await_(watch.stop())
             cloud.clock.advance(3.0)
             cloud.await_(watch.round("host1"))
-            assert answers(), "three seconds of silence are no four"
+            assert is_heard(cloud), "three seconds of silence are no four"
             cloud.clock.advance(1.0)
             cloud.await_(watch.round("host1"))
-            assert not answers()
+            assert not is_heard(cloud)
 
 
 class Unsent(Way):
@@ -142,21 +141,18 @@ def test_no_host_is_down_because_of_questions_that_were_not_sent() -> None:
         watch = cloud.embedded.conductor.reconciler(HostWatch)
         cloud.await_(watch.stop())
 
-        def answers() -> bool:
-            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
-
         with instead(cloud, "host1", Unsent):
             for _ in range(3):
                 cloud.clock.advance(3.0)
                 cloud.await_(watch.round("host1"))
-            assert answers()
+            assert is_heard(cloud)
         with silent(cloud, "host1"):
             cloud.clock.advance(3.0)
             cloud.await_(watch.round("host1"))
-            assert answers(), "three seconds of silence are no four"
+            assert is_heard(cloud), "three seconds of silence are no four"
             cloud.clock.advance(1.0)
             cloud.await_(watch.round("host1"))
-            assert not answers()
+            assert not is_heard(cloud)
 
 
 def test_a_host_that_joins_again_is_waited_for_as_if_it_had_a_fresh_lease() -> None:
@@ -171,18 +167,15 @@ def test_a_host_that_joins_again_is_waited_for_as_if_it_had_a_fresh_lease() -> N
         async def join() -> None:
             hosts.add("host1", Silence(link))
 
-        def answers() -> bool:
-            return cloud.embedded.db.read(lambda tx: host_records.is_heard(tx, "host1"))
-
         cloud.await_(leave())
         cloud.persona("admin").wait("it to be forgotten", lambda: "host1" not in watch._seen_at)
         cloud.clock.advance(3600.0)
         cloud.await_(join())
         cloud.await_(watch.round("host1"))
-        assert answers()
+        assert is_heard(cloud)
         cloud.clock.advance(13.0)
         cloud.await_(watch.round("host1"))
-        assert not answers()
+        assert not is_heard(cloud)
 
 
 def test_a_host_that_is_back_gets_no_lease_before_it_has_removed_what_it_lost(back: Back) -> None:

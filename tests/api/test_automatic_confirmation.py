@@ -9,7 +9,7 @@ import pytest
 import cumulet.testing
 from cumulet.compute.resize_outcome import AutomaticConfirmation
 from cumulet.host.driver import GuestState
-from cumulet.testing import TestCloud
+from cumulet.testing import Client, TestCloud
 
 from .servers import create_pair, host_of, last_migration, other
 from .test_evacuation import force_down
@@ -29,13 +29,19 @@ def look_later(cloud: TestCloud, seconds: float) -> None:
     cloud.await_(cloud.embedded.conductor.reconciler(AutomaticConfirmation).round())
 
 
-def test_a_resize_nobody_confirms_is_confirmed_in_time(impatient: TestCloud) -> None:
-    admin, member = impatient.persona("admin"), impatient.persona("member")
+def resized_server(admin: Client, member: Client) -> tuple[str, str]:
+    """(a server that waits for its confirmation, the host that it came from)"""
     flavors = admin.compute("GET", "/flavors")["flavors"]
     small = next(flavor["id"] for flavor in flavors if flavor["name"] == "m1.small")
     server = create_pair(member)[0]
     source = host_of(admin, server)
     resized(member, server, small)
+    return server, source
+
+
+def test_a_resize_nobody_confirms_is_confirmed_in_time(impatient: TestCloud) -> None:
+    admin, member = impatient.persona("admin"), impatient.persona("member")
+    server, source = resized_server(admin, member)
     look_later(impatient, 30.0)
     assert member.server(server)["status"] == "VERIFY_RESIZE"
     look_later(impatient, 32.0)
@@ -47,11 +53,7 @@ def test_a_resize_nobody_confirms_is_confirmed_in_time(impatient: TestCloud) -> 
 @pytest.mark.parametrize("lost", ["its host", "its guest"])
 def test_nobody_but_its_user_gives_up_the_last_disk_that_there_is(impatient: TestCloud, lost: str) -> None:
     admin, member = impatient.persona("admin"), impatient.persona("member")
-    flavors = admin.compute("GET", "/flavors")["flavors"]
-    small = next(flavor["id"] for flavor in flavors if flavor["name"] == "m1.small")
-    server = create_pair(member)[0]
-    source = host_of(admin, server)
-    resized(member, server, small)
+    server, source = resized_server(admin, member)
     if lost == "its host":
         force_down(admin, other(source))
     else:

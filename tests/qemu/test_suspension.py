@@ -209,6 +209,13 @@ def test_a_guest_that_cannot_be_saved_is_as_before(rig: Rig, monkeypatch: pytest
     asyncio.run(story())
 
 
+async def runs_on_and_may_be_suspended(rig: Rig, driver: QemuDriver) -> None:
+    await runs_on(driver, rig.id)
+    assert not driver._host.folder(rig.id).memory.exists()
+    await suspended_and_resumed(rig, driver)
+    await driver.close()
+
+
 def test_a_guest_whose_memory_has_no_room_on_the_host_runs_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         driver = await rig.resumed()
@@ -216,10 +223,7 @@ def test_a_guest_whose_memory_has_no_room_on_the_host_runs_on(rig: Rig, monkeypa
             patched.setattr(room, "free_bytes", lambda _: 0)
             with pytest.raises(DriverError, match="DISK_FULL"):
                 await driver.suspend(rig.id)
-        await runs_on(driver, rig.id)
-        assert not driver._host.folder(rig.id).memory.exists()
-        await suspended_and_resumed(rig, driver)
-        await driver.close()
+        await runs_on_and_may_be_suspended(rig, driver)
 
     asyncio.run(story())
 
@@ -232,10 +236,7 @@ def test_a_save_that_takes_too_long_is_given_up(rig: Rig, monkeypatch: pytest.Mo
             slowly.setattr(suspension, "seconds_for", lambda _: 0.2)
             with pytest.raises(DriverError, match="not done in time"):
                 await driver.suspend(rig.id)
-        await runs_on(driver, rig.id)
-        assert not driver._host.folder(rig.id).memory.exists()
-        await suspended_and_resumed(rig, driver)
-        await driver.close()
+        await runs_on_and_may_be_suspended(rig, driver)
 
     asyncio.run(story())
 
