@@ -140,9 +140,9 @@ def test_once_it_has_left_nothing_says_that_it_rested(cloud: TestCloud, admin: C
 
 def test_it_does_not_leave_by_itself_while_something_is_done_with_it(cloud: TestCloud, server: str) -> None:
     looks = cloud.embedded.conductor.reconciler(AutomaticOffload)
-    cloud.clock.advance(61.0)
 
     def see_to(tx: Tx) -> str | None:
+        cloud.clock.advance(61.0)  # in here: the conductor's own round cannot come before the operation
         operation = cloud.embedded.clock.uuid()
         state = Resting(**on_host(get_server(tx, server), operation, 0))
         saga.begin(tx, mock.Mock(), STARTING, operation_id=operation, subject=server, state=state, now_us=0)
