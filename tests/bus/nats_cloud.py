@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.bus.nats import SERVER_NAME, NatsAgent, NatsBus
+from cumulet.bus.nats import NatsAgent, NatsBus
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.ca import CertificateAuthority, Issued
 from cumulet.fleet.nats_server import CONTROL_PLANE, BusUser, NatsServer
 from cumulet.host.link import Answers

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
-from cumulet.bus import nats
+from cumulet.bus import nats, nats_connection
 from cumulet.bus.nats import NatsAgent, NatsBus, subject_of
 from cumulet.fleet.nats_server import NatsServer
 from cumulet.host import codec
@@ -65,7 +65,7 @@ async def connect_anew(agent: NatsAgent) -> None:
 
 
 async def flushed(client: Client) -> None:
-    for _ in range(2):  # See `nats._Connection`.
+    for _ in range(2):  # See `NatsConnection`.
         await client.flush()
 
 
@@ -87,7 +87,7 @@ class Raw:
         await self.client.connect(
             [cloud.url],
             tls=cloud.tls_of_host(host),
-            tls_hostname=nats.SERVER_NAME,
+            tls_hostname=nats_connection.SERVER_NAME,
             allow_reconnect=False,
             error_cb=said,
         )
@@ -185,7 +185,9 @@ def test_another_authority_s_certificate_connects_nobody(tmp_path: Path) -> None
             tls.load_verify_locations(cloud.authority.certificate_file)
             client = Client()
             with contextlib.suppress(Exception):  # A different one each time, as the connection goes sooner or later.
-                await client.connect([cloud.url], tls=tls, tls_hostname=nats.SERVER_NAME, allow_reconnect=False)
+                await client.connect(
+                    [cloud.url], tls=tls, tls_hostname=nats_connection.SERVER_NAME, allow_reconnect=False
+                )
             assert not client.is_connected
 
     tell(tmp_path, story)
@@ -361,7 +363,9 @@ def test_where_there_is_no_nats_server_the_error_names_the_package(
 
     monkeypatch.setattr("shutil.which", lambda *_given, **_named: None)
     authority = CertificateAuthority.load_or_create(tmp_path / "ca")
-    server = NatsServer(tmp_path / "bus", authority.issue_bus(nats.SERVER_NAME), address="127.0.0.1", port=-1)
+    server = NatsServer(
+        tmp_path / "bus", authority.issue_bus(nats_connection.SERVER_NAME), address="127.0.0.1", port=-1
+    )
     with pytest.raises(nats_server.NoNatsServer, match="package nats-server"):
         asyncio.run(server.start([]))
     assert not (tmp_path / "bus").exists()
@@ -383,7 +387,7 @@ def test_a_connection_ends_though_the_library_forgets_that_it_was_told_to(
 
     async def story(cloud: NatsCloud, _bus: NatsBus) -> None:
         monkeypatch.setattr(Client, "connect", refuse)
-        monkeypatch.setattr(nats, "_let_go", forget)
+        monkeypatch.setattr(nats_connection, "_let_go", forget)
         agent = cloud.agent("host1", Agent(name="host1", driver=gate(), fence=MemoryFence()))
         await agent.start()
         await closing.wait()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from nats.errors import ConnectionClosedError
 
-from cumulet.bus import nats
+from cumulet.bus import nats, nats_connection
 from cumulet.bus.nats import NatsBus, NatsLink, NoAnswer
 from cumulet.ca import CertificateAuthority
 from cumulet.fleet import nats_server
@@ -97,6 +97,8 @@ def test_a_server_that_does_not_come_up_is_told_with_its_last_words(
     script.chmod(0o700)
     monkeypatch.setattr("shutil.which", lambda *_given, **_named: str(script))
     authority = CertificateAuthority.load_or_create(tmp_path / "ca")
-    server = NatsServer(tmp_path / "bus", authority.issue_bus(nats.SERVER_NAME), address="127.0.0.1", port=-1)
+    server = NatsServer(
+        tmp_path / "bus", authority.issue_bus(nats_connection.SERVER_NAME), address="127.0.0.1", port=-1
+    )
     with pytest.raises(NoNatsServer, match=words):
         asyncio.run(server.start([]))

@@ -15,7 +15,8 @@ from unittest import mock
 
 from cumulet.agent.agent import Agent
 from cumulet.agent.fence import MemoryFence
-from cumulet.bus.nats import SERVER_NAME, NatsAgent, NatsBus
+from cumulet.bus.nats import NatsAgent, NatsBus
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.ca import CertificateAuthority, Issued
 from cumulet.fleet.nats_server import CONTROL_PLANE, UsersFile, users_file_content
 from cumulet.host import messages as m

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from cumulet.conductor.leadership import Leadership, LeadsNoMore
+from cumulet.conductor.without_bus import WithoutBus
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx
 from cumulet.db.fair_queue import LEASES, served
@@ -69,8 +70,9 @@ class Slow(Led):
 
 
 class CutOff(Database):
-    """The database as one process reaches it."""
+    """The database as one process reaches it, and for how long it has lost its bus."""
 
+    bus_lost_at: float | None = None
     away = False
     hangs = False
 
@@ -101,6 +103,10 @@ class World:
     def conductor(self, name: str, *, alone: bool = False, kind: type[Led] = Led) -> tuple[Leadership, CutOff]:
         way = CutOff.__new__(CutOff)
         way.__dict__ = dict(self.database.__dict__)
+
+        def lost_seconds() -> float:
+            return self.loop.now - way.bus_lost_at if way.bus_lost_at is not None else 0.0
+
         led = Leadership(
             db=way,
             clock=VirtualClock(self.loop, Random(1)),
@@ -109,6 +115,7 @@ class World:
             seconds=SECONDS,
             alone=alone,
             led=[kind(name, self.leading, self.at_once)],
+            bus=WithoutBus(lost_seconds, SECONDS, alone=alone),
         )
         return led, way
 
@@ -227,6 +234,74 @@ def test_a_short_absence_of_the_database_changes_nothing() -> None:
         way.away = False
         await asyncio.sleep(2 * SECONDS)
         assert world.leading == ["one"]
+
+    run(story)
+
+
+def test_a_leader_that_loses_the_bus_gives_way_to_one_that_has_it() -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        way.bus_lost_at = world.loop.now
+        await asyncio.sleep(SECONDS * 0.6)
+        assert world.leading == ["two"], "before the lease of a host has run out that was renewed just before"
+        await asyncio.sleep(10 * SECONDS)
+        assert world.leading == ["two"]
+        way.bus_lost_at = None
+        two.kill()
+        await asyncio.sleep(2 * SECONDS)
+        assert world.leading == ["one"]
+
+    run(story)
+
+
+def test_a_lease_that_is_given_back_is_taken_as_soon_as_that_is_said() -> None:
+    async def story(world: World) -> None:
+        one, _ = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await asyncio.sleep(SECONDS / 8)
+        await two.start()
+        await one.stop()
+        one.look()
+        two.look()
+        await asyncio.sleep(SECONDS / 100)
+        assert world.leading == ["two"]
+
+    run(story)
+
+
+def test_where_nobody_has_the_bus_one_leads_all_the_same_until_another_has_it() -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        await one.start()
+        way.bus_lost_at = world.loop.now
+        await asyncio.sleep(SECONDS / 2)
+        assert world.leading == []
+        await asyncio.sleep(SECONDS * 1.5)
+        assert world.leading == ["one"]
+        two, _ = world.conductor("two")
+        await two.start()
+        await asyncio.sleep(SECONDS * 3)
+        assert world.leading == ["two"]
+
+    run(story)
+
+
+def test_a_short_absence_of_the_bus_changes_nothing() -> None:
+    async def story(world: World) -> None:
+        one, way = world.conductor("one")
+        two, _ = world.conductor("two")
+        await one.start()
+        await two.start()
+        for _ in range(20):
+            way.bus_lost_at = world.loop.now
+            await asyncio.sleep(SECONDS / 11)
+            way.bus_lost_at = None
+            assert world.leading == ["one"]
+            await asyncio.sleep(SECONDS / 3)
 
     run(story)
 

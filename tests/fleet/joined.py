@@ -74,10 +74,10 @@ async def joinable_cloud(folder: Path, clock: Clock | None = None, **settings: A
         "hosts_port": 0,
         "bus_port": 0,
         "host_silent_seconds": 1.0,
+        "database_url": f"sqlite:///{folder / 'cumulet.db'}",
     } | settings
     all_of_them = Settings(
         state_dir=folder,
-        database_url=f"sqlite:///{folder / 'cumulet.db'}",
         listen_port=0,
         argon2_memory_kib=64,
         **chosen,
@@ -107,13 +107,17 @@ def driver_of(name: str) -> SimulatedDriver:
 
 
 @asynccontextmanager
-async def agent_of(of: Membership, session: str, driver: SimulatedDriver | None = None) -> AsyncIterator[NatsAgent]:
-    """A machine's agent, from its start until it is switched off. `driver`: with the guests that it has already."""
+async def agent_of(
+    of: Membership, session: str, driver: SimulatedDriver | None = None, *, bus_at: str | None = None
+) -> AsyncIterator[NatsAgent]:
+    """A machine's agent, from its start until it is switched off. `driver`: with the guests that it has already.
+    `bus_at`: where it reaches the bus, if not where the cloud does."""
     granted = await of.claim(session)
     joined = of.joined()
     assert joined is not None
     agent = Agent(name=joined.name, driver=driver or driver_of(joined.name), fence=MemoryFence(), session=session)
-    bus = NatsAgent(agent, name=joined.name, servers=granted.bus, tls=of.tls, incarnation=session)
+    servers = granted.bus if bus_at is None else (bus_at,)
+    bus = NatsAgent(agent, name=joined.name, servers=servers, tls=of.tls, incarnation=session)
     await bus.start()
     await bus.connected()
     try:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from cumulet.agent import joining
 from cumulet.agent.images import ImagesOfControlPlane
 from cumulet.agent.joining import Unreachable
-from cumulet.bus.nats import SERVER_NAME
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.compute.joined_hosts import joined_hosts
 from cumulet.fleet import image_door
 from cumulet.host import messages as m

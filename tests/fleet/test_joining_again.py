@@ -12,7 +12,7 @@ import pytest
 
 from cumulet.agent import joining
 from cumulet.agent.joining import Joined, Membership, Unreachable
-from cumulet.bus.nats import SERVER_NAME
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.ca import CertificateAuthority
 from cumulet.cli.program import run
 from cumulet.conductor import findings

@@ -12,7 +12,8 @@ import pytest
 
 from cumulet.agent import staying_joined
 from cumulet.agent.staying_joined import keep_admitted
-from cumulet.bus.nats import SERVER_NAME, NatsAgent
+from cumulet.bus.nats import NatsAgent
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.ca import CertificateAuthority
 from cumulet.compute import joined_hosts
 from cumulet.fleet.nats_server import BusUser, NatsServer

@@ -14,7 +14,7 @@ import pytest
 
 from cumulet.agent import joining, staying_joined
 from cumulet.agent.staying_joined import keep_renewed
-from cumulet.bus.nats import SERVER_NAME
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.ca import CertificateAuthority
 from cumulet.fleet import nats_server
 from cumulet.fleet.nats_server import NatsServer

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cumulet.bus.nats import SERVER_NAME, NatsBus
+from cumulet.bus.nats import NatsBus
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.ca import CertificateAuthority
 from cumulet.db import schema
 from cumulet.db.engine import opened

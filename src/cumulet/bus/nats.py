@@ -14,9 +14,10 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from cumulet.bus.nats_connection import NatsConnection
 from cumulet.host import codec
 from cumulet.host import messages as m
 from cumulet.host.codec import Answer, NotUnderstood, Request
@@ -35,8 +36,6 @@ MOST_BYTES = 4 * 1024 * 1024
 """Of one message at our own server. An operator's server may take less; a longer message is refused in words."""
 MOST_AT_ONCE = 1000
 """Requests an agent works on; further ones are refused."""
-SERVER_NAME = "bus.cumulet"
-"""The name in the certificate of every NATS server of a cloud, whatever its address."""
 STILL_THERE_SECONDS = 2.0
 """While a request waits, its agent is asked about it so often."""
 FIRST_LOOK_SECONDS = 0.2
@@ -45,13 +44,9 @@ ABOUT = "About"
 """The header of such a question, which has no content: the subject to which the answer of the request goes."""
 NOT_UNDER_WAY = b" not under way"
 """The end of what an agent says of a request that it is not at: it never came, or its answer was sent or is lost."""
-CONNECT_SECONDS = 5
-RECONNECT_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 2.0
-"""Between attempts to connect, which double."""
-PING_SECONDS = 5
-LOOK_SECONDS = 1.0
-"""So often it is looked at whether the connection is still there."""
+CONTROL_PLANE_PING_SECONDS = 1
+"""The connection is lost after three pings without an answer. That must be long before a host counts as silent, or as
+one whose lease has run out: a control plane that is cut off must not take its hosts for lost."""
 
 
 def subject_of(host: str) -> str:
@@ -67,7 +62,14 @@ class NatsBus:
     """A control plane's connection: made once a server answers, and made again whenever it is lost."""
 
     def __init__(self, servers: Sequence[str], tls: ssl.SSLContext, *, name: str) -> None:
-        self._connection = _Connection(servers, lambda: tls, name=name, subscribe=self._subscribe, lost=self._lost)
+        self._connection = NatsConnection(
+            servers,
+            lambda: tls,
+            name=name,
+            subscribe=self._subscribe,
+            lost=self._lost,
+            ping_seconds=CONTROL_PLANE_PING_SECONDS,
+        )
         self._answers = f"{ANSWERS}.{secrets.token_hex(8)}"
         self._number = 0
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -83,6 +85,11 @@ class NatsBus:
     @property
     def is_connected(self) -> bool:
         return self._connection.client is not None
+
+    @property
+    def lost_seconds(self) -> float:
+        """For how long there has been no connection; 0: there is one."""
+        return self._connection.lost_seconds
 
     def link(self, host: str) -> NatsLink:
         return NatsLink(self, host)
@@ -204,7 +211,7 @@ class NatsAgent:
         self._incarnation = incarnation
         self._connections = 0
         self._asked_at = time.monotonic()
-        self._connection = _Connection(servers, tls, name=name, subscribe=self._subscribe, lost=lambda: None)
+        self._connection = NatsConnection(servers, tls, name=name, subscribe=self._subscribe, lost=lambda: None)
         self._work: set[asyncio.Task[None]] = set()
         self._under_way: dict[str, int] = {}
         """By the subject of its answer, each request under way: the connection by which it came."""
@@ -281,118 +288,3 @@ class NatsAgent:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-
-
-class _Connection:
-    """A connection to one of the servers, and a new one whenever it is lost, until `close`."""
-
-    def __init__(
-        self,
-        servers: Sequence[str],
-        tls: Callable[[], ssl.SSLContext],
-        *,
-        name: str,
-        subscribe: Callable[[Client], Awaitable[None]],
-        lost: Callable[[], None],
-    ) -> None:
-        """`subscribe`: makes the subscriptions of a new connection; `lost`: called when a connection has ended."""
-        self._servers = list(servers)
-        self._tls = tls
-        self._name = name
-        self._subscribe = subscribe
-        self._lost = lost
-        self._client: Client | None = None
-        self._keeping: asyncio.Task[None] | None = None
-        self._new = asyncio.Event()
-
-    @property
-    def client(self) -> Client | None:
-        """None while there is no connection."""
-        client = self._client
-        return client if client is not None and client.is_connected else None
-
-    async def made(self) -> None:
-        """Wait until there is a connection. The last one may have ended a moment before anybody was told."""
-        while self.client is None:
-            self._new.clear()
-            await self._new.wait()
-
-    async def move_to(self, servers: Sequence[str]) -> None:
-        """Connect to these servers instead. A connection to one of those before, and an attempt at one, is ended: the
-        library goes on trying for two minutes."""
-        if list(servers) == self._servers:
-            return
-        log.warning("the bus is at %s now, no longer at %s", ", ".join(servers), ", ".join(self._servers))
-        self._servers = list(servers)
-        await self.close()
-        self.start()
-
-    def start(self) -> None:
-        self._keeping = asyncio.create_task(self._keep(), name="bus-connection")
-
-    async def _keep(self) -> None:
-        from nats.aio.client import Client  # 50 ms that a cloud of one machine need not spend
-
-        told, pause = "", RECONNECT_SECONDS
-        while True:
-            client, closed = Client(), asyncio.Event()
-
-            async def ended(closed: asyncio.Event = closed) -> None:
-                closed.set()
-
-            try:
-                await client.connect(
-                    self._servers,
-                    tls=self._tls(),
-                    tls_hostname=SERVER_NAME,
-                    name=self._name,
-                    allow_reconnect=False,
-                    connect_timeout=CONNECT_SECONDS,
-                    ping_interval=PING_SECONDS,
-                    error_cb=_said,
-                    closed_cb=ended,
-                )
-                await self._subscribe(client)
-                for _ in range(2):  # The library's first PING may overtake what it has yet to write.
-                    await client.flush()
-                told, pause, self._client = "", RECONNECT_SECONDS, client
-                self._new.set()
-                await _closed(client, closed)
-                log.warning("the connection to the bus was lost")
-            except Exception as error:
-                if repr(error) != told:
-                    log.warning("the bus cannot be reached: %r", error)
-                told, pause = repr(error), min(2 * pause, LONGEST_PAUSE_SECONDS)
-            finally:
-                self._client = None
-                self._lost()
-                await _let_go(client)
-            await asyncio.sleep(pause)
-
-    async def close(self) -> None:
-        keeping = self._keeping
-        while keeping is not None and not keeping.done():
-            keeping.cancel()  # The library may take it for a cancellation of its own, and forget it.
-            await asyncio.wait((keeping,), timeout=LOOK_SECONDS)
-
-
-async def _closed(client: Client, told: asyncio.Event) -> None:
-    """Wait until the connection has ended. The library does not tell us when it had something left to write and could
-    not (nats-py 2.16, `Client._close`), so it is looked at as well."""
-    while not told.is_set() and not client.is_closed:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await told.wait()
-
-
-async def _let_go(client: Client) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await client.close()
-    with contextlib.suppress(Exception):
-        if client._transport is not None:  # `close` leaves it open where it has failed before.
-            client._transport.close()  # type: ignore[no-untyped-call]
-
-
-async def _said(error: Exception) -> None:
-    log.info("the bus says: %r", error)

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulet.clock import Clock
-from cumulet.conductor.giving_back import OPERATIONS, give_back
-from cumulet.conductor.leadership import Leadership
+from cumulet.conductor.leadership import LEASES_GIVEN_BACK, Leadership
 from cumulet.conductor.runner import BeforeStep, Runner
 from cumulet.conductor.saga import Saga
+from cumulet.conductor.without_bus import WithoutBus
 from cumulet.db.engine import Database, Tx
 from cumulet.db.notices import Listening
 from cumulet.db.transaction import WRITTEN
@@ -69,9 +69,6 @@ class Conductor:
             before_step=before_step,
             space=space,
         )
-        self.elsewhere = Listening(
-            db=db, clock=clock, hear={OPERATIONS_BEGUN: self.runner.poke, WRITTEN: db.hear_written}
-        )
         around = Surroundings(
             db=db,
             clock=clock,
@@ -90,7 +87,14 @@ class Conductor:
             seconds=settings.lease_seconds,
             alone=alone,
             led=self.reconcilers,
+            bus=WithoutBus(hosts.cut_off_seconds, settings.lease_seconds, alone=alone),
         )
+        heard: dict[str, Callable[[str], None]] = {
+            OPERATIONS_BEGUN: self.runner.poke,
+            LEASES_GIVEN_BACK: self.leadership.look,
+            WRITTEN: db.hear_written,
+        }
+        self.elsewhere = Listening(db=db, clock=clock, hear=heard)
 
     def reconciler(self, kind: type[ReconcilerT]) -> ReconcilerT:
         """The reconciler of this class."""
@@ -112,9 +116,7 @@ class Conductor:
         await self.elsewhere.stop()
         await self.runner.stop()
         if not self._alone:
-            limit = self.runner.settings.lease_seconds / 4
-            mine: dict[str, object] = {"of_owner": self.runner.name}
-            await give_back(self.runner.db, OPERATIONS, mine, seconds=limit, said="what was carried")
+            await self.runner.give_back()
         await self.leadership.stop()
         for memory in self.memories:
             await memory.stop()

@@ -5,6 +5,9 @@ compares wall clocks: another conductor takes the lease when it has seen the sam
 The owner counts `seconds` too, from just before the last beat that it knows the database has stored. When they are
 over, it stops what it leads, whether the database answers or not. So it has stopped before the next leader begins.
 
+An owner that has lost the bus to the hosts gives the lease back (`conductor.without_bus`): it could tell no host to
+renew its own lease. Others are told at once that the lease is free.
+
 A process that was paused (SIGSTOP, a suspended machine) may continue its work before it looks at its clock. So what
 only the leader may write, such as that a host is down, is written in a transaction that checks the lease (`require`).
 """
@@ -21,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cumulet.clock import Clock
 from cumulet.conductor.giving_back import give_back
+from cumulet.conductor.without_bus import WithoutBus
 from cumulet.db.engine import Database, Tx, metadata
 from cumulet.db.fair_queue import before_all_else
 from cumulet.periodic import Reconciler
@@ -29,6 +33,8 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 4
 """How often a lease is looked at while it runs."""
+LEASES_GIVEN_BACK = "cumulet_leases"
+"""The channel on which a conductor says that it has given a lease back."""
 
 leases = sa.Table(
     "leases",
@@ -74,6 +80,7 @@ class Leadership:
         seconds: float,
         alone: bool,
         led: Sequence[Reconciler],
+        bus: WithoutBus,
     ) -> None:
         """`owner` is unique per process start. `alone`: nobody else can be there, so no lease is needed."""
         self.led = led
@@ -87,6 +94,8 @@ class Leadership:
         self._started: list[Reconciler] = []
         self._beginning: asyncio.Task[None] | None = None
         self._held_until = 0.0
+        self._bus = bus
+        self._free = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -94,7 +103,8 @@ class Leadership:
         return bool(self._started) or self._beginning is not None
 
     async def start(self) -> None:
-        """Begin. If the lease is free, this process leads when `start` returns. Raises the error of what it leads."""
+        """Begin. If the lease is free, this process leads when `start` returns, unless it has lost the bus. Raises the
+        error of what it leads."""
         if self._alone:
             await self._begin()
             return
@@ -114,9 +124,7 @@ class Leadership:
         led = self.leads
         await self._resign()
         if led and not self._alone:
-            mine: dict[str, object] = {"of_name": self._name, "of_owner": self.owner}
-            limit = self._seconds / ROUNDS
-            await give_back(self._db, _MINE, mine, seconds=limit, said=f"the lease {self._name}")
+            await self._give_back()
 
     def kill(self) -> None:
         """Stop as a process that dies: the lease stays until it has run out."""
@@ -134,16 +142,38 @@ class Leadership:
         if row is None or row.owner != self.owner:
             raise LeadsNoMore(f"{self._name} is led by {row.owner if row is not None else 'nobody'}")
 
+    def look(self, _words: str = "") -> None:
+        """Somebody has given a lease back: look at once whether it is this one."""
+        if not self.leads:
+            self._free.set()
+
     async def _keep(self) -> None:
         while True:
-            await self._clock.sleep(self._seconds / ROUNDS)
+            await self._until_next_round()
             try:
                 await self._round()
             except Exception:
                 log.exception("the lease %s cannot be looked at; will retry", self._name)
 
+    async def _until_next_round(self) -> None:
+        over = asyncio.ensure_future(self._clock.sleep(self._seconds / ROUNDS))
+        free = asyncio.ensure_future(self._free.wait())
+        try:
+            await asyncio.wait((over, free), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            free.cancel()
+        self._free.clear()
+
     async def _round(self) -> None:
         now = self._clock.monotonic()
+        if self._bus.is_due():
+            if self.leads:
+                log.warning("%s is led no more by this process: it has lost the bus", self._name)
+            await self._resign()
+            if await self._give_back():
+                self._bus.given()
+            return
         if not self.leads:
             if await self._taken(now):
                 self._held_until = now + self._seconds
@@ -196,6 +226,11 @@ class Leadership:
         while self._started:
             await self._started.pop().stop()
 
+    async def _give_back(self) -> bool:
+        mine: dict[str, object] = {"of_name": self._name, "of_owner": self.owner}
+        limit, said = self._seconds / ROUNDS, f"the lease {self._name}"
+        return await give_back(self._db, _MINE, mine, seconds=limit, said=said, channel=LEASES_GIVEN_BACK)
+
     async def _taken(self, now: float) -> bool:
         with before_all_else():
             return await self._db.write_async(lambda tx: self._take(tx, now))
@@ -204,15 +239,17 @@ class Leadership:
         """Whether the lease is ours after this transaction."""
         row = tx.first(_FOUND, {"of_name": self._name})
         if row is None:
+            if not self._is_unchanged("", 0, now):
+                return False
             tx.execute(_INSERT, {"name": self._name, "owner": self.owner, "beat": 0})
             return True
-        if row.owner != self.owner and not self._has_run_out(row.owner, row.beat, now):
+        if row.owner != self.owner and not self._is_unchanged(row.owner, row.beat, now):
             return False
         taken = {"of_name": self._name, "of_owner": row.owner, "of_beat": row.beat, "owner": self.owner}
         return bool(tx.changed(_TAKE, taken))
 
-    def _has_run_out(self, owner: str, beat: int, now: float) -> bool:
+    def _is_unchanged(self, owner: str, beat: int, now: float) -> bool:
+        """Whether the lease has been seen like this for long enough to take it; without an owner it is free."""
         if self._seen is None or (self._seen.owner, self._seen.beat) != (owner, beat):
             self._seen = Seen(owner, beat, now)
-            return False
-        return now - self._seen.at >= self._seconds
+        return now - self._seen.at >= self._bus.patience_seconds(held=bool(owner))

@@ -3,7 +3,7 @@
 Any runner can take over any operation: nothing that matters is in process memory. A message that an operation waits is
 only a hint; the sweep finds every one that nobody holds. A lease stores no time: whoever holds an operation keeps
 changing its `lease_beat`. For an observer the lease has run out once it has seen the same beat for `lease_seconds` of
-its own monotonic clock. So no two wall clocks are ever compared.
+its own monotonic clock. So no two wall clocks are ever compared. Who has lost the bus gives back what it holds.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from cumulet.conductor.carried import (
     saved,
 )
 from cumulet.conductor.context import StepContext
+from cumulet.conductor.giving_back import OPERATIONS, give_back
 from cumulet.conductor.saga import (
-    Do,
     Failure,
     Final,
     Saga,
@@ -48,11 +48,12 @@ from cumulet.conductor.saga import (
     is_host_step,
     operations,
 )
+from cumulet.conductor.without_bus import WithoutBus
 from cumulet.db.engine import Database, Row, Tx
 from cumulet.db.fair_queue import before_all_else
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
-from cumulet.host.messages import StaleGeneration
+from cumulet.host.messages import NotSent, StaleGeneration
 from cumulet.settings import Settings
 from cumulet.space import Space
 
@@ -100,6 +101,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._contexts: dict[str, StepContext] = {}
         self._beats = Beats(clock)
+        self._bus = WithoutBus(hosts.cut_off_seconds, settings.lease_seconds, alone=alone)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
@@ -121,6 +123,16 @@ class Runner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def give_back(self) -> None:
+        """End what is carried here, and give it to other runners."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        limit = self.settings.lease_seconds / 4
+        if await give_back(self.db, OPERATIONS, {"of_owner": self.name}, seconds=limit, said="what was carried"):
+            self._bus.given()
 
     def operation(self, tx: Tx, operation_id: str) -> None:
         """`web.context.Wake`: look at it once `tx` is durable."""
@@ -158,7 +170,7 @@ class Runner:
         while True:
             await self.clock.sleep(self.settings.lease_seconds / 4)
             try:
-                await self.sweep()
+                await (self.give_back() if self._bus.is_due() else self.sweep())
             except Exception:
                 log.exception("sweep failed, will retry")
 
@@ -171,7 +183,7 @@ class Runner:
 
         with before_all_else():
             rows = await self.db.write_async(renew_and_find)
-        self._beats.see([row for row in rows if row.lease_owner not in (None, self.name)])
+        self._beats.see([row for row in rows if row.lease_owner != self.name])
         for row in rows:
             if row.id not in self._tasks and self._is_free(row):
                 self._look(row.id)
@@ -181,7 +193,8 @@ class Runner:
 
     def _is_free(self, row: Row) -> bool:
         """Whether no other runner holds it, or the one that does has not renewed its lease for `lease_seconds`."""
-        return row.lease_owner in (None, self.name) or self._beats.unchanged_seconds(row) >= self.settings.lease_seconds
+        patience = self._bus.patience_seconds(held=row.lease_owner is not None)
+        return row.lease_owner == self.name or self._beats.unchanged_seconds(row) >= patience
 
     # -- carrying one operation
 
@@ -210,7 +223,7 @@ class Runner:
             return None
         saga, operation = claimed
         context = StepContext(self, operation.id, operation.subject, operation.revision)
-        do = self._next(saga, operation)
+        do = saga.next(operation.status, operation.position)
         if do is not None and is_database_step(do):
             try:
                 with tx.savepoint():
@@ -240,7 +253,7 @@ class Runner:
 
         A host step after which the saga is not saved runs together with the next one.
         """
-        do = self._next(saga, operation)
+        do = saga.next(operation.status, operation.position)
         state, position = operation.state, operation.position
         try:
             while do is not None and is_host_step(do):
@@ -265,6 +278,8 @@ class Runner:
                 # A host's error has a coded reason and is expected; anything else is a defect and needs its traceback.
                 trace = None if hasattr(error, "reason") else error
                 log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=trace)
+            if isinstance(error, NotSent) and self._bus.comes_back:
+                return msgspec.structs.replace(operation, due_at=self._due_after(operation.attempts))
             if isinstance(error, StaleGeneration) and (past := await self._past(saga, context, operation, error)):
                 return past
             return await self._save_failure(saga, operation, failure_of(error))
@@ -290,11 +305,6 @@ class Runner:
 
         return await self.db.write_async(save)
 
-    def _next(self, saga: Saga[S], operation: Carried[S]) -> Do[S] | None:
-        if operation.status is Status.FORWARD:
-            return saga.plan[operation.position].do if operation.position < len(saga.plan) else None
-        return saga.steps[operation.position].undo if operation.position >= 0 else None
-
     def _save(
         self, tx: Tx, saga: Saga[S], context: StepContext, operation: Carried[S], *, state: S, position: int
     ) -> Carried[S]:
@@ -307,7 +317,7 @@ class Runner:
                 status, error = Status.UNWINDING, Aborted().failure
                 position = min(position, len(saga.steps) - 1)
                 break
-            self._show(tx, saga, context, state, position)
+            saga.show(tx, context, state, position)
             try:
                 with tx.savepoint():
                     state = do(tx, context, state)
@@ -317,7 +327,7 @@ class Runner:
                     raise
                 status, error = Status.UNWINDING, failure_of(problem)
         if status is Status.FORWARD and position < len(plan):
-            self._show(tx, saga, context, state, position)
+            saga.show(tx, context, state, position)
         while status is Status.UNWINDING and position >= 0 and is_database_step(undo := saga.steps[position].undo):
             state = undo(tx, context, state)
             position -= 1
@@ -328,15 +338,6 @@ class Runner:
             status = Status.UNWOUND
         changed = operation.changed(status=status, position=position, state=state, error=error, abort=abort)
         return self._store(tx, changed)
-
-    def _show(self, tx: Tx, saga: Saga[S], context: StepContext, state: S, position: int) -> None:
-        """On the way forward: what the API shows of the step at `position`, unless the step before had that, too."""
-        step = saga.plan[position]
-        before = saga.plan[position - 1].status if position > 0 else ""
-        if saga.record_status is not None and step.status and step.status != before:
-            saga.record_status(tx, context, state, step.status)
-        if saga.record_events is not None and step.events:
-            saga.record_events(tx, context, state, step.events)
 
     def _store(self, tx: Tx, operation: Carried[S], *, stuck_cause: str | None = None) -> Carried[S]:
         """Save it as it is now; its revision is still the one that its row has."""

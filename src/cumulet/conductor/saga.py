@@ -215,6 +215,22 @@ class Saga(Generic[S]):
         """Whether undos can take back all that was done before `position`. What has no steps only goes forward."""
         return bool(self.steps) and position <= len(self.steps)
 
+    def next(self, status: Status, position: int) -> Do[S] | None:
+        """What is to be done, or undone, next; None: it has ended."""
+        if status is Status.FORWARD:
+            return self.plan[position].do if position < len(self.plan) else None
+        return self.steps[position].undo if position >= 0 else None
+
+    def show(self, tx: Tx, context: Context, state: S, position: int) -> None:
+        """On the way forward: record what the API shows of the step at `position`, unless the step before had that,
+        too."""
+        step = self.plan[position]
+        before = self.plan[position - 1].status if position > 0 else ""
+        if self.record_status is not None and step.status and step.status != before:
+            self.record_status(tx, context, state, step.status)
+        if self.record_events is not None and step.events:
+            self.record_events(tx, context, state, step.events)
+
     def number_of(self, status: Status, position: int) -> int:
         """The number of the next step. It rises on the way forward, and keeps rising while that is unwound."""
         return position if status is Status.FORWARD else 2 * len(self.steps) - position

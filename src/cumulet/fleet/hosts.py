@@ -40,6 +40,9 @@ class Hosts:
         """The last wiring each host was told, and its answer."""
         self.changed = asyncio.Event()
         """Set when a host was added or removed; whoever waits for that clears it."""
+        self.lost_bus: Callable[[], float] = lambda: 0.0
+        """For how many seconds this process has had no bus to hosts on other machines; 0 while it has it, or needs
+        none."""
 
     def add(self, name: str, link: Link) -> None:
         self._links[name] = link
@@ -179,6 +182,10 @@ class Hosts:
 
     async def diagnostics(self, host: str, server_id: str) -> GuestCounters:
         return await self.send(host, m.Diagnostics(server_id=server_id))
+
+    def cut_off_seconds(self) -> float:
+        """For how long this process has been able to ask no host on another machine; 0: it can."""
+        return self.lost_bus()
 
     async def close(self) -> None:
         for link in self._links.values():

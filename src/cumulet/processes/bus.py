@@ -9,17 +9,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from cumulet.bus.nats import SERVER_NAME
+from cumulet.bus.nats_connection import SERVER_NAME
 from cumulet.clock import Clock, SystemClock
-from cumulet.compute import joined_hosts
 from cumulet.conductor.presence import CUT_OFF, Presence
 from cumulet.db.engine import Database
 from cumulet.db.full_disk import Reserve
 from cumulet.db.shared import shared_clock, shared_database
-from cumulet.fleet.nats_server import BusUser, NatsServer, UsersFile
+from cumulet.fleet.nats_server import NatsServer, UsersFile
+from cumulet.processes.bus_users import BusUsers
 from cumulet.processes.certificates import certificates_of
 from cumulet.processes.ground import Place, say_that_it_lives
-from cumulet.processes.remote_hosts import BUS, LOOK_SECONDS, bus_users
+from cumulet.processes.remote_hosts import BUS, LOOK_SECONDS
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ async def bus_alone(
         server = NatsServer(own, issued := again(), address=settings.listen_address, port=settings.bus_port or -1)
         certificates.keep(BUS, issued, again, lambda _: server.reload())
         stack.push_async_callback(server.stop)
-        await server.start(await _users(db))
+        await server.start(await db.read_async(BusUsers().read))
         await _go_on_admitting(db, shared, server, lambda: "serves" if server.runs else CUT_OFF, stack, health)
         yield server
 
@@ -59,7 +59,7 @@ async def bus_users_alone(
         certificates = await certificates_of(settings.state_dir, shared, stack)
         again = partial(certificates.authority.issue_bus, SERVER_NAME)
         certificates.keep(BUS, shown := again(), again, users.renewed)
-        await asyncio.to_thread(users.admit, await _users(db))
+        await asyncio.to_thread(users.admit, await db.read_async(BusUsers().read))
         await _go_on_admitting(
             db, shared, users, lambda: "keeps users" if users.problem is None else CUT_OFF, stack, health
         )
@@ -81,16 +81,12 @@ async def _go_on_admitting(
     await say_that_it_lives(presence, db, stack, health)
 
 
-async def _users(db: Database) -> frozenset[BusUser]:
-    return await db.read_async(lambda tx: bus_users(joined_hosts.members(tx)))
-
-
 async def _follow(db: Database, server: NatsServer | UsersFile) -> None:
-    told = ""
+    members, told = BusUsers(), ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
-            await asyncio.to_thread(server.admit, await _users(db))
+            await asyncio.to_thread(server.admit, await db.read_async(members.read))
             told = ""
         except Exception as problem:  # Until the database answers again, or its disk has room, they stay as they were.
             if repr(problem) != told:

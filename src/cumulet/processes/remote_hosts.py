@@ -10,13 +10,13 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from cumulet.bus.nats import LONGEST_PAUSE_SECONDS, RECONNECT_SECONDS, SERVER_NAME, NatsBus
+from cumulet.bus.nats import NatsBus
+from cumulet.bus.nats_connection import LONGEST_PAUSE_SECONDS, RECONNECT_SECONDS, SERVER_NAME
 from cumulet.ca import Issued, read_request, read_signer
 from cumulet.compute import joined_hosts as records
 from cumulet.compute.hosts import is_heard
@@ -42,6 +42,7 @@ from cumulet.host.joining import (
     require_protocol,
     same_machine,
 )
+from cumulet.processes.bus_users import BusUsers, bus_user
 from cumulet.processes.certificates import Certificates
 from cumulet.processes.ground import Ground
 from cumulet.web.context import Door
@@ -78,6 +79,7 @@ class RemoteHosts:
         self._clock = ground.clock
         self._settings = ground.settings
         self._hosts = ground.hosts
+        self._hosts.lost_bus = self._lost_bus
         self._certificates = certificates
         self._authority = certificates.authority
         self._images: tuple[Find, Receive] | None = None
@@ -86,6 +88,7 @@ class RemoteHosts:
         self._server: NatsServer | None = None
         self._bus: NatsBus | None = None
         self._names: set[str] = set()
+        self._members = BusUsers()
         self._users: frozenset[BusUser] = frozenset()
         """Those that the bus was told of."""
         self._trouble: str | None = None
@@ -150,6 +153,9 @@ class RemoteHosts:
             return CUT_OFF
         return "connected" if self._trouble is None else NO_DOOR
 
+    def _lost_bus(self) -> float:
+        return self._bus.lost_seconds if self._bus is not None else 0.0
+
     def trouble(self) -> str | None:
         """Why hosts on other machines cannot join, or be reached; it is tried again."""
         return self._trouble
@@ -190,7 +196,7 @@ class RemoteHosts:
         """Do as the records say. Raises NoNatsServer and OSError: hosts that have joined need no door for what they are
         asked, so the door does not keep the bus from being opened."""
         async with self._looking:
-            known = await self._db.read_async(lambda tx: bus_users(records.members(tx)))
+            known = await self._db.read_async(self._members.read)
             if not known and not self._names and not await self._db.read_async(records.any_invited):
                 return
             no_door = await self._open_door()
@@ -321,7 +327,7 @@ class RemoteHosts:
         require_clock(asked.now_us, self._clock.now_us())
         self._require_driver(asked.driver)
         known = await self._db.read_async(lambda tx: records.member_called(tx, host))
-        if self._bus is None or known is None or _bus_user(known) not in self._users:
+        if self._bus is None or known is None or bus_user(known) not in self._users:
             await self._look_safely()
         if self._bus is None:
             raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
@@ -364,14 +370,6 @@ class RemoteHosts:
     def _require_driver(self, driver: str) -> None:
         if driver != self._settings.driver:
             raise Refused("OTHER_DRIVER", f"this cloud's hosts are {self._settings.driver}, and this one is {driver}")
-
-
-def bus_users(members: Iterable[records.Member]) -> frozenset[BusUser]:
-    return frozenset(map(_bus_user, members))
-
-
-def _bus_user(member: records.Member) -> BusUser:
-    return BusUser(identity=member.identity, host=member.name)
 
 
 def _on_another(known: records.Member, machine: str) -> bool:

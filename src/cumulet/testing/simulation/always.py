@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TAKEN_OVER_LEASES = 3.0
 """After so many leases another conductor must have taken an operation over. It needs one lease to see that it has run
 out; the rest is for sweeps, every quarter of a lease, and for commits that fail."""
+GIVEN_WAY_LEASES = 5.0
+"""After so many leases a conductor without the bus leads no more, and holds nothing, while another one has the bus."""
 SETTLED_SECONDS = 0.1
 """For so long a process that was stopped may believe that it leads: it reads its clock and tries to renew."""
 WITHOUT_MEMORY = (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
@@ -52,6 +54,7 @@ class Always:
         """Called between requests. Raises Broken, also for what was found since the last call."""
         self._taken_over()
         self._one_leads()
+        self._given_way()
         self.host_wired()
         if self._broken is not None:
             raise self._broken
@@ -165,6 +168,27 @@ class Always:
                 leading.append(one.runner.name)
         if len(leading) > 1:
             self.break_("two watchers", f"{' and '.join(leading)} look after the hosts at once")
+
+    def _given_way(self) -> None:
+        """Who has lost the bus reaches no host. It leaves all work to who has it, if there is one."""
+        cloud = self._cloud
+        settled = cloud.loop.now - GIVEN_WAY_LEASES * cloud.settings.lease_seconds
+        lost, able = set[str](), False
+        for one in cloud.conductors:
+            process = one.runner.clock
+            assert isinstance(process, Process)
+            looking, on_bus = process.looking_since, process.on_bus_since
+            able = able or (on_bus is not None and max(on_bus, cloud.started_at[one.runner.name]) < settled)
+            if looking is not None and max(looking, cloud.loop.now - process.lost_bus()) < settled:
+                lost.add(one.runner.name)
+        if not lost or not able:
+            return
+        for row in cloud.db.read(lambda tx: tx.all(_HELD, {})):
+            if row.lease_owner in lost:
+                self.break_("no way given", f"{row.saga} of {row.subject[:8]} is held by one without the bus")
+        leader = cloud.db.read(lambda tx: tx.scalar(_LEADER, {}))
+        if leader in lost:
+            self.break_("no way given", f"{leader} leads without the bus")
 
     def _looking_since(self) -> Iterator[float]:
         """Each conductor that is up, not stopped, and reaches the database -> since when this has been so."""

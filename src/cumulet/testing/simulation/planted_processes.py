@@ -11,6 +11,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.leadership import Leadership
 from cumulet.conductor.saga import Saga
+from cumulet.conductor.without_bus import WithoutBus
 from cumulet.db.transaction import Tx
 from cumulet.host.driver import GuestReport
 from cumulet.testing.simulation.database import TxBesideOthers
@@ -38,6 +39,11 @@ def leading_on_after_a_stop() -> AbstractContextManager[object]:
         return True
 
     return mock.patch.multiple(Leadership, _renewed=renewed, require=lambda self, tx: None)
+
+
+def keeping_everything_without_the_bus() -> AbstractContextManager[object]:
+    """A conductor that has lost the bus leads on, and holds its operations."""
+    return mock.patch.object(WithoutBus, "is_due", return_value=False)
 
 
 def remembering_what_hosts_had() -> AbstractContextManager[object]:
@@ -79,6 +85,7 @@ def notices_that_the_database_refuses() -> AbstractContextManager[object]:
 PLANTS = (
     notices_that_the_database_refuses,
     comparing_only_what_hosts_say_anew,
+    keeping_everything_without_the_bus,
     leading_on_after_a_stop,
     not_renewing_while_it_starts,
     overlooking_an_abort_at_the_line,

@@ -15,7 +15,7 @@ from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Keeper, Watch
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
-from cumulet.host.messages import HostUnreachable, Message
+from cumulet.host.messages import HostUnreachable, Message, NotSent
 from cumulet.testing.simulation.database import Memory, SimulatedDatabase
 from cumulet.testing.simulation.life import Life, require_alive
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
@@ -45,6 +45,8 @@ class Process(VirtualClock):
         """Hosts that this process does not reach, each with the number of causes."""
         self.off_the_bus = 0
         """How many times the bus cut it off and it has not connected again."""
+        self._bus_changed_at = loop.now
+        """When it lost the bus, or had it again."""
         self.connections = 1
         self._without_database = 0
         """The number of causes for which it does not reach the database."""
@@ -64,11 +66,25 @@ class Process(VirtualClock):
 
     def leave_bus(self) -> None:
         """The bus cuts it off: answers on their way to it are lost."""
+        if not self.off_the_bus:
+            self._bus_changed_at = self._loop.now
         self.off_the_bus += 1
         self.connections += 1
 
     def join_bus(self) -> None:
         self.off_the_bus -= 1
+        if not self.off_the_bus:
+            self._bus_changed_at = self._loop.now
+
+    def lost_bus(self) -> float:
+        """`fleet.hosts.Hosts.lost_bus`."""
+        return self._loop.now - self._bus_changed_at if self.off_the_bus else 0.0
+
+    @property
+    def on_bus_since(self) -> float | None:
+        """Since when it has been running with the database and the bus in reach; None: it is not."""
+        looking = self.looking_since
+        return None if looking is None or self.off_the_bus else max(looking, self._bus_changed_at)
 
     def lose_database(self) -> None:
         """Cut it off from the database, until as many calls of `give_back_database`."""
@@ -189,7 +205,7 @@ class LinkOfProcess:
         if self._process.cut_off_from[self._name]:
             raise HostUnreachable(f"no way to {self._name}")
         if self._process.off_the_bus:
-            raise HostUnreachable("the bus is not connected")
+            raise NotSent("the bus is not connected")
         connection = self._process.connections
         try:
             answer = await self._inner.send(message)
@@ -206,6 +222,7 @@ class LinkOfProcess:
 def hosts_of(hosts: Hosts, process: Process) -> Hosts:
     """The hosts, as a process reaches them."""
     own = Hosts()
+    own.lost_bus = process.lost_bus
     for name in hosts.names:
         own.add(name, LinkOfProcess(name, hosts.link(name), process))
     return own

@@ -202,16 +202,18 @@ class Trouble:
         self._later(pause, process.give_back_database)
         return f"{process.name} does not reach the database for {pause:.1f} s"
 
-    def _reconnect(self, one: Machine | Process, name: str, random: Random) -> str:
+    def _reconnect(self, one: Machine | Process, name: str, random: Random, *, longest: float = 2.0) -> str:
         """The bus cuts off a slow reader. Its library connects again, a quarter of a second to two seconds later."""
-        away = random.uniform(0.25, 2.0)
+        away = random.uniform(0.25, longest)
         one.leave_bus()
         self._later(away, one.join_bus)
         return f"the bus cuts {name} off, which connects again in {away:.1f} s"
 
     def _reconnect_process(self, random: Random) -> str:
+        """A process may not reach the bus for longer: others do meanwhile."""
         process = self._process(random)
-        return "nobody is up" if process is None else self._reconnect(process, process.name, random)
+        longest = random.choice((2.0, 30.0))
+        return "nobody is up" if process is None else self._reconnect(process, process.name, random, longest=longest)
 
     def _stop_process(self, random: Random, pause: float) -> str:
         process = self._process(random)
