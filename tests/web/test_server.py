@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cumulet.testing import JsonObject
-from cumulet.web import bodies, protocols
+from cumulet.web import bodies, protocols, transport
 from cumulet.web import server as listener
 from cumulet.web.app import App
 from cumulet.web.context import Cloud
@@ -93,14 +93,14 @@ def test_an_answer_is_sent_in_one_piece_and_in_the_pass_in_which_it_is_there(
 ) -> None:
     """It is sent in the request's own task, and not later on the event loop, after other turns."""
     in_task: list[bool] = []
-    flush = protocols.Gathering.flush
+    flush = transport.Gathering.flush
 
-    def noted(gathering: protocols.Gathering) -> None:
+    def noted(gathering: transport.Gathering) -> None:
         if gathering._pieces:
             in_task.append(asyncio.current_task() is not None)
         flush(gathering)
 
-    monkeypatch.setattr(protocols.Gathering, "flush", noted)
+    monkeypatch.setattr(transport.Gathering, "flush", noted)
 
     async def test(running: Server, context: ssl.SSLContext) -> None:
         async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{running.port}") as client:

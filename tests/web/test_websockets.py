@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from cumulet.web import protocols
+from cumulet.web import websockets
 from cumulet.web.asgi import Receive, Scope, Send
 from cumulet.web.doors import LARGEST_MESSAGE
-from cumulet.web.protocols import HttpConnection, WebSocketConnection
+from cumulet.web.protocols import HttpConnection
+from cumulet.web.websockets import AT_ONCE, WebSocketConnection
 from tests.web.wire import (
     ASK_FOR_SOCKET,
     CHUNKED,
@@ -173,7 +174,7 @@ def test_no_pong_follows_the_end() -> None:
 @pytest.mark.parametrize("before", [False, True])
 def test_a_websocket_s_client_who_takes_nothing_is_cut_off(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one who has not taken the answer before it."""
-    monkeypatch.setattr(protocols, "STALLED_SECONDS", 0.01)
+    monkeypatch.setattr(websockets, "STALLED_SECONDS", 0.01)
 
     async def story() -> None:
         door = Door(accepts)
@@ -187,6 +188,62 @@ def test_a_websocket_s_client_who_takes_nothing_is_cut_off(before: bool, monkeyp
         await asyncio.wait_for(door.wire.over.wait(), 10)
         await passes()
         assert door.wire.aborted
+        assert door.is_forgotten()
+
+    asyncio.run(story())
+
+
+def text(number: int) -> bytes:
+    """A message, in the smallest frame that holds it."""
+    said = b"%d" % number
+    return bytes((0x81, 0x80 | len(said), 0, 0, 0, 0)) + said
+
+
+def test_many_small_frames_are_read_in_pieces_and_others_are_served_between_them() -> None:
+    heard: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] != "websocket.disconnect":
+            if "text" in event:
+                heard.append(event["text"])
+
+    async def story() -> None:
+        door = Door(app)
+        await door.say(ASK_FOR_SOCKET)
+        socket = door.socket()
+        frames = [text(number) for number in range(8000)]
+        flood, later = b"".join(frames[:7999]), frames[7999]
+        socket.data_received(flood[:-3])
+        sizes = []
+        while socket._left:
+            assert not door.wire.reading
+            sizes.append(len(socket._left))
+            await asyncio.sleep(0)
+            door.socket().transport.resume_reading()  # As uvicorn does once the application has heard all.
+        assert max(a - b for a, b in zip([len(flood) - 3, *sizes], sizes, strict=False)) <= AT_ONCE
+        socket.data_received(flood[-3:])
+        assert door.wire.reading
+        socket.data_received(later)
+        await passes()
+        assert heard == [str(number) for number in range(8000)]
+        door.wire.close()
+        await passes()
+        assert door.is_forgotten()
+
+    asyncio.run(story())
+
+
+def test_what_was_not_read_yet_is_dropped_at_the_end() -> None:
+    async def story() -> None:
+        door = Door(accepts)
+        await door.say(ASK_FOR_SOCKET)
+        socket = door.socket()
+        socket.data_received(text(1) * 10_000)
+        assert socket._left
+        door.wire.abort()
+        await passes()
+        assert not socket._left
         assert door.is_forgotten()
 
     asyncio.run(story())

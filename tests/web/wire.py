@@ -9,7 +9,8 @@ import uvicorn
 
 from cumulet.web.asgi import Receive, Scope, Send
 from cumulet.web.connections import Connections
-from cumulet.web.protocols import HttpConnection, WebSocketConnection
+from cumulet.web.protocols import HttpConnection
+from cumulet.web.websockets import WebSocketConnection
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEAD = b"POST /x HTTP/1.1\r\nhost: x\r\n"

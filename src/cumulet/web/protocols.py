@@ -1,32 +1,26 @@
-"""What is said on one connection: uvicorn's protocols of HTTP and WebSockets, bounded for slow and hostile clients."""
+"""What is said on one connection: uvicorn's protocol of HTTP, bounded for slow and hostile clients."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sized
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
-from uvicorn.server import ServerState
-from wsproto.events import Ping
 
 from cumulet.web.connections import CONNECTION, Connection, Connections, Link
-from cumulet.web.doors import LARGEST_MESSAGE
+from cumulet.web.transport import STALLED_SECONDS, Gathering, end_for_our_error
+from cumulet.web.websockets import WebSocketConnection
 
 log = logging.getLogger(__name__)
-_websocket_log = logging.getLogger("cumulet.web.websockets")
-_websocket_log.setLevel(logging.WARNING)
 
 LARGEST_HEAD = 65_536
 """Bytes of a request line and its headers (tokens may be large)."""
 HEAD_SECONDS = 20.0
 """How long a client may take to send them; also how long a connection may idle before its first request."""
-STALLED_SECONDS = 60.0
-"""How long a client may take nothing of an answer that waits to be sent."""
 DRAINED_BYTES = 64 << 20
 """Bytes of a body that are still read after its answer: most clients read no answer before they have sent all."""
 DRAIN_SECONDS = 30.0
@@ -39,45 +33,6 @@ REQUEST_BYTES = 2560
 """What a request takes in memory beside the bytes that were sent."""
 FIELD_BYTES = 128
 """The same of each field of its head."""
-GATHERED = 65_536
-"""Bytes of an answer that are held back, within one turn of the event loop, to be sent at once."""
-
-
-class Gathering:
-    """A transport that gathers what is written in one turn of the event loop: head and body go out in one segment."""
-
-    __slots__ = ("_inner", "_loop", "_pieces", "_size")
-
-    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._inner = inner
-        self._loop = loop
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def write(self, data: bytes) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self.flush)
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size > GATHERED:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._pieces:
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-            self._size = 0
-            self._inner.write(data)
-
-    def is_closing(self) -> bool:
-        return self._inner.is_closing()
-
-    def close(self) -> None:
-        self.flush()
-        self._inner.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 class _Flow(FlowControl):
@@ -90,80 +45,6 @@ class _Flow(FlowControl):
     def resume_reading(self) -> None:
         if not self._waiting:
             super().resume_reading()
-
-
-class WebSocketConnection(WSProtocol):
-    """uvicorn's, whose connection counts as any other, and whose path is not logged: its query may hold a secret."""
-
-    _stalled_timer: asyncio.TimerHandle | None = None
-    _ping: Ping | None = None
-    """What waits for its pong until the client takes what was sent."""
-    _unheard = 0
-    """Bytes that came before it was accepted, or after it was closed."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, object],
-        *,
-        admitted: Connections,
-        connection: Connection,
-    ) -> None:
-        super().__init__(config, server_state, app_state)
-        self.logger = _websocket_log
-        self._admitted = admitted
-        self._connection = connection
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._going_on()
-        self._admitted.gone(self._connection)
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._stalled_timer is None:
-            self._stalled_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        self._going_on()
-        super().resume_writing()
-        ping, self._ping = self._ping, None
-        if ping is not None and not self.close_sent:
-            self.handle_ping(ping)
-
-    def handle_ping(self, event: Ping) -> None:
-        """Of those that came while the client took nothing only the last one is answered (RFC 6455, 5.5.3)."""
-        if not self.writable.is_set():
-            self._ping = event
-        elif not self.transport.is_closing():
-            super().handle_ping(event)
-
-    def _going_on(self) -> None:
-        if self._stalled_timer is not None:
-            self._stalled_timer.cancel()
-            self._stalled_timer = None
-
-    def begin(self, transport: asyncio.Transport, head: bytes) -> None:
-        """Raises UnicodeError if the head has names in it that are none."""
-        self.connection_made(transport)
-        try:
-            super().data_received(head)
-        except BaseException:
-            self.connections.discard(self)
-            raise
-
-    def data_received(self, data: bytes) -> None:
-        if self.close_sent or not self.handshake_complete:
-            self._unheard += len(data)
-            if self._unheard > LARGEST_MESSAGE:
-                self.transport.abort()
-        if self.transport.is_closing():
-            return
-        try:
-            super().data_received(data)
-        except Exception:
-            _end_for_our_error(self.transport)
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -267,7 +148,7 @@ class HttpConnection(HttpToolsProtocol):
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
         except Exception:
-            _end_for_our_error(self.transport)
+            end_for_our_error(self.transport)
 
     def on_message_begin(self) -> None:
         waiting = len(self.pipeline)
@@ -390,9 +271,3 @@ class HttpConnection(HttpToolsProtocol):
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None
-
-
-def _end_for_our_error(transport: asyncio.Transport) -> None:
-    """asyncio would do so too, but its line says something else each time, so repeats would not be counted."""
-    log.exception("a connection was ended: what came on it could not be read")
-    transport.abort()

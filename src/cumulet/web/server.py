@@ -19,8 +19,9 @@ import uvicorn
 from cumulet.web.connections import Connection, Connections
 from cumulet.web.doors import LARGEST_MESSAGE
 from cumulet.web.peer import peer_of
-from cumulet.web.protocols import HttpConnection, WebSocketConnection
+from cumulet.web.protocols import HttpConnection
 from cumulet.web.turns import Turns
+from cumulet.web.websockets import WebSocketConnection
 
 log = logging.getLogger(__name__)
 
