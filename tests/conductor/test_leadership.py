@@ -15,6 +15,7 @@ from cumulet.conductor.without_bus import WithoutBus
 from cumulet.db import schema
 from cumulet.db.engine import Database, Tx
 from cumulet.db.fair_queue import LEASES, served
+from cumulet.fleet.hosts import Hosts
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
@@ -107,6 +108,8 @@ class World:
         def lost_seconds() -> float:
             return self.loop.now - way.bus_lost_at if way.bus_lost_at is not None else 0.0
 
+        hosts = Hosts()
+        hosts.lost_bus = lost_seconds
         led = Leadership(
             db=way,
             clock=VirtualClock(self.loop, Random(1)),
@@ -115,7 +118,7 @@ class World:
             seconds=SECONDS,
             alone=alone,
             led=[kind(name, self.leading, self.at_once)],
-            bus=WithoutBus(lost_seconds, SECONDS, alone=alone),
+            bus=WithoutBus(hosts, SECONDS, alone=alone),
         )
         return led, way
 

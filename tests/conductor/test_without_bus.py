@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 import sqlalchemy as sa
 
 from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Context
-from cumulet.host.messages import NotSent
+from cumulet.host.messages import Message, NotSent
 
 from .carrying import LEASE_SECONDS, Play, World
+
+AnswerT = TypeVar("AnswerT")
+
+
+class NoLink:
+    """A `host.link.Link` that nobody asks."""
+
+    async def send(self, message: Message[AnswerT]) -> AnswerT:
+        raise AssertionError(message)
+
+    async def close(self) -> None: ...
 
 
 def bus_lost(world: World, runner: Runner) -> None:
@@ -53,6 +66,25 @@ def test_what_is_free_is_left_to_others_for_a_lease(play: Play) -> None:
         await one.stop()
         assert world.row().status == "done", "nobody else is there"
         assert LEASE_SECONDS <= world.tried[0] - begun <= 1.5 * LEASE_SECONDS
+
+    play(story)
+
+
+def test_who_has_hosts_of_its_own_machine_keeps_what_it_carries(play: Play) -> None:
+    """Nobody else reaches these: without this runner their leases would end."""
+
+    async def story(world: World) -> None:
+        world.hangs = True
+        one, other = world.runner("one", alone=False), world.runner("other", alone=False)
+        one.hosts.add("host1", NoLink(), own=True)
+        await one.start()
+        await other.start()
+        world.begin(one)
+        bus_lost(world, one)
+        await world.clock.sleep(3 * LEASE_SECONDS)
+        assert (world.row().lease_owner, len(world.tried)) == ("one", 1)
+        await one.stop()
+        await other.stop()
 
     play(story)
 
@@ -108,7 +140,7 @@ def test_a_step_that_asked_nobody_has_not_failed_as_long_as_the_bus_may_come_bac
         one = world.runner("one", alone=alone)
 
         async def ask(context: Context) -> None:
-            if one.hosts.cut_off_seconds():
+            if one.hosts.lost_bus():
                 raise NotSent("the bus is not connected")
 
         world.may_be_undone(True)

@@ -100,7 +100,7 @@ def test_the_other_one_leads_and_carries_and_no_host_is_down(database_url: str, 
             direct = f"nats://127.0.0.1:{nats.port}"
             seconds = {"lease_seconds": SECONDS, "host_silent_seconds": SECONDS}
             cloud = await stack.enter_async_context(
-                joinable_cloud(folder, None, bus=cut, database_url=database_url, **seconds)
+                joinable_cloud(folder, None, bus=cut, host_names=(), database_url=database_url, **seconds)
             )
             await join(of, await cloud.invite("rack1"))
             members = await cloud.cloud.db.read_async(joined_hosts.members)

@@ -87,7 +87,7 @@ class Conductor:
             seconds=settings.lease_seconds,
             alone=alone,
             led=self.reconcilers,
-            bus=WithoutBus(hosts.cut_off_seconds, settings.lease_seconds, alone=alone),
+            bus=WithoutBus(hosts, settings.lease_seconds, alone=alone),
         )
         heard: dict[str, Callable[[str], None]] = {
             OPERATIONS_BEGUN: self.runner.poke,

@@ -101,7 +101,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._contexts: dict[str, StepContext] = {}
         self._beats = Beats(clock)
-        self._bus = WithoutBus(hosts.cut_off_seconds, settings.lease_seconds, alone=alone)
+        self._bus = WithoutBus(hosts, settings.lease_seconds, alone=alone)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False

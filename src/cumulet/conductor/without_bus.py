@@ -3,12 +3,12 @@
 Theory of operation. It gives everything back after a tenth of a lease: most lost connections are there again before
 that. From then on it takes only what nobody else has taken for a whole lease, so another one with a bus is faster. If
 there is none, it goes on, because not all of its work needs a host; and gives everything back again after a while, in
-case another one has come.
+case another one has come. One with hosts of its own machine keeps everything: nobody else reaches these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from cumulet.fleet.hosts import Hosts
 
 SHARE = 0.1
 """Of a lease: how long the bus is waited for before everything is given back."""
@@ -19,9 +19,9 @@ AGAIN_LEASES = 3
 class WithoutBus:
     """What a conductor does without its bus."""
 
-    def __init__(self, cut_off_seconds: Callable[[], float], lease_seconds: float, *, alone: bool) -> None:
-        """`cut_off_seconds`: `fleet.hosts.Hosts.cut_off_seconds`. `alone`: there is no other conductor."""
-        self._cut_off_seconds = cut_off_seconds
+    def __init__(self, hosts: Hosts, lease_seconds: float, *, alone: bool) -> None:
+        """`alone`: there is no other conductor."""
+        self._hosts = hosts
         self._lease_seconds = lease_seconds
         self._alone = alone
         self._given_at: float | None = None
@@ -29,18 +29,18 @@ class WithoutBus:
 
     @property
     def _cut_off(self) -> bool:
-        return not self._alone and self._cut_off_seconds() >= SHARE * self._lease_seconds
+        return not self._alone and self._hosts.cut_off_seconds() >= SHARE * self._lease_seconds
 
     def is_due(self) -> bool:
         """Whether everything is to be given back now; `given` says that this was done."""
         if not self._cut_off:
             self._given_at = None
             return False
-        since = self._cut_off_seconds() - (self._given_at or 0.0)
+        since = self._hosts.cut_off_seconds() - (self._given_at or 0.0)
         return self._given_at is None or not 0.0 <= since < AGAIN_LEASES * self._lease_seconds
 
     def given(self) -> None:
-        self._given_at = self._cut_off_seconds() if self._cut_off else None
+        self._given_at = self._hosts.cut_off_seconds() if self._cut_off else None
 
     def patience_seconds(self, *, held: bool) -> float:
         """For how long a lease must be seen as it is before it is taken; `held` by another conductor, or free."""
@@ -49,4 +49,4 @@ class WithoutBus:
     @property
     def comes_back(self) -> bool:
         """Whether a question that could not be sent is asked again: the bus has not been away for a whole lease."""
-        return self._cut_off_seconds() < self._lease_seconds
+        return self._hosts.lost_bus() < self._lease_seconds

@@ -40,12 +40,15 @@ class Hosts:
         """The last wiring each host was told, and its answer."""
         self.changed = asyncio.Event()
         """Set when a host was added or removed; whoever waits for that clears it."""
+        self._has_own = False
         self.lost_bus: Callable[[], float] = lambda: 0.0
         """For how many seconds this process has had no bus to hosts on other machines; 0 while it has it, or needs
         none."""
 
-    def add(self, name: str, link: Link) -> None:
+    def add(self, name: str, link: Link, *, own: bool = False) -> None:
+        """`own`: it is a host of this machine, which no other process reaches, and which needs no bus."""
         self._links[name] = link
+        self._has_own = self._has_own or own
         self.changed.set()
 
     def remove(self, name: str) -> None:
@@ -184,8 +187,8 @@ class Hosts:
         return await self.send(host, m.Diagnostics(server_id=server_id))
 
     def cut_off_seconds(self) -> float:
-        """For how long this process has been able to ask no host on another machine; 0: it can."""
-        return self.lost_bus()
+        """For how long this process has reached no host; 0: it reaches some, or needs no bus for that."""
+        return 0.0 if self._has_own else self.lost_bus()
 
     async def close(self) -> None:
         for link in self._links.values():

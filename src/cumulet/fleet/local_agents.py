@@ -82,7 +82,7 @@ class AgentProcesses:
         for place in self.places:
             place.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             link = self._links[place.name] = UnixSocketLink(place.socket)
-            hosts.add(place.name, link)
+            hosts.add(place.name, link, own=True)
             self._keepers.append(asyncio.create_task(self._keep(place), name=f"agent-{place.name}"))
         await asyncio.gather(*(self._answers(hosts, place) for place in self.places))
 

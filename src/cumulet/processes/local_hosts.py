@@ -66,5 +66,5 @@ def connect_simulated(ground: Ground, receive: Receive, stack: AsyncExitStack) -
     world.take = take
     for name in ground.settings.host_names:
         agent = simulated_agent(name, world, ground.settings, ground.clock, stack)
-        ground.hosts.add(name, InProcessLink(agent))
+        ground.hosts.add(name, InProcessLink(agent), own=True)
     return world
