@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from cumulet.db.engine import Database, Tx, opened
+from cumulet.db.health import problem_of
 from cumulet.db.transaction import ROWS_AT_ONCE
 
 
@@ -101,6 +103,45 @@ def test_a_caller_that_gives_up_while_its_write_does_not_end_the_writer(tmp_path
     database.close()
     assert done[-1] == "last"
     assert ("second" in done) == (when == "is being done")
+
+
+def test_a_transaction_that_cannot_begin_does_not_end_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program holds SQLite's lock for too long, and the caller has given up meanwhile."""
+    begins, given_up = threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def locked(*_: object, **__: object) -> Iterator[None]:
+        begins.set()
+        assert given_up.wait(60)
+        raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, Exception("database is locked"))
+        yield
+
+    async def story(database: Database) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr("cumulet.db.engine.transaction", locked)
+            gives_up = asyncio.create_task(database.write_async(lambda tx: None))
+            await asyncio.to_thread(begins.wait, 60)
+            gives_up.cancel()
+            await asyncio.gather(gives_up, return_exceptions=True)
+            given_up.set()
+            with pytest.raises(sa.exc.OperationalError):
+                await database.write_async(lambda tx: None)
+        async with asyncio.timeout(60):
+            assert await database.write_async(lambda tx: 7) == 7
+        assert await problem_of(database) is None
+
+    with opened(f"sqlite:///{tmp_path / 'cumulet.db'}") as database:
+        asyncio.run(story(database))
+
+
+def test_a_process_whose_database_thread_has_ended_is_not_well() -> None:
+    """Reads still answer, and nothing is written any more."""
+    with opened("sqlite://") as database:
+        database._writes.close()
+        database.threads[0].join()
+        assert asyncio.run(problem_of(database)) == "the database cannot be written or read by this process"
 
 
 def test_a_new_file_has_its_log_before_others_open_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,8 @@ class Database:
         self._reads = FairQueue(most_at_once=1 if self.embedded else READERS - 1)
         self._writes = FairQueue(most_at_once=POSTGRESQL_WRITERS - 1)
         self._turns = Turns()
-        self._threads: list[threading.Thread] = []
+        self.threads: list[threading.Thread] = []
+        """They end at `close`."""
         if not inline:
             if self.is_sqlite:
                 # The first connection gives a new file its write-ahead log. If two did that at once, SQLite would
@@ -122,7 +123,7 @@ class Database:
         for n in range(number):
             thread = threading.Thread(target=target, args=arguments, name=f"{name}-{n}", daemon=True)
             thread.start()
-            self._threads.append(thread)
+            self.threads.append(thread)
 
     def _serve_reads(self) -> None:
         self._local.pause = GivingWay(self._others_work)
@@ -309,7 +310,7 @@ class Database:
                                 tx.finish()
                             done.append((job, tx, result))
                     except BaseException as error:
-                        job.future.set_exception(error)
+                        job.fail(error)
                         if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
                             raise  # SQLite has rolled back the other jobs of this group too
                     finally:
@@ -320,9 +321,9 @@ class Database:
         except BaseException as error:
             if not tried:  # the transaction could not begin
                 self._writes.done(first, 0.0)
-                first.future.set_exception(error)
+                first.fail(error)
             for waiting, _, _ in done:
-                waiting.future.set_exception(error)
+                waiting.fail(error)
             return []
         self._commit_seconds = time.perf_counter() - ended
         return done
@@ -361,9 +362,9 @@ class Database:
         # A PostgreSQL may never answer. What it was asked last is done or not, as after a kill: the connections are
         # left to the end of the process, and so are the threads that wait.
         until = None if self.embedded else time.monotonic() + CLOSING_SECONDS
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
-        if any(thread.is_alive() for thread in self._threads):
+        if any(thread.is_alive() for thread in self.threads):
             log.warning("the database has not answered for %g s: what it was asked last may be done", CLOSING_SECONDS)
             return
         for connection in self._reader_connections:

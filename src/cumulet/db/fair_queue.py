@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextvars import ContextVar
 from typing import Any
 
@@ -61,6 +61,11 @@ class Job(msgspec.Struct, eq=False):
     fn: Callable[[Any], Any]
     future: Future[Any] = msgspec.field(default_factory=Future)
     lane: str = msgspec.field(default_factory=served.get)
+
+    def fail(self, error: BaseException) -> None:
+        """Its caller may have given up meanwhile: that ends no thread."""
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
 
 
 class _Lane(msgspec.Struct, eq=False):
@@ -190,7 +195,7 @@ def serve(
             if job.future.set_running_or_notify_cancel():
                 job.future.set_result(run(job.fn))
         except BaseException as error:
-            job.future.set_exception(error)
+            job.fail(error)
         finally:
             queue.done(job, time.perf_counter() - begun)
             computed(job.lane, time.thread_time() - used)
