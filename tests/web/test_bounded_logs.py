@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -85,6 +86,27 @@ def test_a_crash_between_two_files_breaks_nothing(cloud: Cloud, tmp_path: Path) 
     change(cloud, audit, 1)
     audit.close()
     assert verify(path).number == 4
+
+
+def test_a_new_file_that_cannot_be_made_at_once_is_made_later(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then the old one is aside already."""
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path, file_bytes=2000)
+
+    def no_inode(_path: Path) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(trail, "_opened", no_inode)
+        change(cloud, audit, 8)
+        assert not path.exists()
+        assert len(audit._waiting) > 2
+    change(cloud, audit, 1)
+    assert not audit._waiting
+    audit.close()
+    assert verify(path).number == 9
 
 
 @pytest.fixture

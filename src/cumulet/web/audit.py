@@ -13,6 +13,7 @@ same key how many lines there are: a line that is changed, taken out, put in or 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import hmac
@@ -186,7 +187,8 @@ class Audit:
 
     def _put_aside(self, last: int) -> None:
         """Go on in a new file, and remove the oldest of the others if there are too many."""
-        os.rename(self._path, self._path.with_name(f"{self._path.stem}-{last:012}{self._path.suffix}"))
+        with contextlib.suppress(FileNotFoundError):  # Then the last attempt had room for all but the new file.
+            os.rename(self._path, self._path.with_name(f"{self._path.stem}-{last:012}{self._path.suffix}"))
         new = _opened(self._path)
         os.close(self._file)
         self._file = new
