@@ -107,6 +107,20 @@ def test_keys_are_rotated_while_it_runs_and_tokens_outlive_that(tmp_path: Path) 
     assert other.open(sealed) is None
 
 
+@pytest.mark.parametrize("days", [1, 7, 30, 400])
+def test_what_is_sealed_is_opened_for_as_long_as_it_is_good(tmp_path: Path, days: int) -> None:
+    """Whenever it is sealed, and however often something is sealed after it."""
+    clock, day = HandClock(), 24 * 3600
+    keys = FernetKeys(tmp_path, clock, life_seconds=days * day)
+    sealed: list[str] = []
+    for _ in range(3 * days + 20):
+        sealed.append(keys.seal(b"x"))
+        assert [keys.open(token) for token in sealed[-days:]] == [b"x"] * len(sealed[-days:])
+        clock.advance(day)
+    assert keys.open(sealed[0]) is None
+    assert len(numbers(tmp_path)) == KEYS_KEPT
+
+
 @pytest.mark.parametrize("token", ["", "x", "gAAAAA", "\ud800", "ä" * 300, "\0"])
 def test_what_we_did_not_seal_is_not_opened(tmp_path: Path, token: str) -> None:
     assert FernetKeys(tmp_path, HandClock()).open(token) is None

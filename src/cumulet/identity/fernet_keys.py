@@ -20,11 +20,13 @@ ROTATE_AFTER_SECONDS = 7 * 24 * 3600
 class FernetKeys:
     """Seals and opens text tokens. Picks up a rotation made by another process, at the latest when it matters."""
 
-    def __init__(self, folder: Path, clock: Clock, *, rotates: bool = True) -> None:
+    def __init__(self, folder: Path, clock: Clock, *, rotates: bool = True, life_seconds: float = 0.0) -> None:
         """rotates: old keys are replaced by themselves. Otherwise the caller seals everything anew with the present key
-        and then calls `rotate`."""
+        and then calls `rotate`. life_seconds: for how long what is sealed can be opened at least, if for longer than
+        `ROTATE_AFTER_SECONDS`: a key is there until the one after it has served."""
         self._folder = folder
         self._rotates = rotates
+        self._served_seconds = max(ROTATE_AFTER_SECONDS, life_seconds)
         self._clock = clock
         self._rotating = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ class FernetKeys:
                 self.rotate()
 
     def _is_old(self) -> bool:
-        return self._rotates and self.age_seconds() > ROTATE_AFTER_SECONDS
+        return self._rotates and self.age_seconds() > self._served_seconds
 
     def age_seconds(self) -> float:
         """How long the present key has sealed."""

@@ -50,7 +50,7 @@ class Identity:
     def __init__(self, *, db: Database, clock: Clock, settings: Settings, state_dir: Path) -> None:
         self.clock = clock
         self.settings = settings
-        self.keys = FernetKeys(state_dir / "fernet-keys", clock)
+        self.keys = FernetKeys(state_dir / "fernet-keys", clock, life_seconds=settings.token_life_seconds)
         self.passwords = Passwords(memory_kib=settings.argon2_memory_kib)
         self.logins = LoginLimiter(
             clock,
