@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.compute import history
 from cumulet.compute.history import History
-from cumulet.compute.store import instance_action_events, instance_actions, migrations, servers
+from cumulet.compute.store import instance_action_events, instance_actions, migrations, server_group_members, servers
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Tx, metadata
 from cumulet.testing import Client, TestCloud
@@ -208,6 +208,30 @@ def test_however_much_is_forgotten_it_is_counted_once_in_a_round(
     counts.clear()
     forget(cloud, **limits)
     assert ids(cloud, instance_actions, instance_actions.c.server_id == other) == kept
+
+
+def test_deleted_servers_leave_their_groups(cloud: TestCloud, member: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of whom nothing else is kept any more, and more of them than are removed at once."""
+    monkeypatch.setattr(history, "_GONE", history._GONE.limit(2))
+    body = {"server_group": {"name": "spread", "policy": "soft-anti-affinity"}}
+    group = member.compute("POST", "/os-server-groups", body)["server_group"]["id"]
+    lives, *gone = [create(member, hints={"group": group})["id"] for _ in range(4)]
+    cloud.idle()
+    for server_id in gone:
+        assert member.compute("DELETE", f"/servers/{server_id}").status == 204
+    cloud.idle()
+
+    def members(tx: Tx) -> set[str]:
+        return {row.server_id for row in tx.all(sa.select(server_group_members))}
+
+    def forgotten(tx: Tx) -> None:
+        tx.execute(sa.delete(servers).where(servers.c.id == gone[0]))
+
+    cloud.embedded.db.write(forgotten)
+    assert cloud.embedded.db.read(members) == {lives, *gone}
+    forget(cloud)
+    assert cloud.embedded.db.read(members) == {lives}
+    assert member.compute("GET", f"/os-server-groups/{group}")["server_group"]["members"] == [lives]
 
 
 def test_a_server_has_a_limit_of_its_own(cloud: TestCloud, member: Client, server: str) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cumulet.clock import Clock
 from cumulet.compute.resized import resized_servers
-from cumulet.compute.store import instance_actions, migrations, servers
+from cumulet.compute.store import instance_actions, migrations, server_group_members, servers
 from cumulet.conductor.saga import operations
 from cumulet.db.engine import Database, Row, Select, Tx, metadata
 from cumulet.periodic import Periodic
@@ -28,6 +28,14 @@ PART = 100
 FOUND = 5_000
 """The most rows that are looked through at once. What is to be forgotten is counted before, once for a round."""
 DAY_US = 86_400_000_000
+
+
+_MEMBER = sa.tuple_(server_group_members.c.group_id, server_group_members.c.server_id)
+_GONE = (
+    sa.select(server_group_members)
+    .where(~sa.exists().where(servers.c.id == server_group_members.c.server_id, servers.c.deleted_at_us.is_(None)))
+    .limit(PART)
+)
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -182,6 +190,17 @@ class History(Periodic):
             await self._forget_too_many(kind)
             if kind.per_server:
                 await self._forget_of_crowded(kind)
+        while await self._leave_groups():
+            pass
+
+    async def _leave_groups(self) -> int:
+        """Deleted servers leave their groups: every boot into a group looks at all of its members."""
+        gone = [tuple(row) for row in await self._rows(_GONE)]
+        if not gone:
+            return 0
+        return await self._db.write_async(
+            lambda tx: tx.changed(sa.delete(server_group_members).where(_MEMBER.in_(gone)))
+        )
 
     async def _forget_too_old(self, kind: Kind) -> None:
         oldest = _oldest(kind).where(kind.age < self._clock.now_us() - self._settings.history_days * DAY_US)

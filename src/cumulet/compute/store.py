@@ -212,7 +212,8 @@ server_group_members = sa.Table(
     sa.Column("group_id", sa.ForeignKey("server_groups.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("server_id", sa.String(36), primary_key=True, index=True),
 )
-"""Rows stay when their server is deleted: readers join `servers` and leave deleted ones out."""
+"""Rows stay for a while when their server is deleted (`compute.history`): readers join `servers` and leave deleted ones
+out."""
 
 aggregates = sa.Table(
     "aggregates",
