@@ -133,7 +133,7 @@ class Unsent(Way):
     """The control plane is cut off from the bus."""
 
     async def send(self, message: m.Message[object]) -> object:
-        raise m.NotSent("the bus is not connected")
+        raise m.BusLost("the bus is not connected")
 
 
 def test_no_host_is_down_because_of_questions_that_were_not_sent() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, JsonObject, TestCloud
-from tests.links import silent
+from tests.links import Way, instead, silent
 
 from .servers import LATEST, create_pair, host_of, last_migration, leftovers, other
 
@@ -109,6 +110,33 @@ def test_a_stopped_server_stays_stopped_and_can_be_started(
     assert cloud.guests(other(source))[server] is GuestState.STOPPED
     assert member.action(server, {"os-start": None}).status == 202
     admin.wait_for_status(server, "ACTIVE")
+
+
+class WithoutBus(Way):
+    """The control plane has lost the bus when it wants to have a guest stopped; later it has it again."""
+
+    lost_for = 3
+    stopped = False
+
+    async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.Stop):
+            if self.lost_for:
+                self.lost_for -= 1
+                raise m.BusLost("the connection to the bus was lost")
+            self.stopped = True
+        return await super().send(message)
+
+
+def test_a_host_that_could_not_be_asked_is_asked_before_its_server_starts_elsewhere(
+    cloud: TestCloud, admin: Client, server: str
+) -> None:
+    """It may be there, although it was forced down."""
+    source = host_of(admin, server)
+    with instead(cloud, source, WithoutBus) as way:
+        force_down(admin, source)
+        evacuate(admin, server)
+        admin.wait("the move", lambda: last_migration(admin, server)["status"] == "done")
+        assert (way.lost_for, way.stopped) == (0, True)
 
 
 def test_an_evacuation_that_fails_leaves_the_server_with_its_host(cloud: TestCloud, admin: Client, server: str) -> None:

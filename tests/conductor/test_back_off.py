@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from cumulet.conductor.carried import Carried
-from cumulet.conductor.runner import BACK_OFF_FIRST_SECONDS, Runner
+from cumulet.conductor.carried import BACK_OFF_FIRST_SECONDS, Carried
+from cumulet.conductor.runner import Runner
 from cumulet.conductor.saga import Failure, Saga, Status
 
 

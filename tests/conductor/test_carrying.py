@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from cumulet.conductor.conductor import Conductor, Surroundings
-from cumulet.conductor.runner import (
+from cumulet.conductor.carried import (
     BACK_OFF_FIRST_SECONDS,
     BACK_OFF_LAST_SECONDS,
     STUCK_AFTER_ATTEMPTS,
 )
+from cumulet.conductor.conductor import Conductor, Surroundings
 from cumulet.conductor.saga import (
     Context,
     request_abort,

@@ -105,8 +105,8 @@ class World:
         way = CutOff.__new__(CutOff)
         way.__dict__ = dict(self.database.__dict__)
 
-        def lost_seconds() -> float:
-            return self.loop.now - way.bus_lost_at if way.bus_lost_at is not None else 0.0
+        def lost_seconds() -> float | None:
+            return self.loop.now - way.bus_lost_at if way.bus_lost_at is not None else None
 
         hosts = Hosts()
         hosts.lost_bus = lost_seconds
@@ -248,7 +248,11 @@ def test_a_leader_that_loses_the_bus_gives_way_to_one_that_has_it() -> None:
         await one.start()
         await two.start()
         way.bus_lost_at = world.loop.now
-        await asyncio.sleep(SECONDS * 0.6)
+        one._bus.wake()
+        await asyncio.sleep(SECONDS * 0.11)
+        assert world.leading == []
+        two.look()  # As the notice does.
+        await asyncio.sleep(SECONDS * 0.01)
         assert world.leading == ["two"], "before the lease of a host has run out that was renewed just before"
         await asyncio.sleep(10 * SECONDS)
         assert world.leading == ["two"]
@@ -280,10 +284,14 @@ def test_where_nobody_has_the_bus_one_leads_all_the_same_until_another_has_it() 
     async def story(world: World) -> None:
         one, way = world.conductor("one")
         await one.start()
+        await asyncio.sleep(10 * SECONDS)
         way.bus_lost_at = world.loop.now
-        await asyncio.sleep(SECONDS / 2)
+        one._bus.wake()  # As the bus does.
+        await asyncio.sleep(SECONDS / 4)
         assert world.leading == []
-        await asyncio.sleep(SECONDS * 1.5)
+        await asyncio.sleep(SECONDS * 0.75)
+        assert world.leading == [], "another one would have had a whole lease"
+        await asyncio.sleep(SECONDS)
         assert world.leading == ["one"]
         two, _ = world.conductor("two")
         await two.start()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
 
 from cumulet.conductor.runner import Runner
-from cumulet.conductor.saga import Context
-from cumulet.host.messages import Message, NotSent
+from cumulet.conductor.saga import Context, request_abort
+from cumulet.host.messages import BusLost, Message
 
 from .carrying import LEASE_SECONDS, Play, World
 
@@ -31,7 +32,7 @@ def bus_lost(world: World, runner: Runner) -> None:
 
 
 def bus_back(runner: Runner) -> None:
-    runner.hosts.lost_bus = lambda: 0.0
+    runner.hosts.lost_bus = lambda: None
 
 
 def test_another_goes_on_with_what_it_carried(play: Play) -> None:
@@ -137,13 +138,13 @@ def test_a_step_that_asked_nobody_has_not_failed_as_long_as_the_bus_may_come_bac
     """Nor is a wish forgotten that was known before."""
 
     async def story(world: World) -> None:
+        world.may_be_undone(True)
         one = world.runner("one", alone=alone)
 
         async def ask(context: Context) -> None:
-            if one.hosts.lost_bus():
-                raise NotSent("the bus is not connected")
+            if one.hosts.lost_bus() is not None:
+                raise BusLost("the bus is not connected")
 
-        world.may_be_undone(True)
         world.meanwhile, world.broken = ask, False  # type: ignore[method-assign]
         await one.start()
         bus_lost(world, one)
@@ -155,17 +156,68 @@ def test_a_step_that_asked_nobody_has_not_failed_as_long_as_the_bus_may_come_bac
         await one.idle()
         await one.stop()
         assert (world.row().status, world.row().error) == ("done", None)
-        assert 2 < len(world.tried) < 30
+        assert 2 < len(world.tried) < 8
+
+    play(story)
+
+
+def test_another_goes_on_with_a_step_whose_answer_was_lost_with_the_bus(play: Play) -> None:
+    async def story(world: World) -> None:
+        world.may_be_undone(True)
+        one, other = world.runner("one", alone=False), world.runner("other", alone=False)
+        lost = asyncio.Event()
+
+        async def ask(context: Context) -> None:
+            if len(world.tried) == 1:
+                await lost.wait()
+            if one.hosts.lost_bus() is not None and one._tasks:
+                raise BusLost("the connection to the bus was lost")
+
+        world.meanwhile, world.broken = ask, False  # type: ignore[method-assign]
+        await one.start()
+        world.begin(one)
+        await world.clock.sleep(1.0)
+        await other.start()
+        bus_lost(world, one)
+        one.hosts.bus_is_lost()
+        lost.set()
+        await world.clock.sleep(LEASE_SECONDS * 0.6)
+        assert (world.row().status, world.row().lease_owner) == ("done", "other")
+        await one.stop()
+        await other.stop()
+
+    play(story)
+
+
+def test_who_waits_for_the_bus_asks_less_and_less_and_hears_that_it_is_to_be_aborted(play: Play) -> None:
+    async def story(world: World) -> None:
+        world.may_be_undone(True)
+        one = world.runner("one")
+
+        async def ask(context: Context) -> None:
+            raise BusLost("the bus is not connected")
+
+        world.meanwhile, world.broken = ask, False  # type: ignore[method-assign]
+        await one.start()
+        bus_lost(world, one)
+        world.begin(one)
+        await world.clock.sleep(LEASE_SECONDS * 0.8)
+        assert 8 < len(world.tried) < 14
+        world.database.write(lambda tx: request_abort(tx, one, "one"))
+        await world.clock.sleep(LEASE_SECONDS * 0.1)
+        await one.stop()
+        assert (world.row().status, world.row().error["reason"]) == ("unwound", "ABORTED")
 
     play(story)
 
 
 def test_a_step_fails_once_the_bus_has_been_away_for_a_lease(play: Play) -> None:
     async def story(world: World) -> None:
-        async def ask(context: Context) -> None:
-            raise NotSent("the bus is not connected")
-
         world.may_be_undone(True)
+
+        async def ask(context: Context) -> None:
+            raise BusLost("the bus is not connected")
+
         world.meanwhile, world.broken = ask, False  # type: ignore[method-assign]
         one = world.runner("one")
         await one.start()

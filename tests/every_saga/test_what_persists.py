@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.compute.history import History
-from cumulet.conductor import findings, runner
+from cumulet.conductor import carried, findings
 from cumulet.conductor.saga import operations
 from cumulet.drivers.simulated.driver import SimulatedDriver
 from cumulet.host.driver import DriverError, GuestState
@@ -28,8 +28,8 @@ LOOKS = 3
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A cloud in which what fails is tried again at once."""
-    monkeypatch.setattr(runner, "BACK_OFF_FIRST_SECONDS", 0.001)
-    monkeypatch.setattr(runner, "BACK_OFF_LAST_SECONDS", 0.02)
+    monkeypatch.setattr(carried, "BACK_OFF_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(carried, "BACK_OFF_LAST_SECONDS", 0.02)
     made = Stage()
     yield made
     made.end()
@@ -70,7 +70,7 @@ def test_what_is_stuck_stays_so_with_its_cause_until_it_is_done(stage: Stage, mo
             before = look()
             until(lambda: look() >= before + tries)
 
-        assert look() >= runner.STUCK_AFTER_ATTEMPTS
+        assert look() >= carried.STUCK_AFTER_ATTEMPTS
         looked_at_through(LOOKS)
         for _ in range(2):
             stage.stop()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cumulet.agent.agent import Agent
+from cumulet.agent.agent import Agent, HostLease
 from cumulet.agent.fence import MemoryFence
 from cumulet.agent.joining import Joined, Membership
 from cumulet.bus.nats import NatsAgent
@@ -108,14 +108,20 @@ def driver_of(name: str) -> SimulatedDriver:
 
 @asynccontextmanager
 async def agent_of(
-    of: Membership, session: str, driver: SimulatedDriver | None = None, *, bus_at: str | None = None
+    of: Membership,
+    session: str,
+    driver: SimulatedDriver | None = None,
+    *,
+    bus_at: str | None = None,
+    lease: HostLease | None = None,
 ) -> AsyncIterator[NatsAgent]:
     """A machine's agent, from its start until it is switched off. `driver`: with the guests that it has already.
     `bus_at`: where it reaches the bus, if not where the cloud does."""
     granted = await of.claim(session)
     joined = of.joined()
     assert joined is not None
-    agent = Agent(name=joined.name, driver=driver or driver_of(joined.name), fence=MemoryFence(), session=session)
+    driver = driver or driver_of(joined.name)
+    agent = Agent(name=joined.name, driver=driver, fence=MemoryFence(), lease=lease, session=session)
     servers = granted.bus if bus_at is None else (bus_at,)
     bus = NatsAgent(agent, name=joined.name, servers=servers, tls=of.tls, incarnation=session)
     await bus.start()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from cumulet.agent.lease import Lease
 from cumulet.compute import joined_hosts
 from cumulet.conductor import findings
 from cumulet.conductor.conductor import Conductor
 from cumulet.fleet.nats_server import BusUser
 from cumulet.processes.conductor import conductor_alone
 from cumulet.processes.parts import PARTS
+from cumulet.testing import JsonObject
 from tests.bus.nats_cloud import needs_nats
 from tests.fleet.joined import JoinableCloud, agent_of, join, joinable_cloud, membership, until
 from tests.fleet.test_moved_bus import nats_of
@@ -23,9 +26,34 @@ from tests.identity.test_postgresql import database_url
 
 __all__ = ["database_url"]
 pytestmark = [pytest.mark.postgres, needs_nats]
-SECONDS = 8.0
-"""Of a lease, and of silence after which a host is down."""
+LEASE_SECONDS, SILENT_SECONDS = 20.0, 10.0
 SERVERS = "/compute/v2.1/servers"
+
+
+class Noted:
+    """The end of a host's lease, for `agent.lease`. `lapses`: how often it had run out before it was renewed."""
+
+    def __init__(self) -> None:
+        self._end: float | None = None
+        self.renewals = self.lapses = 0
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def left(self) -> float:
+        return 0.0 if self._end is None else self._end - self.now()
+
+    def end_at(self, at: float) -> None:
+        self.renewals += 1
+        self.lapses += self._end is not None and self.left() <= 0
+        self._end = at
+
+    def more_than(self, renewals: int) -> Callable[[], Awaitable[bool]]:
+        async def were() -> bool:
+            await asyncio.sleep(0)
+            return self.renewals > renewals
+
+        return were
 
 
 class Cable:
@@ -98,14 +126,14 @@ def test_the_other_one_leads_and_carries_and_no_host_is_down(database_url: str, 
             cable = Cable(nats.port)
             cut = f"nats://127.0.0.1:{await stack.enter_async_context(cable.laid())}"
             direct = f"nats://127.0.0.1:{nats.port}"
-            seconds = {"lease_seconds": SECONDS, "host_silent_seconds": SECONDS}
-            cloud = await stack.enter_async_context(
-                joinable_cloud(folder, None, bus=cut, host_names=(), database_url=database_url, **seconds)
-            )
+            settings: JsonObject = {"database_url": database_url, "host_names": (), "fence_silent_hosts": True}
+            settings |= {"lease_seconds": LEASE_SECONDS, "host_silent_seconds": SILENT_SECONDS}
+            cloud = await stack.enter_async_context(joinable_cloud(folder, bus=cut, **settings))
+            lease = Lease(noted := Noted(), seconds=LEASE_SECONDS)
             await join(of, await cloud.invite("rack1"))
             members = await cloud.cloud.db.read_async(joined_hosts.members)
             nats.admit([BusUser(identity=one.identity, host=one.name) for one in members])
-            await stack.enter_async_context(agent_of(of, "first", bus_at=direct))
+            await stack.enter_async_context(agent_of(of, "first", bus_at=direct, lease=lease))
             await until(lambda: cloud.up("rack1"))
             theirs = msgspec.structs.replace(cloud.cloud.settings, bus=direct)
             other = await stack.enter_async_context(conductor_alone(PARTS, theirs))
@@ -114,6 +142,10 @@ def test_the_other_one_leads_and_carries_and_no_host_is_down(database_url: str, 
             cable.whole.clear()
             await until(led_by(other))
             assert not first.leadership.leads
+            renewals = noted.renewals
+            await until(noted.more_than(renewals + 1))
+            assert noted.left() > 0
+            assert noted.lapses == 0, "between two leaders the guests of a host with a watchdog would have ended"
             await active_on(cloud, "rack1")
             assert await cloud.up("rack1")
             rows = await cloud.cloud.db.read_async(findings.newest)

@@ -58,10 +58,18 @@ class NoAnswer(Exception):
     """No answer will come; the message says why."""
 
 
+class _Lost(NoAnswer):
+    """The connection was lost."""
+
+
 class NatsBus:
     """A control plane's connection: made once a server answers, and made again whenever it is lost."""
 
-    def __init__(self, servers: Sequence[str], tls: ssl.SSLContext, *, name: str) -> None:
+    def __init__(
+        self, servers: Sequence[str], tls: ssl.SSLContext, *, name: str, lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """`lost`: called when a connection has ended."""
+        self._say_lost = lost
         self._connection = NatsConnection(
             servers,
             lambda: tls,
@@ -87,8 +95,8 @@ class NatsBus:
         return self._connection.client is not None
 
     @property
-    def lost_seconds(self) -> float:
-        """For how long there has been no connection; 0: there is one."""
+    def lost_seconds(self) -> float | None:
+        """For how long there has been no connection; None: there is one."""
         return self._connection.lost_seconds
 
     def link(self, host: str) -> NatsLink:
@@ -110,7 +118,8 @@ class NatsBus:
     def _lost(self) -> None:
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(NoAnswer("the connection to the bus was lost"))
+                future.set_exception(_Lost("the connection to the bus was lost"))
+        self._say_lost()
 
     def number(self) -> int:
         """Of the next request."""
@@ -128,7 +137,7 @@ class NatsBus:
 
         client = self._connection.client
         if client is None:
-            raise m.NotSent("the bus is not connected")
+            raise m.BusLost("the bus is not connected")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
@@ -138,7 +147,8 @@ class NatsBus:
         except MaxPayloadError:
             raise m.VerbFailed(f"MESSAGE_TOO_LONG: the bus takes {client.max_payload} bytes in one message") from None
         except Error as error:
-            raise NoAnswer(f"the bus: {error}") from error
+            kind = _Lost if self._connection.client is None else NoAnswer
+            raise kind(f"the bus: {error}") from error
         finally:
             del self._waiting[number]
 
@@ -163,6 +173,8 @@ class NatsLink:
             if not asked.done():
                 watched.result()  # Raises what ended it.
             answer = codec.decode_answer(asked.result())
+        except _Lost as error:
+            raise m.BusLost(str(error)) from error
         except NoAnswer as error:
             raise m.HostUnreachable(str(error)) from error
         except NotUnderstood as error:

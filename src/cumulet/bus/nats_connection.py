@@ -22,7 +22,7 @@ RECONNECT_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
 """Between attempts to connect, which double."""
 PING_SECONDS = 5
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.25
 """So often it is looked at whether the connection is still there."""
 
 
@@ -47,7 +47,7 @@ class NatsConnection:
         self._subscribe = subscribe
         self._lost = lost
         self._client: Client | None = None
-        self._lost_at = time.monotonic()
+        self._lost_at: float | None = time.monotonic()
         self._keeping: asyncio.Task[None] | None = None
         self._new = asyncio.Event()
 
@@ -58,8 +58,12 @@ class NatsConnection:
         return client if client is not None and client.is_connected else None
 
     @property
-    def lost_seconds(self) -> float:
-        return time.monotonic() - self._lost_at if self._client is None else 0.0
+    def lost_seconds(self) -> float | None:
+        if self.client is not None:
+            return None
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+        return time.monotonic() - self._lost_at
 
     async def made(self) -> None:
         """Wait until there is a connection. The last one may have ended a moment before anybody was told."""
@@ -105,7 +109,7 @@ class NatsConnection:
                 await self._subscribe(client)
                 for _ in range(2):  # The library's first PING may overtake what it has yet to write.
                     await client.flush()
-                told, pause, self._client = "", RECONNECT_SECONDS, client
+                told, pause, self._client, self._lost_at = "", RECONNECT_SECONDS, client, None
                 self._new.set()
                 await _closed(client, closed)
                 log.warning("the connection to the bus was lost")
@@ -114,8 +118,8 @@ class NatsConnection:
                     log.warning("the bus cannot be reached: %r", error)
                 told, pause = repr(error), min(2 * pause, LONGEST_PAUSE_SECONDS)
             finally:
-                if self._client is not None:
-                    self._client, self._lost_at = None, time.monotonic()
+                self._client = None
+                self._lost_at = self._lost_at or time.monotonic()
                 self._lost()
                 await _let_go(client)
             await asyncio.sleep(pause)

@@ -181,6 +181,8 @@ async def stop_source(context: Context, state: Evacuation) -> Evacuation:
         await context.hosts.send(
             state.source, m.Stop(**command(context, state), grace_seconds=0.0), seconds=STOP_SECONDS
         )
+    except m.BusLost:
+        raise  # It was not asked: it may be there, and would have stopped the guest.
     except m.HostUnreachable:
         return state  # As expected: the host is fenced.
     except m.VerbFailed as error:

@@ -221,7 +221,7 @@ class HostWatch:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
         except m.HostError as error:
-            if isinstance(error, m.NotSent) or name not in self._seen_at:
+            if isinstance(error, m.BusLost) or name not in self._seen_at:
                 self._seen_at[name] = now  # Its silence counts from our first question on.
             if now - self._seen_at[name] >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
                 await self._mark_down(name)

@@ -241,6 +241,13 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
     return msgspec.structs.replace(state, image_id=image_id)
 
 
+def _as_before(tx: Tx, state: Rebuilding) -> dict[str, object]:
+    """What the request has changed. The rest may have changed since: an owner has cleared the guest's password."""
+    before = msgspec.convert(state.before["system_metadata"], dict[str, str])
+    now = operations.metadata_without(tx, state.server_id, BASE_IMAGE)
+    return {**state.before, "system_metadata": now | {key: before[key] for key in (BASE_IMAGE,) if key in before}}
+
+
 def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
     """If the old guest is still there, the server is as it was; otherwise it is in ERROR.
 
@@ -251,12 +258,12 @@ def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> No
     if state.destroyed:
         changes = operations.in_error(REBUILT_BY_HALF, now_us=now, failure=failure)
     elif is_half_made(get_server(tx, state.server_id, deleted=True)):
-        changes = dict(state.before)
+        changes = _as_before(tx, state)
     elif state.observed in operations.OBSERVED and state.observed is not GuestState.ABSENT:
-        changes = {**operations.as_observed(state.observed), **state.before}
+        changes = {**operations.as_observed(state.observed), **_as_before(tx, state)}
     else:
         changes = operations.in_error(drift.NOT_REBUILT, now_us=now, failure=failure)
-        changes |= dict(state.before) if state.observed is None else {}
+        changes |= _as_before(tx, state) if state.observed is None else {}
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from cumulet.clock import Clock
 from cumulet.conductor.saga import IS_RUNNING, Failure, Status, StepFailed, operations
 from cumulet.db.engine import Row, Tx
 from cumulet.errors import ApiError
@@ -39,6 +40,17 @@ WAITING = (
 )
 
 
+STUCK_AFTER_ATTEMPTS = 8
+BACK_OFF_FIRST_SECONDS = 0.05
+BACK_OFF_LAST_SECONDS = 15.0
+
+
+def due_after(clock: Clock, attempts: int) -> float:
+    """When to try again after so many tries, monotonic."""
+    delay: float = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
+    return clock.monotonic() + delay * (0.75 + clock.random() / 2)
+
+
 class LeaseLost(Exception):
     """Another runner has the operation: stop touching it."""
 
@@ -64,10 +76,16 @@ class Carried(msgspec.Struct, Generic[S], frozen=True):
     due_at: float
     """When it may go on, on our monotonic clock; another runner that takes it over goes on at once."""
     revision: int
+    unanswered: int = 0
+    """How often in a row its step asked while the bus was lost."""
 
-    def changed(self, *, abort: bool = False, attempts: int = 0, due_at: float = 0.0, **changes: object) -> Carried[S]:
+    def changed(
+        self, *, abort: bool = False, attempts: int = 0, due_at: float = 0.0, unanswered: int = 0, **changes: object
+    ) -> Carried[S]:
         """What has become of it. Tries, and the time of the next, count anew unless they are given."""
-        return msgspec.structs.replace(self, abort=abort, attempts=attempts, due_at=due_at, **changes)
+        return msgspec.structs.replace(
+            self, abort=abort, attempts=attempts, due_at=due_at, unanswered=unanswered, **changes
+        )
 
 
 def carried_of(row: Row, state: type[S], *, revision: int) -> Carried[S]:

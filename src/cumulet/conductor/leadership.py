@@ -95,7 +95,6 @@ class Leadership:
         self._beginning: asyncio.Task[None] | None = None
         self._held_until = 0.0
         self._bus = bus
-        self._free = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -145,25 +144,15 @@ class Leadership:
     def look(self, _words: str = "") -> None:
         """Somebody has given a lease back: look at once whether it is this one."""
         if not self.leads:
-            self._free.set()
+            self._bus.wake()
 
     async def _keep(self) -> None:
         while True:
-            await self._until_next_round()
+            await self._bus.pause(self._clock, self._seconds / ROUNDS)
             try:
                 await self._round()
             except Exception:
                 log.exception("the lease %s cannot be looked at; will retry", self._name)
-
-    async def _until_next_round(self) -> None:
-        over = asyncio.ensure_future(self._clock.sleep(self._seconds / ROUNDS))
-        free = asyncio.ensure_future(self._free.wait())
-        try:
-            await asyncio.wait((over, free), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
-            free.cancel()
-        self._free.clear()
 
     async def _round(self) -> None:
         now = self._clock.monotonic()
@@ -173,6 +162,7 @@ class Leadership:
             await self._resign()
             if await self._give_back():
                 self._bus.given()
+                self._seen = None  # From here on it is left to others.
             return
         if not self.leads:
             if await self._taken(now):

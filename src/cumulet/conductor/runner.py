@@ -21,17 +21,20 @@ from cumulet.clock import Clock
 from cumulet.conductor import findings
 from cumulet.conductor.beats import Beats
 from cumulet.conductor.carried import (
+    BACK_OFF_FIRST_SECONDS,
     CHANGE,
     FOUND,
     HELD,
     RENEW,
     RUNNING,
+    STUCK_AFTER_ATTEMPTS,
     TAKE,
     WAITING,
     Aborted,
     Carried,
     LeaseLost,
     carried_of,
+    due_after,
     failure_of,
     saved,
 )
@@ -53,7 +56,7 @@ from cumulet.db.engine import Database, Row, Tx
 from cumulet.db.fair_queue import before_all_else
 from cumulet.errors import ApiError
 from cumulet.fleet.hosts import Hosts
-from cumulet.host.messages import NotSent, StaleGeneration
+from cumulet.host.messages import BusLost, StaleGeneration
 from cumulet.settings import Settings
 from cumulet.space import Space
 
@@ -61,9 +64,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
-STUCK_AFTER_ATTEMPTS = 8
-BACK_OFF_FIRST_SECONDS = 0.05
-BACK_OFF_LAST_SECONDS = 15.0
 MOST_OVERTAKEN = 3
 """So often in a row a step above the line goes past what a host has accepted; then it has failed."""
 
@@ -168,7 +168,7 @@ class Runner:
 
     async def _keep_sweeping(self) -> None:
         while True:
-            await self.clock.sleep(self.settings.lease_seconds / 4)
+            await self._bus.pause(self.clock, self.settings.lease_seconds / 4)
             try:
                 await (self.give_back() if self._bus.is_due() else self.sweep())
             except Exception:
@@ -274,15 +274,21 @@ class Runner:
         except (LeaseLost, asyncio.CancelledError, DBAPIError):
             raise  # After a database error the commit is unknown: the sweep reads the row and goes on from there.
         except Exception as error:
+            if isinstance(error, BusLost) and self._bus.comes_back:
+                return await self.db.write_async(lambda tx: self._ask_again(tx, operation))
             if not isinstance(error, (StepFailed, ApiError)):
                 # A host's error has a coded reason and is expected; anything else is a defect and needs its traceback.
                 trace = None if hasattr(error, "reason") else error
                 log.warning("operation %s (%s): %r", operation.id, saga.name, error, exc_info=trace)
-            if isinstance(error, NotSent) and self._bus.comes_back:
-                return msgspec.structs.replace(operation, due_at=self._due_after(operation.attempts))
             if isinstance(error, StaleGeneration) and (past := await self._past(saga, context, operation, error)):
                 return past
             return await self._save_failure(saga, operation, failure_of(error))
+
+    def _ask_again(self, tx: Tx, operation: Carried[S]) -> Carried[S]:
+        """After the bus was lost: the step is begun again in a second, here or by another runner; or it is aborted."""
+        abort, times = self._check_held(tx, operation), operation.unanswered + 1
+        due_at = due_after(self.clock, min(times, 4)) if abort == operation.abort else 0.0
+        return operation.changed(abort=abort, attempts=operation.attempts, due_at=due_at, unanswered=times)
 
     async def _past(
         self, saga: Saga[S], context: StepContext, operation: Carried[S], stale: StaleGeneration
@@ -300,7 +306,7 @@ class Runner:
 
         def save(tx: Tx) -> Carried[S]:
             abort, attempts = self._check_held(tx, operation), operation.attempts + 1
-            state, due_at = catch_up(tx, context, operation.state), self._due_after(attempts)
+            state, due_at = catch_up(tx, context, operation.state), due_after(self.clock, attempts)
             return self._store(tx, operation.changed(abort=abort, state=state, attempts=attempts, due_at=due_at))
 
         return await self.db.write_async(save)
@@ -356,10 +362,6 @@ class Runner:
             tx.run(CHANGE, {"of_id": waiting.id, "status": Status.FORWARD, "updated_at_us": now_us})
             self.operation(tx, waiting.id)
 
-    def _due_after(self, attempts: int) -> float:
-        delay: float = min(BACK_OFF_FIRST_SECONDS * 2 ** min(attempts, 20), BACK_OFF_LAST_SECONDS)
-        return self.clock.monotonic() + delay * (0.75 + self.clock.random() / 2)
-
     async def _save_failure(self, saga: Saga[S], operation: Carried[S], failure: Failure) -> Carried[S]:
         """After a failed step above the line: unwind. After a failed undo or final: retry; past a cap it is stuck."""
         above = operation.status is Status.FORWARD and operation.position < len(saga.steps)
@@ -370,7 +372,7 @@ class Runner:
                 return self._store(tx, operation.changed(status=Status.UNWINDING, error=failure))
             attempts = operation.attempts + 1
             cause = failure.private or failure.public if attempts >= STUCK_AFTER_ATTEMPTS else None
-            changed = operation.changed(attempts=attempts, due_at=self._due_after(attempts))
+            changed = operation.changed(attempts=attempts, due_at=due_after(self.clock, attempts))
             return self._store(tx, changed, stuck_cause=cause)
 
         while True:

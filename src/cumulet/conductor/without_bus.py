@@ -8,6 +8,9 @@ case another one has come. One with hosts of its own machine keeps everything: n
 
 from __future__ import annotations
 
+import asyncio
+
+from cumulet.clock import Clock
 from cumulet.fleet.hosts import Hosts
 
 SHARE = 0.1
@@ -24,23 +27,42 @@ class WithoutBus:
         self._hosts = hosts
         self._lease_seconds = lease_seconds
         self._alone = alone
+        self._woken = asyncio.Event()
+        hosts.hear_bus_lost.append(self.wake)
         self._given_at: float | None = None
         """When everything was given back last, in seconds since the bus was lost."""
 
     @property
     def _cut_off(self) -> bool:
-        return not self._alone and self._hosts.cut_off_seconds() >= SHARE * self._lease_seconds
+        seconds = self._hosts.cut_off_seconds()
+        return not self._alone and seconds is not None and seconds >= SHARE * self._lease_seconds
 
     def is_due(self) -> bool:
         """Whether everything is to be given back now; `given` says that this was done."""
         if not self._cut_off:
             self._given_at = None
             return False
-        since = self._hosts.cut_off_seconds() - (self._given_at or 0.0)
+        since = (self._hosts.cut_off_seconds() or 0.0) - (self._given_at or 0.0)
         return self._given_at is None or not 0.0 <= since < AGAIN_LEASES * self._lease_seconds
 
     def given(self) -> None:
         self._given_at = self._hosts.cut_off_seconds() if self._cut_off else None
+
+    def wake(self) -> None:
+        """End a `pause` that is under way, or the next one."""
+        self._woken.set()
+
+    async def pause(self, clock: Clock, seconds: float) -> None:
+        """Sleep for so long; less where the bus is lost, so that `is_due` is asked in time."""
+        if self._hosts.cut_off_seconds() is not None:
+            seconds = min(seconds, SHARE * self._lease_seconds)
+        over, woken = asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait((over, woken), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            woken.cancel()
+        self._woken.clear()
 
     def patience_seconds(self, *, held: bool) -> float:
         """For how long a lease must be seen as it is before it is taken; `held` by another conductor, or free."""
@@ -48,5 +70,5 @@ class WithoutBus:
 
     @property
     def comes_back(self) -> bool:
-        """Whether a question that could not be sent is asked again: the bus has not been away for a whole lease."""
-        return self._hosts.lost_bus() < self._lease_seconds
+        """Whether what nobody has answered is asked again: the bus has not been away for a whole lease."""
+        return (self._hosts.lost_bus() or 0.0) < self._lease_seconds

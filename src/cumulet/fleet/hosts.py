@@ -41,9 +41,11 @@ class Hosts:
         self.changed = asyncio.Event()
         """Set when a host was added or removed; whoever waits for that clears it."""
         self._has_own = False
-        self.lost_bus: Callable[[], float] = lambda: 0.0
-        """For how many seconds this process has had no bus to hosts on other machines; 0 while it has it, or needs
-        none."""
+        self.lost_bus: Callable[[], float | None] = lambda: None
+        """For how many seconds this process has had no bus to hosts on other machines; None: it has it, or needs none.
+        """
+        self.hear_bus_lost: list[Callable[[], None]] = []
+        """Who is told when the bus is lost."""
 
     def add(self, name: str, link: Link, *, own: bool = False) -> None:
         """`own`: it is a host of this machine, which no other process reaches, and which needs no bus."""
@@ -186,9 +188,14 @@ class Hosts:
     async def diagnostics(self, host: str, server_id: str) -> GuestCounters:
         return await self.send(host, m.Diagnostics(server_id=server_id))
 
-    def cut_off_seconds(self) -> float:
-        """For how long this process has reached no host; 0: it reaches some, or needs no bus for that."""
-        return 0.0 if self._has_own else self.lost_bus()
+    def bus_is_lost(self) -> None:
+        """Tell who wants to hear that the bus was lost, in this event loop."""
+        for hear in self.hear_bus_lost:
+            hear()
+
+    def cut_off_seconds(self) -> float | None:
+        """For how long this process has reached no host; None: it reaches some, or needs no bus for that."""
+        return None if self._has_own else self.lost_bus()
 
     async def close(self) -> None:
         for link in self._links.values():

@@ -34,5 +34,5 @@ class HostUnreachable(HostError):
     public = "A host does not answer."
 
 
-class NotSent(HostUnreachable):
-    """This process is cut off from the bus: no answer can come, which says nothing about the host."""
+class BusLost(HostUnreachable):
+    """This process has lost the bus, before it asked or while it waited: that says nothing about the host."""

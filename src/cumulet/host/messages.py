@@ -24,9 +24,9 @@ from cumulet.host.driver import (
     Nic,
 )
 from cumulet.host.endpoint import Endpoint, Peer
+from cumulet.host.errors import BusLost as BusLost
 from cumulet.host.errors import HostError as HostError
 from cumulet.host.errors import HostUnreachable as HostUnreachable
-from cumulet.host.errors import NotSent as NotSent
 from cumulet.host.errors import StaleGeneration as StaleGeneration
 from cumulet.host.errors import VerbFailed as VerbFailed
 from cumulet.host.patience import seconds_to_make

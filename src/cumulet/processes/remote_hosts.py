@@ -92,6 +92,7 @@ class RemoteHosts:
         self._users: frozenset[BusUser] = frozenset()
         """Those that the bus was told of."""
         self._trouble: str | None = None
+        self._troubled_at: float | None = None
         self._changed = asyncio.Event()
         self._looking = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
@@ -153,8 +154,11 @@ class RemoteHosts:
             return CUT_OFF
         return "connected" if self._trouble is None else NO_DOOR
 
-    def _lost_bus(self) -> float:
-        return self._bus.lost_seconds if self._bus is not None else 0.0
+    def _lost_bus(self) -> float | None:
+        """Of `fleet.hosts.Hosts`. A bus that could not be opened is lost, too."""
+        if self._bus is not None:
+            return self._bus.lost_seconds
+        return self._clock.monotonic() - self._troubled_at if self._troubled_at is not None else None
 
     def trouble(self) -> str | None:
         """Why hosts on other machines cannot join, or be reached; it is tried again."""
@@ -185,11 +189,12 @@ class RemoteHosts:
             if words != self._trouble:
                 log.error("hosts on other machines cannot be reached, will retry: %s", words)
             self._trouble = words
+            self._troubled_at = self._troubled_at or self._clock.monotonic()
             return False
         except Exception:
             log.exception("hosts on other machines could not be looked for, will retry")
             return False
-        self._trouble = None
+        self._trouble = self._troubled_at = None
         return True
 
     async def _look(self) -> None:
@@ -251,7 +256,7 @@ class RemoteHosts:
             self._certificates.keep(
                 "control plane on the bus", issued, again, lambda new: tls.load_cert_chain(new.certificate, new.key)
             )
-            bus = NatsBus(self._servers(ours=True), tls, name="control-plane")
+            bus = NatsBus(self._servers(ours=True), tls, name="control-plane", lost=self._hosts.bus_is_lost)
             await bus.start()
             self._stack.push_async_callback(bus.close)
             self._bus = bus

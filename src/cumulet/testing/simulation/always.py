@@ -179,7 +179,11 @@ class Always:
             assert isinstance(process, Process)
             looking, on_bus = process.looking_since, process.on_bus_since
             able = able or (on_bus is not None and max(on_bus, cloud.started_at[one.runner.name]) < settled)
-            if looking is not None and max(looking, cloud.loop.now - process.lost_bus()) < settled:
+            if (
+                looking is not None
+                and (off := process.lost_bus()) is not None
+                and max(looking, cloud.loop.now - off) < settled
+            ):
                 lost.add(one.runner.name)
         if not lost or not able:
             return

@@ -15,7 +15,7 @@ from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Keeper, Watch
 from cumulet.fleet.hosts import Hosts
 from cumulet.host.link import Link
-from cumulet.host.messages import HostUnreachable, Message, NotSent
+from cumulet.host.messages import BusLost, HostUnreachable, Message
 from cumulet.testing.simulation.database import Memory, SimulatedDatabase
 from cumulet.testing.simulation.life import Life, require_alive
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
@@ -47,6 +47,7 @@ class Process(VirtualClock):
         """How many times the bus cut it off and it has not connected again."""
         self._bus_changed_at = loop.now
         """When it lost the bus, or had it again."""
+        self.says_bus_lost: Callable[[], None] = lambda: None
         self.connections = 1
         self._without_database = 0
         """The number of causes for which it does not reach the database."""
@@ -70,15 +71,16 @@ class Process(VirtualClock):
             self._bus_changed_at = self._loop.now
         self.off_the_bus += 1
         self.connections += 1
+        self.says_bus_lost()
 
     def join_bus(self) -> None:
         self.off_the_bus -= 1
         if not self.off_the_bus:
             self._bus_changed_at = self._loop.now
 
-    def lost_bus(self) -> float:
+    def lost_bus(self) -> float | None:
         """`fleet.hosts.Hosts.lost_bus`."""
-        return self._loop.now - self._bus_changed_at if self.off_the_bus else 0.0
+        return self._loop.now - self._bus_changed_at if self.off_the_bus else None
 
     @property
     def on_bus_since(self) -> float | None:
@@ -205,14 +207,14 @@ class LinkOfProcess:
         if self._process.cut_off_from[self._name]:
             raise HostUnreachable(f"no way to {self._name}")
         if self._process.off_the_bus:
-            raise NotSent("the bus is not connected")
+            raise BusLost("the bus is not connected")
         connection = self._process.connections
         try:
             answer = await self._inner.send(message)
         finally:
             await self._process.goes_on()
         if self._process.connections != connection:
-            raise HostUnreachable("the connection to the bus was lost")
+            raise BusLost("the connection to the bus was lost")
         return answer
 
     async def close(self) -> None:
@@ -222,7 +224,7 @@ class LinkOfProcess:
 def hosts_of(hosts: Hosts, process: Process) -> Hosts:
     """The hosts, as a process reaches them."""
     own = Hosts()
-    own.lost_bus = process.lost_bus
+    own.lost_bus, process.says_bus_lost = process.lost_bus, own.bus_is_lost
     for name in hosts.names:
         own.add(name, LinkOfProcess(name, hosts.link(name), process))
     return own
