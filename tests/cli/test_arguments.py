@@ -1,4 +1,8 @@
-"""Bad arguments end with status 2 and one clear line; what is not built yet says so with status 1."""
+"""Bad arguments end with status 2 and one clear line; what is not built yet says so with status 1.
+
+What a machine lacks now (an interface, an address, a namespace, a folder) is no bad argument, because it may come later
+after a reboot: those are in `test_exit_status.py`.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,6 @@ from cumulet.cli.program import COMMANDS, run
         (["up", "--hosts", "-1"], "--hosts"),
         (["up", "--hosts", "many"], "--hosts"),
         (["up", "--driver", "vmware"], "--driver"),
-        (["up", "--clouds-file", "/nowhere/at/all/clouds.yaml"], "/nowhere/at/all"),
-        (["up", "--ready-file", "/nowhere/at/all/ready"], "/nowhere/at/all"),
-        (["up", "--policy-file", "/nowhere/policy.yaml"], "/nowhere/policy.yaml"),
         (["up", "--turbo"], "--turbo"),
         (["up", "--set", "lease_second=5"], "lease_seconds"),
         (["up", "--set", "lease_seconds"], "lease_seconds"),
@@ -35,7 +36,6 @@ from cumulet.cli.program import COMMANDS, run
         (["up", "--set", "driver=vmware"], "driver=vmware"),
         (["up", "--host-network", "host1"], "HOST=ADDRESS"),
         (["up", "--host-network", "host1=somewhere"], "HOST=ADDRESS"),
-        (["up", "--host-network", "host1=192.0.2.1@nowhere-at-all"], "nowhere-at-all"),
         (["up", "--host-network", "host1=192.0.2.1@../../etc/passwd"], "../../etc/passwd"),
         (["up", "--host-network", "host3=192.0.2.1"], "host3"),
         (["up", "--driver", "simulated", "--host-network", "host1=192.0.2.1"], "simulated hosts"),
@@ -47,9 +47,6 @@ from cumulet.cli.program import COMMANDS, run
         (["agent", "--join", "127.0.0.1:8775", "--token", "t", "--ca-fingerprint", "f"], "only https is spoken"),
         (["agent", "--join", "https://[::1", "--token", "t", "--ca-fingerprint", "f"], "only https is spoken"),
         (["agent", "--join", "https://:8775", "--token", "t", "--ca-fingerprint", "f"], "only https is spoken"),
-        (["agent", "--migration-address", "192.0.2.1"], "no address 192.0.2.1"),
-        (["agent", "--migration-address", "rack1"], "no address rack1"),
-        (["agent", "--public-device", "nowhere9"], "no interface nowhere9"),
         (["fly"], "fly"),
         (["demo", "--driver", "vmware"], "--driver"),
     ],

@@ -58,10 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2
         ('listen_address = "localhost"', 1, "'localhost' is no IP address"),
         ('listen_address = "256.0.0.1"', 1, "'256.0.0.1' is no IP address"),
         ("[cloud]\nlisten_port = 1", 1, "there is no setting 'cloud'"),
-        ('# where\npolicy_file = "/nowhere/policy.yaml"', 2, "cannot read /nowhere/policy.yaml: No such file"),
-        ('log_file = "/nowhere/log"', 1, "there is no folder /nowhere"),
         ('database_url = "mysql://u:secret@h/n"', 1, "there is no database 'mysql'"),
-        ('database_url = "sqlite:////nowhere/c.db"', 1, "there is no folder /nowhere"),
         ('password_regex = "(a"', 1, "expected a regular expression: missing )"),
         ('[host_networks]\nhost1 = "somewhere"', 1, "host1=somewhere"),
         ('public_url = "http://cloud.example.org"', 1, "expected this form: `https://NAME[:PORT]`"),
@@ -79,6 +76,26 @@ def test_a_mistake_in_the_file_is_told_with_its_line(
         assert "secret" not in told
 
 
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        ('# where\npolicy_file = "/nowhere/policy.yaml"', 2, "cannot read /nowhere/policy.yaml: No such file"),
+        ('log_file = "/nowhere/log"', 1, "there is no folder /nowhere"),
+        ('database_url = "sqlite:////nowhere/c.db"', 1, "there is no folder /nowhere"),
+    ],
+)
+def test_what_the_machine_lacks_now_is_told_with_its_line_and_is_no_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, line: int, words: str
+) -> None:
+    """A file system that is not mounted yet: systemd tries again (`test_exit_status.py`)."""
+    file = tmp_path / "cumulet.toml"
+    file.write_text(content)
+    for command in ("up", "settings"):
+        told = refused(capsys, command, "--config", str(file), status=1)
+        assert f"{file} line {line}: " in told
+        assert words in told
+
+
 @pytest.mark.parametrize("hosts", ["", "*", "example.org", "*.example.org, images.example.net", " *.org ,a-b.example"])
 def test_hosts_to_import_images_from(hosts: str) -> None:
     assert checked("web_download_hosts", hosts, text=True) == hosts
@@ -89,7 +106,6 @@ def test_hosts_to_import_images_from(hosts: str) -> None:
     [
         ("mysql://u@host/name", "there is no database 'mysql'"),
         ("cumulet.db", "postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE"),
-        ("sqlite:////nowhere/at/all/c.db", "there is no folder /nowhere/at/all"),
         ("sqlite:////tmp", "/tmp is a folder"),
         ("sqlite://", "name a file"),
     ],
@@ -124,7 +140,7 @@ def test_a_password_that_others_could_see_is_refused(tmp_path: Path, capsys: pyt
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "No such file" in refused(capsys, "up", "--config", str(tmp_path / "none.toml"))
+    assert "No such file" in refused(capsys, "up", "--config", str(tmp_path / "none.toml"), status=1)
     (tmp_path / "latin.toml").write_bytes(b'region = "one"\nregion2 = "\xe4"\n')
     assert "latin.toml line 2: not UTF-8" in refused(capsys, "up", "--config", str(tmp_path / "latin.toml"))
     assert "Is a directory" in refused(capsys, "up", "--config", str(tmp_path))

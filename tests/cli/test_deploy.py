@@ -35,6 +35,19 @@ def test_what_a_unit_starts_is_a_command_with_these_options(unit: Path) -> None:
     assert {one for one in arguments if one.startswith("--")} <= known
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.stem))
+def test_what_a_machine_lacks_after_a_reboot_ends_no_unit_for_good(unit: Path) -> None:
+    """`tests/cli/test_exit_status.py` has what ends with which status."""
+    head, _, service = unit.read_text().partition("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in head, "no count of starts after which systemd gives up"
+    assert "\nRestart=on-failure\n" in service
+    assert "\nRestartPreventExitStatus=2\n" in service
+    [pause] = re.findall(r"^RestartSec=(\d+)$", service, re.MULTILINE)
+    assert int(pause) >= 2
+    needed = re.findall(r"^(Requires\w*|Requisite|BindsTo|AssertPath\w*|ConditionPath\w*)=", head, re.MULTILINE)
+    assert needed == [], "if that fails, systemd does not start the unit, and does not try again"
+
+
 @pytest.mark.parametrize("name", WITHOUT_ROOT)
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
 def test_what_needs_no_root_is_hardened(name: str) -> None:

@@ -21,7 +21,6 @@ UNSEEN: dict[str, str] = {
     "conductor/runner.py Runner._store: LeaseLost": "the lease is looked at in the same transaction just before",
     "fleet/local_agents.py AgentProcesses._answers: HostUnreachable the agent of": _ELSEWHERE,
     "fleet/local_networks.py LocalNetworks.make: NoNamespaces": "only where namespaces are forbidden",
-    "fleet/public_network.py join_interface: NotPublic cannot lead to `public`:": "no kernel here refuses it",
     "identity/authentication.py _issue: Refused the password was changed during the login": _BETWEEN,
     "identity/delegations.py _given_by_trust: Gone the trust is another user's": _NO_ORPHANS,
     "identity/delegations.py given_by: Gone delegations are for projects": _NO_ORPHANS,

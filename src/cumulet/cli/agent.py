@@ -6,9 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-import socket as sockets
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +15,8 @@ import click
 import msgspec
 
 from cumulet.cli import state_folder
-from cumulet.cli.configuration import SettingType
+from cumulet.cli.configuration import SettingType, checked_option
+from cumulet.cli.not_here import require_address, require_interface
 from cumulet.host.limits import HostLimits
 
 DEFAULT_STATE = Path("/var/lib/cumulet-host")
@@ -148,18 +147,10 @@ def _refuse_other_than_https(url: str | None) -> None:
 
 
 def _refuse_what_is_not_here(address: str | None, device: str | None) -> None:
-    try:
-        if device is not None:
-            sockets.if_nametoindex(device)
-    except OSError:
-        raise click.BadParameter(f"this machine has no interface {device}", param_hint="--public-device") from None
-    try:
-        if address is not None:
-            family = sockets.AF_INET if ip_address(address).version == 4 else sockets.AF_INET6
-            with sockets.socket(family, sockets.SOCK_STREAM) as tried:
-                tried.bind((address, 0))
-    except (ValueError, OSError):
-        raise click.BadParameter(f"this machine has no address {address}", param_hint="--migration-address") from None
+    if device is not None:
+        require_interface("--public-device", checked_option("--public-device", "public_interface", device))
+    if address is not None:
+        require_address("--migration-address", address)
 
 
 def _run_joined(**given: Any) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cumulet.cli import state_folder
-from cumulet.cli.configuration import DEFAULT_FILE, NotThus, checked, from_file
+from cumulet.cli.configuration import DEFAULT_FILE, checked_option, from_file
+from cumulet.cli.not_here import existing_file, in_existing_folder
 
 if TYPE_CHECKING:
     from cumulet.backup import Manifest
@@ -35,7 +36,7 @@ NEWER_GUESTS = (
 
 
 @click.command(short_help="Save a cloud to one file, while it runs or not.")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), callback=in_existing_folder)
 @STATE
 @click.option(
     "--database",
@@ -56,12 +57,7 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
     given = {name: one.value for name, one in from_file(config).items()}
     folder = (state or given.get("state_dir") or state_folder.default()).absolute()
     target = file.absolute()
-    if not target.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {target.parent}", param_hint="FILE")
-    try:
-        url = checked("database_url", database, text=True) if database else given.get("database_url")
-    except NotThus as error:
-        raise click.BadParameter(str(error), param_hint="--database") from None
+    url = checked_option("--database", "database_url", database or None) or given.get("database_url")
     try:
         manifest = write_backup(folder, target, _database_file(url, folder))
     except (Refused, Exposed) as error:
@@ -76,7 +72,7 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
 
 
 @click.command(short_help="Make a state folder from such a file.")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), callback=existing_file)
 @STATE
 @CONFIG
 def restore(file: Path, state: Path | None, config: Path | None) -> None:

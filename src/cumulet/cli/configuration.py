@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os
 import re
 import textwrap
 import tomllib
@@ -18,6 +19,7 @@ import click
 import msgspec
 
 from cumulet.cli.host_network_option import HostNetworkType
+from cumulet.cli.not_here import NotHere, require_folder_of
 from cumulet.settings import Settings
 
 DEFAULT_FILE = Path("/etc/cumulet/cumulet.toml")
@@ -88,7 +90,8 @@ class NotThus(Exception):
 
 
 def checked(name: str, value: Any, *, text: bool) -> Any:
-    """`value`, converted for the setting `name`. `text`: it is text, also for a number. Raises `NotThus`."""
+    """`value`, converted for the setting `name`. `text`: it is text, also for a number. Raises `NotThus`,
+    and `NotHere` for what this machine lacks now."""
     known = described()
     if name not in known:
         raise NotThus(f"there is no setting {name!r}; there are {', '.join(known)}")
@@ -104,10 +107,22 @@ def checked(name: str, value: Any, *, text: bool) -> Any:
         _check_database(setting)
     if name == "password_regex":
         _check_pattern(setting)
+    if name == "public_interface":
+        _check_interface(setting)
     if isinstance(setting, Path):
         setting = setting.expanduser().absolute()
         _check_path(name, setting)
     return setting
+
+
+def checked_option(option: str, setting: str, value: str | None) -> Any:
+    """An option's value, checked as that of a setting. None, where it is not given."""
+    try:
+        return None if value is None else checked(setting, value, text=True)
+    except NotThus as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+    except NotHere as lack:
+        raise lack.at(option) from None
 
 
 def _in_words(setting: Described, said: str) -> str:
@@ -154,6 +169,12 @@ def _check_pattern(pattern: str) -> None:
         raise NotThus(f"expected a regular expression: {error}") from None
 
 
+def _check_interface(name: str | None) -> None:
+    """The kernel's own rule. A name within it may be that of an interface which comes later."""
+    if name is not None and (len(os.fsencode(name)) > 15 or not re.fullmatch(r"(?!\.\.?\Z)[^\s/:\0]+", name)):
+        raise NotThus(f"{name!r} is no name of an interface: 1 to 15 characters, without spaces, `/` and `:`")
+
+
 def _check_database(url: str) -> None:
     scheme, separator, rest = url.partition("://")
     if scheme not in ("sqlite", "postgresql") or not separator:
@@ -162,8 +183,7 @@ def _check_database(url: str) -> None:
         if not rest.startswith("/") or len(rest) < 2 or rest.endswith("/"):
             raise NotThus("name a file: sqlite:///FILE, or sqlite:////FILE from the root on")
         file = Path(rest[1:])
-        if file.is_dir() or not file.absolute().parent.is_dir():
-            raise NotThus(f"{file} is a folder" if file.is_dir() else f"there is no folder {file.absolute().parent}")
+        _check_written(file)
 
 
 def has_password(url: str) -> bool:
@@ -184,9 +204,16 @@ def _check_path(name: str, path: Path) -> None:
             with open(path, "rb"):
                 pass
         except OSError as error:
-            raise NotThus(f"cannot read {path}: {error.strerror}") from None
-    if name in _WRITTEN and (path.is_dir() or not path.parent.is_dir()):
-        raise NotThus(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+            words = f"cannot read {path}: {error.strerror}"
+            raise NotThus(words) if isinstance(error, IsADirectoryError) else NotHere(words) from None
+    if name in _WRITTEN:
+        _check_written(path)
+
+
+def _check_written(path: Path) -> None:
+    if os.path.isdir(path):
+        raise NotThus(f"{path} is a folder")
+    require_folder_of(path)
 
 
 def from_file(path: Path | None) -> dict[str, Given]:
@@ -197,8 +224,10 @@ def from_file(path: Path | None) -> dict[str, Given]:
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST_FILE + 1)
-    except OSError as error:
+    except IsADirectoryError as error:
         raise click.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--config") from None
+    except OSError as error:
+        raise NotHere(f"--config: cannot read {path}: {error.strerror}") from None
     if len(content) > LARGEST_FILE:
         raise click.BadParameter(f"{path} is larger than {LARGEST_FILE} bytes", param_hint="--config")
     try:
@@ -216,6 +245,8 @@ def from_file(path: Path | None) -> dict[str, Given]:
             found[name] = Given(checked(name, value, text=False), where)
         except NotThus as error:
             raise click.BadParameter(f"{where}: {name}: {error}", param_hint="--config") from None
+        except NotHere as lack:
+            raise lack.at(f"{where}: {name}") from None
         if name == "database_url" and has_password(value) and path.stat().st_mode & 0o007:
             raise click.BadParameter(
                 f"{where}: everybody can read this password: chmod o= {path}", param_hint="--config"
@@ -264,6 +295,8 @@ class SettingType(click.ParamType[tuple[str, Any]]):
             return name, checked(name, text, text=True)
         except NotThus as error:
             self.fail(str(error) if name not in described() else f"{value!r}: {error}", param, ctx)
+        except NotHere as lack:
+            raise lack.at(f"--set {value}") from None
 
 
 def merged(

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from cumulet.cli import state_folder
-from cumulet.cli.up import checked_option, database_trouble_told, without_password
+from cumulet.cli.configuration import checked_option
+from cumulet.cli.up import database_trouble_told, without_password
 
 
 @click.group()

@@ -17,6 +17,8 @@ class Choice(msgspec.Struct, frozen=True):
 
     driver: Literal["simulated", "qemu"]
     why: str
+    for_want_of_qemu: bool = False
+    """Whether it is the simulated one only because QEMU does not work here now."""
 
 
 def choose(wish: Wish, *, hosts_here: bool = True, with_image: bool = False, made_with: str | None = None) -> Choice:
@@ -46,7 +48,7 @@ def choose(wish: Wish, *, hosts_here: bool = True, with_image: bool = False, mad
         return Choice("qemu", "QEMU works here")
     if wish == "qemu":
         raise click.ClickException(f"{problem}; `cumulet doctor` says more, --driver simulated needs none")
-    return Choice("simulated", problem)
+    return Choice("simulated", problem, for_want_of_qemu=True)
 
 
 def qemu_problem() -> str | None:

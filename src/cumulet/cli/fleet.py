@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from cumulet.cli import service_manager, state_folder
-from cumulet.cli.configuration import DEFAULT_FILE, SettingType, from_file, merged, require_ports_apart
-from cumulet.cli.up import Listen, ListenType, checked_option, database_trouble_told, without_password
+from cumulet.cli.configuration import DEFAULT_FILE, SettingType, checked_option, from_file, merged, require_ports_apart
+from cumulet.cli.up import Listen, ListenType, database_trouble_told, without_password
 from cumulet.signals import Stopped, unless, when_told_to_stop
 
 if TYPE_CHECKING:

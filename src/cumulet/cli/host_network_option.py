@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cumulet.cli.not_here import NotHere
+
 if TYPE_CHECKING:
     from cumulet.settings import HostNetwork
 
@@ -36,8 +38,13 @@ class HostNetworkType(click.ParamType["tuple[str, HostNetwork]"]):
             self.fail(f"{value!r} is not HOST=ADDRESS[@NAMESPACE], like host1=192.0.2.1", param, ctx)
         if not at:
             return host, HostNetwork(address=address)
-        if "/" in namespace or not (NAMESPACES / namespace).is_file():
-            self.fail(f"there is no network namespace {namespace!r} (see `ip netns`)", param, ctx)
-        if os.geteuid() != 0 or shutil.which("nsenter") is None:
-            self.fail(f"entering the network namespace {namespace!r} takes root and `nsenter`", param, ctx)
+        if "/" in namespace or namespace in ("", ".", ".."):
+            self.fail(f"{namespace!r} is no name of a network namespace", param, ctx)
+        if os.geteuid() != 0:
+            self.fail(f"entering the network namespace {namespace!r} takes root", param, ctx)
+        named = value if param is None else f"{param.opts[0]} {value}"
+        if not (NAMESPACES / namespace).is_file():
+            raise NotHere(f"{named}: there is no network namespace {namespace!r} (see `ip netns`)")
+        if shutil.which("nsenter") is None:
+            raise NotHere(f"{named}: entering a network namespace takes `nsenter` (Debian package: util-linux)")
         return host, HostNetwork(address=address, namespace=namespace)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cumulet.cli.entry import cloud_option, clouds_file_option, entry_of, logged_in
+from cumulet.cli.not_here import in_existing_folder
 
 if TYPE_CHECKING:
     from cumulet.cli.client import Persona
@@ -29,6 +30,7 @@ def image() -> None:
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=in_existing_folder,
     help="Leave the image here (qcow2). It must not be there yet.  [default: debian.qcow2]",
 )
 @click.option("--upload", "name", metavar="NAME", help="Bring it to a cloud's Image service, under this name.")
@@ -76,8 +78,6 @@ def _refuse(target: Path, packages: tuple[str, ...], mirror: str | None) -> None
 
     if target.exists():
         raise click.BadParameter(f"{target} is there already", param_hint="--output")
-    if not target.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {target.parent}", param_hint="--output")
     if wrong := [package for package in packages if not is_package(package)]:
         raise click.BadParameter(f"{wrong[0]!r} is no package's name", param_hint="--package")
     if mirror is not None and not mirror.startswith(("http://", "https://")):

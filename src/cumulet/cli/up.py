@@ -22,6 +22,7 @@ from cumulet.cli.configuration import (
     NotThus,
     SettingType,
     checked,
+    checked_option,
     from_file,
     has_password,
     merged,
@@ -30,6 +31,7 @@ from cumulet.cli.configuration import (
 from cumulet.cli.driver_choice import Wish, choose
 from cumulet.cli.host_network_option import HostNetworkType
 from cumulet.cli.namespaces import image_trouble_told, in_namespaces, why_no_image
+from cumulet.cli.not_here import NotHere, in_existing_folder, require_interface
 from cumulet.signals import Stopped, unless, when_told_to_stop
 
 if TYPE_CHECKING:
@@ -70,13 +72,6 @@ class ListenType(click.ParamType[Listen]):
             return Listen(checked("listen_address", address, text=True), int(port))
         except NotThus as error:
             self.fail(f"{value!r}: {error}", param, ctx)
-
-
-def in_existing_folder(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """Check the folder of a file to be written now, not after the cloud has started."""
-    if value is not None and not value.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {value.absolute().parent}", ctx, param)
-    return value
 
 
 def without_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -180,7 +175,6 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option(
     "--policy-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Policy rules that differ from the defaults, as oslo.policy reads them.",
 )
@@ -225,7 +219,7 @@ def up(
     log_file: Path | None,
     bare: bool | None,
     leave_guests: bool | None,
-    policy_file: Path | None,
+    policy_file: str | None,
     host_networks: tuple[tuple[str, HostNetwork], ...],
     public_interface: str | None,
     settings: tuple[tuple[str, object], ...],
@@ -257,10 +251,10 @@ def up(
             "bus": checked_option("--bus", "bus", bus),
             "bare": bare,
             "leave_guests": leave_guests,
-            "policy_file": policy_file,
+            "policy_file": checked_option("--policy-file", "policy_file", policy_file),
             "log_file": log_file and log_file.absolute(),
             "host_networks": dict(host_networks) or None,
-            "public_interface": public_interface,
+            "public_interface": checked_option("--public-interface", "public_interface", public_interface),
             "simulated_speed": simulated_speed,
         },
         sets=settings,
@@ -268,15 +262,11 @@ def up(
     )
     chosen, outputs = _chosen({name: one.value for name, one in given.items()}, ready_file)
     chosen, networks = in_namespaces(chosen)
+    if chosen.public_interface is not None and chosen.host_names and not chosen.host_networks:
+        # Before anything is started, which a failed start would end again, at each try of systemd.
+        require_interface("--public-interface", chosen.public_interface)
     with state_folder.held(chosen.state_dir):
         asyncio.run(_serve(chosen, outputs, networks))
-
-
-def checked_option(option: str, setting: str, value: str | None) -> str | None:
-    try:
-        return None if value is None else checked(setting, value, text=True)
-    except NotThus as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, Outputs]:
@@ -289,10 +279,11 @@ def _chosen(given: dict[str, Any], ready_file: Path | None) -> tuple[Settings, O
         raise click.BadParameter(f"there is no host {unknown[0]!r}", param_hint="--host-network")
     made_with = state_folder.driver_of(folder)
     choice = choose(given.pop("driver", "auto"), hosts_here=bool(host_names), made_with=made_with)
-    if given.get("host_networks") and choice.driver == "simulated":
-        raise click.BadParameter("simulated hosts have no network", param_hint="--host-network")
-    if given.get("public_interface") and choice.driver == "simulated":
-        raise click.BadParameter("simulated hosts have no network", param_hint="--public-interface")
+    for setting, option in (("host_networks", "--host-network"), ("public_interface", "--public-interface")):
+        if given.get(setting) and choice.driver == "simulated":
+            if choice.for_want_of_qemu:
+                raise NotHere(f"{option}: simulated hosts have no network, and for real ones {choice.why}")
+            raise click.BadParameter("simulated hosts have no network", param_hint=option)
     clouds_file = given.pop("clouds_file", None) or folder / "clouds.yaml"
     given.setdefault("database_url", f"sqlite:///{folder / 'cumulet.db'}")
     given.setdefault("leave_guests", service_manager.started_us())
@@ -328,7 +319,7 @@ async def _start(settings: Settings) -> EmbeddedCloud:
     except PolicyError as error:
         raise click.BadParameter(" ".join(str(error).split()), param_hint="--policy-file") from None
     except NotPublic as error:
-        raise click.BadParameter(str(error), param_hint="--public-interface") from None
+        raise NotHere(f"--public-interface: {error}") from None
     except (BadCertificate, Exposed, OtherState, SchemaTooNew, SettingRefused) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:

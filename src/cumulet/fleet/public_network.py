@@ -44,7 +44,7 @@ table inet cumulet_machine {{
 
 
 class NotPublic(Exception):
-    """An interface that cannot lead to `public`; the message says why."""
+    """An interface that cannot lead to `public` now; the message says why. It may come later, or be given up."""
 
 
 def join_machine(local: LocalNetworks, gateways: Iterable[str]) -> str:
@@ -108,32 +108,42 @@ def join_interface(local: LocalNetworks, interface: str) -> str:
             return bool(route.link_lookup(ifname=_BEYOND))
 
     known: list[bool] = []
-    inside(local.wire, lambda: known.append(there()))
-    with IPRoute() as route:
-        found = route.link_lookup(ifname=interface)
-        if not found:
-            raise NotPublic(f"this machine has no interface {interface}")
-        own = [entry.get("address") for entry in route.get_addr(index=found[0]) if entry["scope"] == 0]
-        if own:
-            raise NotPublic(
-                f"{interface} has addresses of this machine ({', '.join(map(str, own))}), which would lose its "
-                "network: name an interface that the machine does not use itself"
-            )
-        try:
+    try:
+        inside(local.wire, lambda: known.append(there()))
+        with IPRoute() as route:
+            found = _free(route, interface)
             if not known[0]:
-                route.link("set", index=found[0], state="up")
+                route.link("set", index=found, state="up")
                 route.link(
                     "add",
                     ifname=_BEYOND,
                     kind="macvlan",
-                    link=found[0],
+                    link=found,
                     macvlan_mode="passthru",
                     net_ns_fd=local.wire,
                 )
-            inside(local.wire, lambda: _attach(_BEYOND))
-        except (OSError, NetlinkError) as refused:
-            raise NotPublic(f"{interface} cannot lead to `public`: {refused}") from refused
+        inside(local.wire, lambda: _attach(_BEYOND))
+    except (OSError, NetlinkError) as refused:
+        raise NotPublic(f"{interface} cannot lead to `public`: {refused}") from refused
     return f"`public` goes on through {interface} of this machine"
+
+
+def _free(route: object, interface: str) -> int:
+    """The index of an interface that the machine does not use itself. Raises `NotPublic`."""
+    from pyroute2 import IPRoute
+
+    assert isinstance(route, IPRoute)
+    found = route.link_lookup(ifname=interface)
+    if not found:
+        raise NotPublic(f"this machine has no interface {interface}")
+    index = int(found[0])
+    own = [entry.get("address") for entry in route.get_addr(index=index) if entry["scope"] == 0]
+    if own:
+        raise NotPublic(
+            f"{interface} has addresses of this machine ({', '.join(map(str, own))}), which would lose its "
+            "network: name an interface that the machine does not use itself"
+        )
+    return index
 
 
 def leg_name(local: LocalNetworks) -> str:

@@ -110,7 +110,7 @@ def _read_policy_file(path: Path) -> dict[str, str]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # Not an OSError: it says nothing about what the file says.
         raise PolicyError(f"cannot read the policy file {path}: {error}") from None
     if content is None:
         return {}
