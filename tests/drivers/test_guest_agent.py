@@ -204,8 +204,8 @@ class Host:
         guest = Guest(server_id=SERVER, name="one", vcpus=1, memory_mib=64, disk_gib=1, image=None, agent=True)
         return GuestRecord(guest=guest, uid=None, role=Role.OWN, intent=Intent.RUNNING)
 
-    def start_task(self, server_id: str, kind: str, work: Coroutine[None, None, None]) -> None:
-        self.task = asyncio.create_task(work)
+    def start_lasting_task(self, server_id: str, kind: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        self.task = asyncio.create_task(work())
 
 
 def thawed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -147,16 +148,26 @@ class Away:
     is_connected = False
     quiet_seconds = 0.0
 
+    def __init__(self, problem: Exception) -> None:
+        self._problem = problem
+
     async def claim(self, session: str) -> Granted:
-        raise Unreachable("nobody answers")
+        raise self._problem
 
     async def move_to(self, servers: object) -> None:
         raise AssertionError(servers)
 
 
-@pytest.mark.parametrize("starts", [True, False])
+AWAY = Unreachable("nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("starts", "problem"),
+    [(True, AWAY), (False, AWAY), (False, OSError(errno.EMFILE, "Too many open files"))],
+    ids=["starts", "runs", "runs-without-a-descriptor-left"],
+)
 def test_a_cloud_that_is_away_is_asked_less_and_less_and_not_by_all_at_once(
-    starts: bool, monkeypatch: pytest.MonkeyPatch
+    starts: bool, problem: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paused: list[float] = []
 
@@ -166,7 +177,7 @@ def test_a_cloud_that_is_away_is_asked_less_and_less_and_not_by_all_at_once(
             raise Ended
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    away = Away()
+    away = Away(problem)
     host: Membership = away  # type: ignore[assignment]
     with pytest.raises(Ended):
         asyncio.run(granted_to(host, "first") if starts else keep_admitted(host, away, "first"))

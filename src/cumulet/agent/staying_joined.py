@@ -80,8 +80,8 @@ async def keep_admitted(membership: Membership, bus: OnBus, session: str) -> Non
         asked_at = time.monotonic()
         try:
             await bus.move_to((await membership.claim(session)).bus)
-        except Unreachable as problem:
-            log.info("%s", problem)
+        except (Unreachable, OSError) as problem:
+            log.info("%s", in_words(problem))
         except Refused as refused:
             if not refused.refusal.again:
                 raise

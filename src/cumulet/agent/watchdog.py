@@ -38,26 +38,57 @@ _NOTE_BYTES = 512
 def watch(state: Path) -> None:
     """Be the watchdog of the host whose agent's state folder is `state`, unless there is one."""
     with _lock(state / LOCK, seconds=START_SECONDS) as alone:
-        had_lease = False
+        watching = _Watching(state)
         if alone:
             _note(state / LOCK)
         while alone:
-            left = lease.seconds_left(lease_file(state))
-            if left > 0:
-                had_lease = True
-            else:
-                if had_lease and kill_agent(state):
-                    log.warning("the lease has run out: the agent killed, with what it was at")
-                killed = kill_guests(state)
-                if killed:
-                    log.warning("the lease has run out: %s guests killed", killed)
-                # Only once: the next agent gets a lease only after it has learned which routers it has.
-                if had_lease and (routers := end_routers()):
-                    log.warning("the lease has run out: %s routers ended", routers)
-                had_lease = False
-                if not killed and not _is_locked(state / AGENT_LOCK):
+            left = watching.seconds_left()
+            try:
+                if watching.look(left):
                     return
+            except OSError as problem:  # Nobody but the agent starts another watchdog, and that may be dead or hang.
+                log.warning("will look again: %s", problem)
             time.sleep(min(left, LOOK_SECONDS) if left > 0 else LOOK_SECONDS)
+
+
+class _Watching:
+    """What a watchdog knows from look to look. What a look could not end, the next one ends."""
+
+    def __init__(self, state: Path) -> None:
+        """A lease that could never be read counts for as long as a watchdog has to start."""
+        self._state = state
+        self._ends_at = lease.now() + START_SECONDS
+        self._had_lease = False
+        self._routers_are_left = False
+
+    def seconds_left(self) -> float:
+        """Of the lease. One that cannot be read just now ends when it would have at the last look."""
+        try:
+            left = lease.seconds_left(lease_file(self._state))
+        except OSError as problem:
+            log.warning("the lease cannot be read: %s", problem)
+            return self._ends_at - lease.now()
+        self._ends_at = lease.now() + left
+        return left
+
+    def look(self, left: float) -> bool:
+        """Whether there is nothing left to watch."""
+        if left > 0:
+            self._had_lease, self._routers_are_left = True, False
+            return False
+        if self._had_lease:
+            if kill_agent(self._state):
+                log.warning("the lease has run out: the agent killed, with what it was at")
+            # Only once: the next agent gets a lease only after it has learned which routers it has.
+            self._had_lease, self._routers_are_left = False, True
+        killed = kill_guests(self._state)
+        if killed:
+            log.warning("the lease has run out: %s guests killed", killed)
+        if self._routers_are_left:
+            if routers := end_routers():
+                log.warning("the lease has run out: %s routers ended", routers)
+            self._routers_are_left = False
+        return not killed and not _is_locked(self._state / AGENT_LOCK)
 
 
 def lease_file(state: Path) -> Path:

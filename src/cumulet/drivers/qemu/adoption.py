@@ -9,8 +9,8 @@ import msgspec
 
 from cumulet.drivers.qemu import consoles, guest_agent, guest_files, hotplug, snapshots, suspension, tls
 from cumulet.drivers.qemu.host import QemuHost
-from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_when_whole
-from cumulet.drivers.qemu.live_migration_source import carry
+from cumulet.drivers.qemu.live_migration_destination import watch, withdraw_later
+from cumulet.drivers.qemu.live_migration_source import carry_on
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role, folders
 from cumulet.host.driver import DriverError, GuestReport, GuestState
 
@@ -37,7 +37,7 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
         return
     await host.tell_ports(record.guest)
     if folder.frozen.exists():
-        host.start_task(folder.server_id, guest_agent.THAW, guest_agent.until_thawed(host, folder.server_id))
+        guest_agent.thaw_later(host, folder.server_id)
     with contextlib.suppress(DriverError):  # It hangs, which `observe` reports.
         run_state = await hypervisor.run_state()
         await consoles.restore(hypervisor)
@@ -47,11 +47,11 @@ async def _adopt(host: QemuHost, folder: GuestFolder) -> None:
             hypervisor.migration = "none"  # This was the move by which it came here.
         record = _mended(folder, record, run_state)
         if (sent or run_state == "paused") and suspension.should_run(record):
-            host.start_task(folder.server_id, suspension.PUT_RIGHT, suspension.put_right(host, folder.server_id))
+            suspension.put_right_later(host, folder.server_id)
     if record.copy is not None and record.copy.outcome is None:
-        host.start_task(folder.server_id, "copy", carry(host, folder.server_id))
+        carry_on(host, folder.server_id)
     if record.role is Role.OWN and record.incoming is not None:
-        host.start_task(folder.server_id, "withdraw-tls", withdraw_when_whole(host, folder.server_id))
+        withdraw_later(host, folder.server_id)
     if record.role is Role.INCOMING:
         watch(host, folder.server_id, renew_now=True)
 

@@ -111,8 +111,9 @@ class Consoles:
                 data, waiting = waiting.result(), None
                 if not data:
                     return
-                if log.parent.exists():
-                    append_bounded(log, data)
+                with contextlib.suppress(OSError):  # A full disk keeps nothing of it, and ends no session.
+                    if log.parent.exists():
+                        append_bounded(log, data)
                 line.sessions.print(data)
         except ConnectionError:
             return

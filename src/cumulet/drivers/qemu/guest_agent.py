@@ -13,6 +13,7 @@ import base64
 import logging
 import os
 import secrets
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -182,7 +183,11 @@ async def thaw(host: QemuHost, server_id: str) -> None:
         log.warning(
             "a guest was frozen for an image, and its agent does not thaw it yet", extra={"server_id": server_id}
         )
-        host.start_task(server_id, THAW, until_thawed(host, server_id))
+        thaw_later(host, server_id)
+
+
+def thaw_later(host: QemuHost, server_id: str) -> None:
+    host.start_lasting_task(server_id, THAW, partial(until_thawed, host, server_id))
 
 
 async def until_thawed(host: QemuHost, server_id: str) -> None:

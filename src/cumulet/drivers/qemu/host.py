@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
+PASSING = (DriverError, OSError)
+"""What passes, perhaps, and ends no work that nobody would begin again: a process that hangs, a disk that is full, a
+machine that has no descriptor left. A TimeoutError is one of them."""
+AGAIN_SECONDS = 5.0
+"""How soon such work begins anew."""
 _OVERHEAD_BYTES = 512 << 20
 """What QEMU needs beside the guest's memory: translated code, buffers of devices and migration, page cache."""
 
@@ -264,6 +269,10 @@ class QemuHost:
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._task_ended(key, done))
 
+    def start_lasting_task(self, server_id: str, kind: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Work that knows no history, and that nobody but the next agent would begin again: it outlives `PASSING`."""
+        self.start_task(server_id, kind, _lasting(f"{kind} of guest {server_id}", work))
+
     def has_task(self, server_id: str, kind: str) -> bool:
         return (server_id, kind) in self._tasks
 
@@ -317,6 +326,18 @@ class QemuHost:
                 return _state_without_process(record)
             raise
         return _state_of(record, run_state)
+
+
+async def _lasting(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    told = ""
+    while True:
+        try:
+            return await work()
+        except PASSING as problem:
+            if str(problem) != told:
+                log.warning("%s begins anew: %s", name, problem)
+            told = str(problem)
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 def _state_without_process(record: GuestRecord) -> GuestState:

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import datetime
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, further_disks, guest_files, move_authority, sockets
 from cumulet.drivers.qemu.command_line import CONFIG_DRIVE_NODE, disk_nodes
-from cumulet.drivers.qemu.host import QemuHost, refuse_while_moving
+from cumulet.drivers.qemu.host import PASSING, QemuHost, refuse_while_moving
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import define, frozen
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Incoming, Intent, Role
@@ -64,8 +65,8 @@ async def prepare_incoming(host: QemuHost, guest: Guest, *, source: Peer, parame
 
 def watch(host: QemuHost, server_id: str, *, renew_now: bool) -> None:
     """Of a destination that waits: renew its credentials, and end it if no source comes."""
-    host.start_task(server_id, _LIMIT, end_unless_used(host, server_id))
-    host.start_task(server_id, _RENEWAL, _renew_while_it_listens(host, server_id, now=renew_now))
+    host.start_lasting_task(server_id, _LIMIT, partial(end_unless_used, host, server_id))
+    host.start_lasting_task(server_id, _RENEWAL, partial(_renew_while_it_listens, host, server_id, now=renew_now))
 
 
 async def _still_listening(host: QemuHost, server_id: str, source: Peer) -> Endpoint | None:
@@ -141,7 +142,8 @@ async def _renew_while_it_listens(host: QemuHost, server_id: str, *, now: bool) 
                 return
             if hypervisor.migration not in ("none", "setup"):
                 return
-            with contextlib.suppress(DriverError):  # It hangs because of a connection that sends nothing.
+            # It hangs because of a connection that sends nothing, or the disk is full: two more looks are in time.
+            with contextlib.suppress(*PASSING):
                 await _lend(host, hypervisor, record, record.incoming, move_authority.LENT)
 
 
@@ -263,7 +265,11 @@ async def resume_destination(host: QemuHost, server_id: str) -> None:
             # Written after `cont`, so that the guest does not wait for the disk. After a crash the run state tells.
             settled = msgspec.structs.replace(record, role=Role.OWN, user_paused=stays_paused)
             await asyncio.to_thread(host.folder(server_id).write, settled)
-        host.start_task(server_id, "withdraw-tls", withdraw_when_whole(host, server_id))
+        withdraw_later(host, server_id)
+
+
+def withdraw_later(host: QemuHost, server_id: str) -> None:
+    host.start_lasting_task(server_id, "withdraw-tls", partial(withdraw_when_whole, host, server_id))
 
 
 async def withdraw_when_whole(host: QemuHost, server_id: str) -> None:
@@ -274,7 +280,7 @@ async def withdraw_when_whole(host: QemuHost, server_id: str) -> None:
         record = host.folder(server_id).read()
         if record is None or record.incoming is None:
             return
-        with contextlib.suppress(DriverError):  # It hangs while it waits for a page.
+        with contextlib.suppress(*PASSING):  # It hangs while it waits for a page, or the disk is full.
             if hypervisor.migration in ("completed", "none"):  # The event may come after an answer that says the same.
                 async with host.lock(server_id):
                     if await withdraw(host, hypervisor, server_id):

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from cumulet.drivers.qemu import disk_copies, move_authority, sockets
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import PASSING, QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities
 from cumulet.drivers.qemu.live_migration_outcome import MEMORY, clean_up, conclude, handed_over, note, settle, settled
@@ -78,7 +79,7 @@ async def start_copy(host: QemuHost, server_id: str, endpoint: Endpoint, paramet
             await clean_up(host, hypervisor, record.guest)
             await settle(host, server_id, MigrationPhase.FAILED, str(problem))
             raise
-        host.start_task(server_id, "copy", carry(host, server_id))
+        carry_on(host, server_id)
 
 
 async def _begin(
@@ -113,6 +114,10 @@ async def _lend(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord) -> 
 # -- carrying the copy
 
 
+def carry_on(host: QemuHost, server_id: str) -> None:
+    host.start_lasting_task(server_id, "copy", partial(carry, host, server_id))
+
+
 async def carry(host: QemuHost, server_id: str) -> None:
     """Do what follows from what is seen, until the copy has ended."""
     standing_still = False  # While the guest does, we rely on events: each question to its hypervisor costs it time.
@@ -127,8 +132,8 @@ async def carry(host: QemuHost, server_id: str) -> None:
             if look and await _step(host, hypervisor, record, record.copy):
                 return
             standing_still = hypervisor.migration in ("switchover", "device")
-        except (DriverError, TimeoutError):
-            # It hangs, or has gone on meanwhile. The control plane sets time limits; we look again.
+        except PASSING:
+            # It hangs or has gone on meanwhile, or the disk is full. The control plane sets time limits; we look again.
             await asyncio.sleep(0.1)
         await hypervisor.wait_for_change(change, LOOK_SECONDS)
         if not change.is_set():
@@ -312,7 +317,7 @@ async def cancel_copy(host: QemuHost, server_id: str) -> MigrationProgress:
             await settle(host, server_id, MigrationPhase.FAILED, "the source's process has ended")
         elif record.copy.memory:
             if hypervisor.migration.startswith("postcopy"):
-                host.start_task(server_id, "copy", carry(host, server_id))
+                carry_on(host, server_id)
                 raise DriverError("TOO_LATE: the guest runs at its destination")
             await _cancel_memory(hypervisor, record.guest)
             answer = await hypervisor.migration_status()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 
 from cumulet.drivers.qemu import guest_agent, guest_files, room
 from cumulet.drivers.qemu.command_line import DISK_NODE
-from cumulet.drivers.qemu.host import QemuHost, Snapshot
+from cumulet.drivers.qemu.host import PASSING, QemuHost, Snapshot
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord
 from cumulet.drivers.qemu.room import disk_bytes
@@ -79,16 +79,15 @@ async def _remove_copy(host: QemuHost, folder: GuestFolder) -> None:
 
 async def _make(host: QemuHost, server_id: str, record: GuestRecord, snapshot: Snapshot) -> None:
     folder = host.folder(server_id)
+    phase, error = SnapshotPhase.DONE, ""
     try:
         await _copy(host, folder, record, snapshot)
         await _send(host, folder, snapshot)
-    except (DriverError, OSError) as problem:
-        with contextlib.suppress(DriverError):  # Its process hangs or has ended: `end` is asked for next.
-            await _remove_copy(host, folder)
-        snapshot.become(SnapshotPhase.FAILED, error=str(problem))
-    else:
+    except PASSING as problem:
+        phase, error = SnapshotPhase.FAILED, str(problem)
+    with contextlib.suppress(*PASSING):  # Its process hangs or has ended: `end` is asked for next.
         await _remove_copy(host, folder)
-        snapshot.become(SnapshotPhase.DONE)
+    snapshot.become(phase, error=error or None)
 
 
 async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapshot: Snapshot) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from functools import partial
 
 import msgspec
 
@@ -28,7 +29,7 @@ _UNLIMITED_BYTES_S = 1 << 40
 _CAPABILITIES = ("events", "late-block-activate")
 _UNDER_WAY = ("setup", "active", "device", "cancelling")
 """Statuses in which QEMU writes the file. A guest in no move has nothing else that it could be sending."""
-PUT_RIGHT = "put-right"
+_PUT_RIGHT = "put-right"
 
 
 async def suspend(host: QemuHost, server_id: str) -> None:
@@ -50,7 +51,7 @@ async def suspend(host: QemuHost, server_id: str) -> None:
             await hypervisor.drain_console(folder.console)
             _make_durable(folder)
         except asyncio.CancelledError:  # The agent ends, perhaps. QEMU goes on writing, for whoever asks next.
-            host.start_task(server_id, PUT_RIGHT, put_right(host, server_id))
+            put_right_later(host, server_id)
             raise
         except BaseException:
             with contextlib.suppress(DriverError, TimeoutError):  # It hangs, or has ended.
@@ -114,6 +115,10 @@ async def _cancel(hypervisor: Hypervisor) -> None:
             if (await hypervisor.migration_status()).status not in _UNDER_WAY:
                 return
             await hypervisor.wait_for_change(change, 1.0)
+
+
+def put_right_later(host: QemuHost, server_id: str) -> None:
+    host.start_lasting_task(server_id, _PUT_RIGHT, partial(put_right, host, server_id))
 
 
 async def put_right(host: QemuHost, server_id: str) -> None:
