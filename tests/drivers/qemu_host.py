@@ -16,7 +16,7 @@ from tests.fleet.test_unfit_machines import FACTS
 
 def qemu_host(state: Path, network: LinuxNetwork | None = None) -> QemuHost:
     sandbox = Sandbox("host1")
-    images = ImageCache(folder=state, source=None)  # type: ignore[arg-type]
+    images = ImageCache(folder=state / "images", source=None)  # type: ignore[arg-type]
     return QemuHost(
         name="host1",
         address="127.0.0.1",

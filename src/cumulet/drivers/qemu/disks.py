@@ -31,8 +31,9 @@ class Disks:
         if guest.image is None:
             await self.make_empty_disk(guest, folder, uid)
             return
-        size = self._room_for(guest, folder)
-        await self._make_from(guest, guest.image, guest_files.DISK, size, folder, uid)
+        with self.images.kept(guest.image):  # Others make way for its disk.
+            size = await self._room_for(guest, folder)
+            await self._make_from(guest, guest.image, guest_files.DISK, size, folder, uid)
 
     async def make_rescue_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """Make a disk from the guest's image, beside its own, of the image's size. It has been promised."""
@@ -63,7 +64,7 @@ class Disks:
 
     async def make_empty_disk(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """A disk of the same size for a migration to fill."""
-        size = self._room_for(guest, folder)
+        size = await self._room_for(guest, folder)
         await self.make_empty_file(folder, guest_files.DISK, size, uid)
 
     async def make_empty_file(self, folder: GuestFolder, name: str, size: int, uid: int | None) -> None:
@@ -95,7 +96,7 @@ class Disks:
         """
         files = (guest_files.DISK, *(guest_files.further_disk(disk.place) for disk in guest.disks))
         written = sum(room.written_bytes(folder, file) for file in files)
-        room.require(self.state, all_disks_bytes(guest) - written, self.images.limits, besides=guest.server_id)
+        await self.images.require_room(all_disks_bytes(guest) - written, besides=guest.server_id)
         await self.resize_file(folder, guest_files.DISK, disk_bytes(guest), uid)
 
     async def run(
@@ -115,12 +116,8 @@ class Disks:
         """A file in the guest's folder as tools see it."""
         return str(self.sandbox.folder_inside(folder) / name)
 
-    def _room_for(self, guest: Guest, folder: GuestFolder) -> int:
+    async def _room_for(self, guest: Guest, folder: GuestFolder) -> int:
         """The size of the first disk. DISK_FULL without room for all. What an earlier attempt left is removed."""
         guest_files.remove(folder, guest_files.DISK)
-        room.require(self.state, all_disks_bytes(guest), self.images.limits, besides=guest.server_id)
+        await self.images.require_room(all_disks_bytes(guest), besides=guest.server_id)
         return disk_bytes(guest)
-
-    @property
-    def state(self) -> Path:
-        return self.images.folder.parent

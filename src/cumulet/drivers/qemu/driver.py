@@ -28,7 +28,7 @@ from cumulet.drivers.qemu import (
 from cumulet.drivers.qemu.consoles import Consoles
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.facts import QemuFacts, post_copy_problem, probe
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import QemuHost, lasting
 from cumulet.drivers.qemu.image_cache import ImageCache
 from cumulet.drivers.qemu.sandbox import UIDS, Sandbox
 from cumulet.drivers.qemu.screens import Screens
@@ -90,6 +90,7 @@ class QemuDriver:
         self._host = host
         self._consoles = Consoles(host)
         self._screens = Screens(host)
+        self._tidying: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -142,7 +143,9 @@ class QemuDriver:
         await asyncio.to_thread(cache.remove_unfinished)
         await asyncio.to_thread(cache.tidy)
         await adoption.adopt_all(host)
-        return cls(host)
+        driver = cls(host)
+        driver._tidying = asyncio.create_task(lasting("the image cache", cache.keep_tidy), name="image-cache")
+        return driver
 
     async def facts(self) -> HostFacts:
         host = self._host
@@ -330,6 +333,8 @@ class QemuDriver:
         return self._host.record(server_id).rescued
 
     async def close(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
         await self._consoles.end()
         await self._host.close()
         if self._host.network is not None:

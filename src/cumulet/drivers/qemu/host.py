@@ -271,7 +271,7 @@ class QemuHost:
 
     def start_lasting_task(self, server_id: str, kind: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Work that knows no history, and that nobody but the next agent would begin again: it outlives `PASSING`."""
-        self.start_task(server_id, kind, _lasting(f"{kind} of guest {server_id}", work))
+        self.start_task(server_id, kind, lasting(f"{kind} of guest {server_id}", work))
 
     def has_task(self, server_id: str, kind: str) -> bool:
         return (server_id, kind) in self._tasks
@@ -328,7 +328,8 @@ class QemuHost:
         return _state_of(record, run_state)
 
 
-async def _lasting(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+async def lasting(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Do work that nobody else would begin again."""
     told = ""
     while True:
         try:

@@ -8,9 +8,10 @@ import errno
 import hashlib
 import os
 import struct
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cumulet.host.driver import DriverError, Image
 from cumulet.host.images import ImageSource
 from cumulet.host.limits import USUAL_LIMITS, HostLimits
 
+TIDY_SECONDS = 86_400.0
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
 _QCOW2_EXTERNAL_DATA = 1 << 2
 
@@ -32,20 +34,16 @@ class ImageCache:
     limits: HostLimits = USUAL_LIMITS
     _fetching: dict[str, asyncio.Lock] = field(default_factory=dict)
     _in_use: Counter[Path] = field(default_factory=Counter)
+    _claiming: threading.Lock = field(default_factory=threading.Lock)
+    """Held for a moment: to claim an image for use, or to remove one that nobody has claimed (`tidy`, in a thread)."""
 
-    @contextlib.asynccontextmanager
-    async def hold(self, server_id: str, image: Image) -> AsyncIterator[Path]:
-        """The image's file, fetched at first use. It is not removed while the context lasts."""
-        if len(image.sha512) != 128 or set(image.sha512) - set("0123456789abcdef"):
-            raise DriverError("IMAGE_CHECKSUM: not a SHA-512 in hexadecimal")
+    @contextlib.contextmanager
+    def kept(self, image: Image) -> Iterator[Path]:
+        """While the context lasts the image's file is not removed, where there is one or comes one."""
         cached = self.folder / f"{image.sha512}.{image.disk_format}"
-        self._in_use[cached] += 1
+        with self._claiming:
+            self._in_use[cached] += 1
         try:
-            async with self._fetching.setdefault(cached.name, asyncio.Lock()):
-                if not cached.exists():
-                    await asyncio.to_thread(self._make_room, server_id, image)
-                    await self._fetch(image, cached)
-            os.utime(cached)
             yield cached
         finally:
             self._in_use[cached] -= 1
@@ -53,13 +51,36 @@ class ImageCache:
                 del self._in_use[cached]
                 self._fetching.pop(cached.name, None)
 
-    def _make_room(self, server_id: str, image: Image) -> None:
-        self.tidy(image.size_bytes)
+    @contextlib.asynccontextmanager
+    async def hold(self, server_id: str, image: Image) -> AsyncIterator[Path]:
+        """The image's file, fetched at first use, and `kept`."""
+        if len(image.sha512) != 128 or set(image.sha512) - set("0123456789abcdef"):
+            raise DriverError("IMAGE_CHECKSUM: not a SHA-512 in hexadecimal")
+        with self.kept(image) as cached:
+            async with self._fetching.setdefault(cached.name, asyncio.Lock()):
+                if not cached.exists():
+                    await asyncio.to_thread(self.tidy, image.size_bytes)
+                    await self.require_room(image.size_bytes, besides=server_id)
+                    await self._fetch(image, cached)
+            os.utime(cached)
+            yield cached
+
+    async def require_room(self, size: int, *, besides: str) -> None:
+        """`room.require`. Where room is missing, all images that nobody uses make way: they can be fetched again.
+
+        The last look is in the caller's thread, so that a promise made next is seen by whoever looks after it.
+        """
         try:
-            room.require(self.folder.parent, image.size_bytes, self.limits, besides=server_id)
+            room.require(self.folder.parent, size, self.limits, besides=besides)
         except DriverError:
-            self.tidy(self._most_bytes)  # Room for guests comes before images, which can be fetched again.
-            room.require(self.folder.parent, image.size_bytes, self.limits, besides=server_id)
+            await asyncio.to_thread(self.tidy, self._most_bytes)
+            room.require(self.folder.parent, size, self.limits, besides=besides)
+
+    async def keep_tidy(self) -> None:
+        """Once a day: an agent may run for months and fetch nothing."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.to_thread(self.tidy)
 
     async def _fetch(self, image: Image, cached: Path) -> None:
         incoming = await asyncio.to_thread(_Incoming, image, cached)
@@ -97,9 +118,18 @@ class ImageCache:
         for used_at, size, path in sorted(found):
             if used_at >= oldest and total <= self._most_bytes:
                 return
-            if path not in self._in_use and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
+            if not path.name.startswith(".") and self._removed(path):
                 total -= size
+
+    def _removed(self, path: Path) -> bool:
+        """Remove an image unless it is used. Its name goes in a moment; what it held is freed after that."""
+        with contextlib.ExitStack() as opened, self._claiming:
+            if path in self._in_use:
+                return False
+            with contextlib.suppress(OSError):
+                opened.enter_context(open(path, "rb"))
+            path.unlink(missing_ok=True)
+        return True
 
 
 class _Incoming:

@@ -32,7 +32,7 @@ async def rescue(host: QemuHost, guest: Guest) -> None:
         if record.rescued and hypervisor is not None:
             return
         host.require_devices(guest.devices)
-        record = _promise_disk(host, guest, folder, record)
+        record = await _promise_disk(host, guest, folder, record)
         if hypervisor is not None:
             await end_process(hypervisor, folder)
         await host.disks.make_rescue_disk(guest, folder, record.uid)
@@ -45,11 +45,13 @@ async def rescue(host: QemuHost, guest: Guest) -> None:
         await run_guest(host, folder, record)
 
 
-def _promise_disk(host: QemuHost, guest: Guest, folder: GuestFolder, record: GuestRecord) -> GuestRecord:
+async def _promise_disk(host: QemuHost, guest: Guest, folder: GuestFolder, record: GuestRecord) -> GuestRecord:
     """The disk counts as taken before it is made. DISK_FULL where there is no room for it."""
     size = room.rescue_bytes(guest)
+    assert guest.image is not None
     guest_files.remove(folder, guest_files.RESCUE)  # What an earlier attempt left; nobody uses it.
-    room.require(host.state, size - record.rescue_bytes, host.limits, besides="")
+    with host.disks.images.kept(guest.image):
+        await host.disks.images.require_room(size - record.rescue_bytes, besides="")
     record = msgspec.structs.replace(record, rescue_bytes=size)
     folder.write(record)
     return record

@@ -94,7 +94,7 @@ async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapsh
     hypervisor = host.hypervisor(folder.server_id)
     disk = guest_files.look(folder, guest_files.DISK)
     written = disk.st_blocks * 512 if disk is not None else 0
-    room.require(host.state, written, host.limits, besides="")
+    await host.disks.images.require_room(written, besides="")
     if hypervisor is None:
         await host.disks.copy(record.guest, folder, record.uid)
         return

@@ -73,7 +73,7 @@ async def _saved_or_being_saved(hypervisor: Hypervisor, folder: GuestFolder) -> 
 
 async def _begin_save(host: QemuHost, hypervisor: Hypervisor, folder: GuestFolder, record: GuestRecord) -> None:
     await _set_up(hypervisor)
-    state = await asyncio.to_thread(_new_file, host, folder, record)
+    state = await _new_file(host, folder, record)
     try:
         await hypervisor.getfd(_STATE, state)
     finally:
@@ -81,10 +81,10 @@ async def _begin_save(host: QemuHost, hypervisor: Hypervisor, folder: GuestFolde
     await hypervisor.migrate(f"fd:{_STATE}")
 
 
-def _new_file(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> int:
+async def _new_file(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> int:
     """An empty file for the guest's memory, which counts as taken from here on. DISK_FULL without room for it."""
-    folder.memory.unlink(missing_ok=True)
-    room.require(host.state, room.saved_bytes(record.guest), host.limits, besides="")
+    await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
+    await host.disks.images.require_room(room.saved_bytes(record.guest), besides="")
     return os.open(folder.memory, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
