@@ -121,15 +121,18 @@ def test_a_users_file_is_built_when_members_have_changed(tmp_path: Path, monkeyp
     built = counted(monkeypatch, nats_server, "users_file_content")
     rounds = iter(members)
 
-    async def users(_: Database) -> Collection[BusUser]:
-        return next(rounds)
+    class Records(Database):
+        def __init__(self) -> None:
+            self.embedded = False
+
+        async def read_async(self, _fn: object) -> Collection[BusUser]:  # type: ignore[override]
+            return next(rounds)
 
     async def story() -> None:
         ended = asyncio.Event()
         monkeypatch.setattr(bus, "LOOK_SECONDS", 0.0)
-        monkeypatch.setattr(bus, "_users", users)
         monkeypatch.setattr(bus.log, "exception", lambda _words: ended.set())
-        following = asyncio.create_task(bus._follow(None, UsersFile(tmp_path / "users", None)))  # type: ignore[arg-type]
+        following = asyncio.create_task(bus._follow(Records(), UsersFile(tmp_path / "users", None)))
         await ended.wait()  # There are no more members to look up.
         following.cancel()
 
