@@ -161,6 +161,13 @@ def test_only_an_image_without_its_content_is_given_up(cloud: TestCloud, member:
     assert image(member, whole)["status"] == "active"
 
 
+def test_nor_is_one_that_is_protected(cloud: TestCloud, member: Client) -> None:
+    body = {"name": "i", "disk_format": "qcow2", "container_format": "bare", "protected": True}
+    waiting = member.request("POST", "/image/v2/images", body)["id"]
+    cloud.embedded.db.write(lambda tx: give_up(tx, waiting, cloud.clock.now_us()))
+    assert member.request("GET", f"/image/v2/images/{waiting}")["status"] == "queued"
+
+
 def test_an_administrators_image_of_anothers_server_is_shared_with_its_project(
     admin: Client, member: Client, server: str
 ) -> None:

@@ -3,7 +3,8 @@
 Theory of operation. The guest is stopped and an image made of its disk (`compute.snapshot`); until that image is whole,
 everything can be undone, though a guest that was paused or suspended stays stopped. Then the server is offloaded at
 once, as upstream's default says: its guest is removed, its claim and its ports' bindings are given back, and it has no
-host. Unshelving boots it from the image wherever the scheduler finds room, and removes the image. With
+host. Unshelving boots it from the image wherever the scheduler finds room, and removes the image, unless somebody
+has protected it: that image is its owner's from then on. With
 `shelved_offload_time` it rests on its host first (`compute.shelved`).
 """
 
@@ -252,7 +253,7 @@ async def make_image(context: Context, state: Shelving) -> Shelving:
 
 
 async def drop_image(context: Context, state: Shelving) -> Shelving:
-    """The undo: remove the image, also a whole one. Its record goes before its data."""
+    """The undo: remove the image, also a whole one, unless it is protected. Its record goes before its data."""
     await snapshot.end_snapshot(context, state)
     now = context.clock.now_us()
 

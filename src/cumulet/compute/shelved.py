@@ -65,7 +65,8 @@ def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, *
 def let_image_go(tx: Tx, server_id: str, now_us: int) -> str | None:
     """It is made of something else from now on, or runs again: delete the image that it was shelved to; its id.
 
-    Its data goes with `snapshot.remove_image`. None: it has no such image, or was rebuilt from that: then it stays.
+    Its data goes with `snapshot.remove_image`. None: it has no such image, or that stays: because the server was
+    rebuilt from it, or because it is protected.
     """
     server = get_server(tx, server_id, deleted=True)
     image_id = server.system_metadata.get(SHELVED_IMAGE)
@@ -75,8 +76,7 @@ def let_image_go(tx: Tx, server_id: str, now_us: int) -> str | None:
     operations.settle(tx, server_id, now_us=now_us, system_metadata=kept)
     if image_id == server.image_id:
         return None
-    image_store.delete(tx, image_id, now_us)
-    return image_id
+    return image_id if image_store.delete(tx, image_id, now_us) else None
 
 
 def has_image(tx: Tx, server: Server) -> bool:

@@ -193,9 +193,13 @@ class OfImage(Protocol):
 
 
 async def remove_image(context: Context, state: OfImage) -> None:
-    """Remove the data of an image whose record is deleted. What a crash leaves, `image.left_data` removes."""
-    if state.image_id is not None:
-        await _remove_data(context, state.image_id)
+    """Remove the data of an image whose record is deleted. What a crash leaves, `image.left_data` removes.
+
+    An image that has its record still is protected, and keeps its data.
+    """
+    image_id = state.image_id
+    if image_id is not None and await context.read(lambda tx: image_store.data_of(tx, image_id)) is None:
+        await _remove_data(context, image_id)
 
 
 async def _remove_data(context: Context, image_id: str) -> None:

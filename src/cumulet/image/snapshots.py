@@ -69,7 +69,7 @@ def add(
 
 
 def give_up(tx: Tx, image_id: str, now_us: int) -> None:
-    """Delete an image that never got its content. Nothing happens to one that has it, or was deleted."""
+    """Delete an image that never got its content. Nothing happens to one that has it, is protected, or was deleted."""
     found = store.find(tx, image_id)
     if found is not None and found.size is None:
         store.delete(tx, image_id, now_us)

@@ -281,8 +281,8 @@ def data_of_all(tx: Tx) -> list[DataOf]:
 
 
 def delete(tx: Tx, image_id: str, now_us: int) -> bool:
-    """Delete the image but keep its id. False: it was deleted already."""
-    where = (images.c.id == image_id, images.c.deleted_at_us.is_(None))
+    """Delete the image but keep its id. False: it was deleted already, or is protected: then it stays, whoever asks."""
+    where = (images.c.id == image_id, images.c.deleted_at_us.is_(None), images.c.protected.is_(False))
     gone = {"status": "deleted", "deleted_at_us": now_us, "updated_at_us": now_us}
     gone |= {"upload_id": None, "upload_bytes": None}
     if tx.changed(sa.update(images).where(*where).values(gone)) == 0:
