@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from cumulet.compute import operations
+from cumulet.image import store as image_store
 from cumulet.testing import Client, JsonObject, TestCloud
+from cumulet.web.operation import Call
 
 LATEST = "2.104"
 AUTO = {"block_migration": "auto"}
@@ -63,6 +68,17 @@ def event_details(admin: Client, server_id: str, name: str = "live-migration") -
     request = next(action["request_id"] for action in actions if action["action"] == name)
     action = admin.compute("GET", f"/servers/{server_id}/os-instance-actions/{request}")["instanceAction"]
     return " ".join(str(event.get("details")) for event in action["events"])
+
+
+def and_then_the_image_goes(image_id: str) -> Callable[..., str]:
+    """In place of `operations.begin`: when the operation's first step comes, the image is gone."""
+    begin: Callable[..., str] = operations.begin
+
+    def begun(call: Call[object, object], *rest: object, **more: object) -> str:
+        image_store.delete(call.tx, image_id, call.now_us)
+        return begin(call, *rest, **more)
+
+    return begun
 
 
 def slow_server(admin: Client, client: Client, **more: object) -> str:

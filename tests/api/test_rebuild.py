@@ -19,7 +19,7 @@ from cumulet.host.telling import Posted
 from cumulet.testing import Client, JsonObject, TestCloud
 from tests.links import Way, instead
 
-from .servers import create_pair, host_of, leftovers
+from .servers import and_then_the_image_goes, create_pair, event_details, host_of, leftovers
 from .test_create_image import made
 from .test_evacuation import force_down
 
@@ -127,6 +127,22 @@ def test_one_that_fails_is_in_error_and_can_be_rebuilt_again(
     assert member.server(server)["status"] == "ERROR"
     assert member.action(server, {"rebuild": {"imageRef": image}}).status == 202
     member.wait_for_status(server, "ACTIVE")
+
+
+def test_one_whose_new_image_goes_meanwhile_is_as_it_was(
+    cloud: TestCloud, admin: Client, member: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is all that there is of it, and is not given up for one that cannot be made."""
+    host, old, new = host_of(admin, server), image_of(member, server), made(member, server)["id"]
+    assert cloud.embedded.world is not None
+    guest = cloud.embedded.world.drivers[host]._guests[server]
+    with monkeypatch.context() as planted:
+        planted.setattr(operations, "begin", and_then_the_image_goes(new))
+        assert member.action(server, {"rebuild": {"imageRef": new}}).status == 202
+        cloud.idle()
+    assert "IMAGE_GONE: " in event_details(admin, server, "rebuild")
+    assert (member.server(server)["status"], image_of(member, server)) == ("ACTIVE", old)
+    assert cloud.embedded.world.drivers[host]._guests[server] is guest
 
 
 def test_what_a_host_says_late_of_a_failed_rebuild_counts_no_more(
@@ -332,9 +348,11 @@ def test_a_guest_that_was_kept_is_not_destroyed_by_what_comes_late(
 
 
 class Lost(Late):
-    """As `Late`, and nothing else arrives either."""
+    """As `Late`, and nothing else arrives either, from then on."""
 
     async def send(self, message: m.Message[object]) -> object:
+        if isinstance(message, m.ApplyWiring) and self.on_its_way is None:
+            return await super().send(message)
         if isinstance(message, m.Destroy):
             self.on_its_way = message
         raise m.HostUnreachable("planted")

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cumulet.host import messages as m
+from cumulet.host.driver import GuestState
 from cumulet.host.link import Link
 from cumulet.host.wiring import NotDone
 from cumulet.testing import Client, TestCloud
@@ -95,11 +96,14 @@ def test_no_server_boots_on_a_host_without_its_rules(
 def test_no_server_is_made_anew_on_a_host_without_its_rules(
     cloud: TestCloud, admin: Client, member: Client, server: str
 ) -> None:
-    body = {"rebuild": {"imageRef": image_and_flavor(member)["imageRef"]}}
-    with unwired(cloud, host_of(admin, server)) as ways:
+    """It keeps what it has."""
+    host, body = host_of(admin, server), {"rebuild": {"imageRef": image_and_flavor(member)["imageRef"]}}
+    with unwired(cloud, host) as ways:
         assert member.action(server, body).status == 202
         admin.wait("its end", lambda: REASON in event_details(admin, server, "rebuild"))
         assert [way.made for way in ways] == [[]]
+    member.wait_for_status(server, "ACTIVE")
+    assert cloud.guests(host)[server] is GuestState.RUNNING
 
 
 def test_no_shelved_server_comes_back_on_a_host_without_its_rules(

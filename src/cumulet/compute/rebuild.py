@@ -1,10 +1,11 @@
 """Rebuild: a server keeps its id, host, ports and size, and gets a new disk, made from the same image or another.
 
-Theory of operation. Its guest is destroyed on its host and made again there from the new image. What its disk held is
-gone with the first of these, so a failure after it leaves a server in ERROR, without a guest, that can be rebuilt
-again; before it, one that is as it was. Which of the two it is says the hypervisor; of a host that is down nothing is
-known, and what is found there when it is back decides (`compute.drift`). A new guest that nobody has heard of is
-removed then: nobody knows how its host has frozen it.
+Theory of operation. Its guest is destroyed on its host and made again there from the new image, once it is known that
+the image is there and that the host can wire the guest. What its disk held is gone with the first of these, so a
+failure after it leaves a server in ERROR, without a guest, that can be rebuilt again; before it, one that is as it was.
+Which of the two it is says the hypervisor; of a host that is down nothing is known, and what is found there when it is
+back decides (`compute.drift`). A new guest that nobody has heard of is removed then: nobody knows how its host has
+frozen it.
 """
 
 from __future__ import annotations
@@ -187,7 +188,20 @@ class Rebuilding(OnHost, frozen=True, kw_only=True):
 # -- steps
 
 
+async def describe_guest(context: Context, state: Rebuilding) -> Guest:
+    """The new guest, whose ports' rules are in force on its host. StepFailed if it cannot be made."""
+
+    def described(tx: Tx) -> Guest:
+        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True), state.host)
+
+    guest: Guest = await context.read(described)
+    await require_wired(context, state.host, state.server_id)
+    return guest
+
+
 async def destroy_guest(context: Context, state: Rebuilding) -> Rebuilding:
+    """Not before it is known that there is something to make the new one from, and that it will have its network."""
+    await describe_guest(context, state)
     await context.hosts.send(state.host, m.Destroy(**command(context, state)))
     return msgspec.structs.replace(state, destroyed=True)
 
@@ -209,11 +223,7 @@ def show_spawning(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
 
 
 async def make_guest(context: Context, state: Rebuilding) -> Rebuilding:
-    def described(tx: Tx) -> Guest:
-        return boot.describe(tx, context, get_server(tx, state.server_id, deleted=True), state.host)
-
-    guest: Guest = await context.read(described)
-    await require_wired(context, state.host, state.server_id)
+    guest = await describe_guest(context, state)
     frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest, run=state.run))
     return msgspec.structs.replace(state, guest=frozen)
 
