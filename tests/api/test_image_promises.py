@@ -122,7 +122,7 @@ def test_every_property_that_upstream_knows_is_decided_about(name: str) -> None:
 # -- as stories
 
 
-def image(member: Client, **properties: str) -> str:
+def image(member: Client, **properties: object) -> str:
     """An image with these properties."""
     body = {"name": "promising", "disk_format": "raw", "container_format": "bare", **properties}
     made = member.request("POST", "/image/v2/images", body)

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 import cumulet.testing
+from cumulet.compute.image_promises import MIN_DISK, MIN_RAM
 from cumulet.compute.model import SHELVED_IMAGE
 from cumulet.compute.operations import on_host
 from cumulet.compute.shelved import STARTING, AutomaticOffload, Resting
@@ -135,7 +136,7 @@ def test_once_it_has_left_nothing_says_that_it_rested(cloud: TestCloud, admin: C
     """It is as one that was taken off its host at once: that has its image, and nothing else."""
     acted(admin, server, "shelveOffload", "SHELVED_OFFLOADED")
     left = cloud.embedded.db.read(lambda tx: get_server(tx, server))
-    assert set(left.system_metadata) == {SHELVED_IMAGE}
+    assert set(left.system_metadata) == {SHELVED_IMAGE, MIN_RAM, MIN_DISK}
 
 
 def test_it_does_not_leave_by_itself_while_something_is_done_with_it(cloud: TestCloud, server: str) -> None:
@@ -194,7 +195,7 @@ def test_one_that_is_said_to_be_in_another_state_is_shelved_no_more(
     """Its image is its owner's from then on, who may use it for something else."""
     assert admin.action(server, {"os-resetState": {"state": state}}).status == 202
     left = cloud.embedded.db.read(lambda tx: get_server(tx, server))
-    assert left.system_metadata == {}
+    assert set(left.system_metadata) == {MIN_RAM, MIN_DISK}
     assert admin.compute("DELETE", f"/servers/{server}").status == 204
     cloud.idle()
     assert [image["status"] for image in images_of(member, server)] == ["active"]

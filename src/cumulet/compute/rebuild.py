@@ -157,13 +157,14 @@ def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, 
         raise BadRequest("Cannot find image for rebuild")
     image = boot_image(call.tx, call.caller, body.image_ref)
     require_fit(call, server.flavor, image)
-    properties = image_promises.known(image.properties)
+    properties = image_promises.stored(image.properties)
     _require_kept(call.tx, server, properties)
     if not isinstance(body.metadata, Unset):
         limits = limits_of(call.tx, server.project_id)
         words = "Maximum number of metadata items exceeds {allowed}"
         require_limit(limits, "metadata_items", len(body.metadata), words=words)
     kept = {key: value for key, value in server.system_metadata.items() if key != BASE_IMAGE}
+    kept |= image_promises.minimums(image)
     changes |= {"image_id": image.id, "image_properties": properties, "progress": 0, "system_metadata": kept}
     password = new_password(call) if isinstance(body.admin_password, Unset) else body.admin_password
     secrets = {**(server.guest_secrets or {}), "admin_password": password}

@@ -94,7 +94,7 @@ def _devices(call: Call[Server, object], image: BootImage) -> Devices:
     """The guest's devices while it is rescued. BadRequest for what its host does not offer."""
     server = call.target
     own = msgspec.convert(server.guest, Guest, strict=False).devices if server.guest is not None else USUAL
-    devices = image_devices.for_rescue(own, image_promises.known(image.properties))
+    devices = image_devices.for_rescue(own, image_promises.stored(image.properties))
     asked = Promises(resources={}, devices=image_devices.needed(devices))
     promises.require_kept_by(call.tx, asked, server.host or "", server.id)
     return devices

@@ -292,7 +292,7 @@ def _records(
     names = [f"{body.name}-{n + 1}" if count > 1 else body.name for n in range(count)]
     described = body.name if not call.version.at_least("2.19") else body.description
     reservation_id = "r-" + _letters(call, 8)
-    properties = image_promises.known(image.properties)
+    properties = image_promises.stored(image.properties)
     public_key, key_type = key if key is not None else (None, None)
     on_drive = body.config_drive or _drive_required(image)  # A host may give it one, too: `boot.claim_host`.
     return [
@@ -304,7 +304,7 @@ def _records(
             image_properties=properties, key_name=body.key_name, public_key=public_key,
             key_type=key_type, user_data=body.user_data, config_drive=on_drive,
             metadata={} if isinstance(body.metadata, Unset) else body.metadata,
-            system_metadata={**block_devices.kept(disks), **_base_of(image)},
+            system_metadata={**block_devices.kept(disks), **_base_of(image), **image_promises.minimums(image)},
             availability_zone=placing.zone or "", requested_zone=placing.zone, pinned_host=placing.host,
             scheduler_hints=_hints(call), disk_config=body.disk_config, access_ipv4=body.access_ipv4,
             access_ipv6=body.access_ipv6, host=None, launched_on=None, generation=0, guest=None,

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import iso_z
-from cumulet.compute import image_devices
+from cumulet.compute import image_devices, image_promises
 from cumulet.compute.links import bookmark_root
 from cumulet.compute.model import Flavor, PowerState
 from cumulet.compute.rules import ADMIN, READER
@@ -162,7 +162,7 @@ class Viewer:
             "links": [{"rel": "bookmark", "href": f"{self._root}/images/{row.image_id}"}],
         }
         if self._with_properties:
-            image["properties"] = _decoded(row.image_properties_text)
+            image["properties"] = image_promises.shown(_decoded(row.image_properties_text))
         return image
 
     def _flavor(self, text: str) -> dict[str, object]:

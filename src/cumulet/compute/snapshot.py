@@ -14,7 +14,8 @@ import functools
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-from cumulet.compute import guest_agent, operations
+from cumulet.compute import guest_agent, image_promises, operations
+from cumulet.compute.image_promises import MIN_DISK, MIN_RAM
 from cumulet.compute.model import BASE_IMAGE, Server
 from cumulet.compute.operations import SERVER, Commanding, OnHost, command
 from cumulet.compute.store import get_server
@@ -24,7 +25,6 @@ from cumulet.host import disk_messages as disk
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
-from cumulet.image.attributes import SIGNATURE
 from cumulet.web.operation import Call
 
 WAIT_SECONDS = 0.5
@@ -65,7 +65,6 @@ def new_image(
     """Record the image of a server's disk, queued; its id. OverQuota: the project may not have another."""
     own = call.caller.project_id == server.project_id
     given = {
-        **{name: value for name, value in server.image_properties.items() if name not in SIGNATURE},
         "instance_uuid": server.id,
         "user_id": call.caller.user_id,
         "image_type": image_type,
@@ -76,15 +75,23 @@ def new_image(
         **({} if own else {"instance_owner": server.project_id}),
         **properties,
     }
-    base = image_store.find(call.tx, server.image_id) if server.image_id else None
+    min_ram, min_disk = _minimums(call.tx, server)
     return snapshots.add(
         call,
         name=name,
-        properties=given,
-        min_disk_gib=server.flavor.disk_gib or (base.min_disk if base is not None else 0),
-        min_ram_mib=base.min_ram if base is not None else 0,
+        properties={**image_promises.inherited(server.image_properties, given), **given},
+        min_disk_gib=server.flavor.disk_gib or min_disk,
+        min_ram_mib=min_ram,
         shared_with=None if own else server.project_id,
     )
+
+
+def _minimums(tx: Tx, server: Server) -> tuple[int, int]:
+    """What the server's image asked of flavors when it was made. Of an older server: what that image asks today."""
+    if MIN_RAM in server.system_metadata:
+        return int(server.system_metadata[MIN_RAM]), int(server.system_metadata[MIN_DISK])
+    base = image_store.find(tx, server.image_id) if server.image_id else None
+    return (base.min_ram, base.min_disk) if base is not None else (0, 0)
 
 
 # -- steps
