@@ -171,6 +171,10 @@ def _changes(call: Call[Server, Rebuild]) -> tuple[dict[str, object], dict[str, 
     return changes | {"guest_secrets": secrets}, secrets
 
 
+OF_IMAGE = (BASE_IMAGE, image_promises.MIN_RAM, image_promises.MIN_DISK)
+"""Keys of a server's system metadata that a rebuild changes."""
+
+
 class Rebuilding(OnHost, frozen=True, kw_only=True):
     """State of the saga. `run`: whether the server is to run afterwards. `before`: columns to restore in the undo."""
 
@@ -255,8 +259,8 @@ def record_rebuilt(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
 def _as_before(tx: Tx, state: Rebuilding) -> dict[str, object]:
     """What the request has changed. The rest may have changed since: an owner has cleared the guest's password."""
     before = msgspec.convert(state.before["system_metadata"], dict[str, str])
-    now = operations.metadata_without(tx, state.server_id, BASE_IMAGE)
-    return {**state.before, "system_metadata": now | {key: before[key] for key in (BASE_IMAGE,) if key in before}}
+    now = operations.metadata_without(tx, state.server_id, *OF_IMAGE)
+    return {**state.before, "system_metadata": now | {key: before[key] for key in OF_IMAGE if key in before}}
 
 
 def unwound(tx: Tx, context: Context, state: Rebuilding, failure: Failure) -> None:
