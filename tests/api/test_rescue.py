@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from cumulet.compute.images_of_hosts import image_for
+from cumulet.compute.store import get_server, update_server
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
 from cumulet.host.driver import Guest, GuestState
 from cumulet.testing import Client, TestCloud
+from tests.image.attack_images import Qcow2
 from tests.links import Way, instead
 from tests.testing.test_reachability import made as made_of_network
 
@@ -63,6 +66,26 @@ def test_it_runs_from_its_image_and_is_taken_back(
 
 def test_it_is_rescued_with_another_image(cloud: TestCloud, admin: Client, member: Client, server: str) -> None:
     image = made(member, server)["id"]
+    rescue(member, server, {"rescue_image_ref": image})
+    assert runs_from(cloud, admin, server) == image
+
+
+@pytest.mark.parametrize("minimum", [{"min_ram": 1_000_000}, {"min_disk": 1_000}, {}])
+def test_the_image_may_ask_for_more_than_the_flavor_has(
+    cloud: TestCloud, admin: Client, member: Client, server: str, minimum: dict[str, int]
+) -> None:
+    """Also where the flavor has no disk, which members make no servers of."""
+    content = Qcow2(virtual_size=50 << 30).build()
+    body = {"name": "rescue", "disk_format": "qcow2", "container_format": "bare", **minimum}
+    image = member.request("POST", "/image/v2/images", body)["id"]
+    headers = {"Content-Type": "application/octet-stream"}
+    sent = member.request("PUT", f"/image/v2/images/{image}/file", content=content, headers=headers)
+    assert sent.status == 204, sent.text
+    if not minimum:
+        before = cloud.embedded.db.read(lambda tx: get_server(tx, server))
+        flavor = msgspec.structs.replace(before.flavor, disk_gib=0)
+        now = cloud.embedded.clock.now_us()
+        cloud.embedded.db.write(lambda tx: update_server(tx, get_server(tx, server), now_us=now, flavor=flavor))
     rescue(member, server, {"rescue_image_ref": image})
     assert runs_from(cloud, admin, server) == image
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cumulet.drivers.qemu import guest_files, room, sandbox
+from cumulet.drivers.qemu import guest_files, host, room, sandbox
 from cumulet.drivers.qemu.disks import Disks
 from cumulet.drivers.qemu.image_cache import ImageCache, _Incoming
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
@@ -115,6 +115,15 @@ def test_a_rescue_s_disk_is_promised_until_it_is_gone(state: Path) -> None:
     assert left_to_give(state) == before - 1024 + 32, "what is written is seen on the disk"
     as_recorded(state, described, rescue_bytes=0)
     assert left_to_give(state) == before
+
+
+def test_a_guest_writes_to_all_of_a_rescue_s_disk_though_it_is_larger_than_its_own(state: Path) -> None:
+    """The kernel allows no larger files than its disks."""
+    record = as_recorded(state, given(state, 4), rescue_bytes=8 * GIB).read()
+    assert record is not None
+    assert host._bounds(record).file_bytes == room.file_bytes(8 * GIB)
+    own = msgspec.structs.replace(record, rescue_bytes=0)
+    assert host._bounds(own).file_bytes == room.file_bytes(4 * GIB)
 
 
 def test_the_memory_of_a_guest_is_promised_while_it_is_saved(state: Path) -> None:

@@ -107,6 +107,12 @@ def a_flavor_without_a_disk(scene: Scene) -> Answer:
 
 
 @refused(400, "encrypted volume")
+def a_rescue_with_an_image_of_an_encrypted_volume(scene: Scene) -> Answer:
+    wanted = image(scene, cinder_encryption_key_id=UNKNOWN)
+    return scene.admin.action(server(scene), {"rescue": {"rescue_image_ref": wanted}})
+
+
+@refused(400, "encrypted volume")
 def an_image_of_an_encrypted_volume(scene: Scene) -> Answer:
     return asked(scene, imageRef=image(scene, cinder_encryption_key_id=UNKNOWN))
 

@@ -246,12 +246,16 @@ def _require_possible(call: Call[None, CreateServers], most: int, placing: Placi
             raise BadRequest("The requested availability zone is not available")
 
 
-def require_fit(call: Call[object, object], flavor: Flavor, image: BootImage) -> None:
+def require_unencrypted(image: BootImage) -> None:
     if image.properties.get("cinder_encryption_key_id"):
         raise BadRequest(
             f"Image {image.id} is unacceptable: Direct booting of an image uploaded from an encrypted volume is "
             "unsupported."
         )
+
+
+def require_fit(call: Call[object, object], flavor: Flavor, image: BootImage) -> None:
+    require_unencrypted(image)
     if flavor.memory_mib < image.min_ram_mib:
         raise BadRequest("Flavor's memory is too small for requested image.")
     disk = flavor.disk_gib * GIB

@@ -50,12 +50,13 @@ _THROTTLE = "disks"
 _BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
 
 
-def _bounds(guest: Guest) -> Bounds:
+def _bounds(record: GuestRecord) -> Bounds:
+    guest = record.guest
     screen_bytes = chosen_devices.screen_bytes(guest.devices) if guest.screen else 0
     memory_bytes = (guest.memory_mib << 20) + _OVERHEAD_BYTES + screen_bytes
-    # The largest file is a disk, or the memory of a suspended guest.
+    # The largest file is a disk, that of a rescue too, or the memory of a suspended guest.
     further = (disk.size_mib << 20 for disk in guest.disks)
-    largest = max(file_bytes(max(disk_bytes(guest), *further, 0)), memory_bytes)
+    largest = max(file_bytes(max(disk_bytes(guest), record.rescue_bytes, *further)), memory_bytes)
     return Bounds(memory_bytes=memory_bytes, cpus=guest.vcpus, file_bytes=largest)
 
 
@@ -240,7 +241,7 @@ class QemuHost:
             folder,
             uid=record.uid,
             inherited=[*sockets, *taps],
-            bounds=_bounds(guest),
+            bounds=_bounds(record),
             devices=("/dev/kvm",) if self.facts.accelerator == "kvm" else (),
         )
 
