@@ -52,7 +52,7 @@ FIRST_SEED: dict[str, int] = {
     "hearing_of_nics_only": 101,
     "insisting_on_a_crash_dump": 33,
     "keeping_everything_without_the_bus": 1159,
-    "leaving_files_of_deleted_images": 5110,
+    "leaving_files_of_deleted_images": 7331,
     "leaving_subports_active": 583,
     "leaving_tags_behind": 283,
     "leaving_the_device_in_the_guest": 106,
