@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from cumulet.compute import boot, shelved
 from cumulet.compute import hosts as host_records
-from cumulet.compute import shelved
 from cumulet.compute.store import get_server
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
@@ -152,6 +152,12 @@ def test_no_room_and_disabled_hosts_hold_and_it_stays_shelved(
     assert (actions[0]["action"], actions[0]["message"]) == ("unshelve", "Error")
     assert leftovers(cloud, admin, server) == NOWHERE
     assert len(images_of(member, server)) == 1
+    assert member.server(server)["fault"]["message"] == boot.NO_VALID_HOST
+    for service in services:
+        assert admin.compute("PUT", f"/os-services/{service['id']}", {"status": "enabled"}).status == 200
+    unshelve(member, server)
+    shelve(member, server)
+    assert "fault" not in member.server(server), "it is over"
 
 
 def going_down(cloud: TestCloud, host: str, *, made: bool) -> type[Way]:

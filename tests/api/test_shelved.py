@@ -239,7 +239,9 @@ def test_what_cannot_be_started_rests_on(
     with mock.patch.object(m.Start, "do", fails):
         assert member.action(server, {"unshelve": None}).status == 202
         cloud.idle()
-    assert member.server(server)["status"] == "SHELVED"
+    shown = member.server(server)
+    assert shown["status"] == "SHELVED"
+    assert shown["fault"]["message"]
     assert len(images_of(member, server)) == 1
     assert admin.compute("DELETE", f"/servers/{server}").status == 204
     cloud.idle()

@@ -383,7 +383,7 @@ class HostWatch:
     def _shelve(self, tx: Tx, name: str, correction: drift.Correction) -> None:
         """Conflict if the server has changed since the decision."""
         now_us, generation = self._clock.now_us(), correction.generation
-        shelved.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us, **operations.NO_FAULT)
+        shelved.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us)
 
     async def _replug(self, name: str, correction: drift.Correction, command: operations.CommandFields) -> None:
         for port_id in correction.unplug:

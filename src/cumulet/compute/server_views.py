@@ -146,7 +146,7 @@ class Viewer:
         }
         if status in _WITH_PROGRESS:
             view["progress"] = row.progress
-        elif status in ("ERROR", "DELETED") and row.fault_code is not None:
+        elif status in ("ERROR", "DELETED", "SHELVED", "SHELVED_OFFLOADED") and row.fault_code is not None:
             view["fault"] = self._fault(row, row.fault_code)
         for step in self._steps:
             step(self, row, view)

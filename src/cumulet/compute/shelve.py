@@ -176,6 +176,12 @@ def _unshelve(call: Call[Server, object], zone: str | Unset | None, host: str | 
             )
         _start_again(call)
         return
+    if not shelved.has_image(call.tx, server):
+        raise Conflict(
+            f"Cannot 'unshelve' instance {server.id}: the image that it was shelved to cannot be used: it is not "
+            "active, or was deleted.",
+            reason="IMAGE_GONE",
+        )
     if isinstance(zone, str) and zone:
         known = sa.select(hosts.c.id).where(hosts.c.zone == zone, hosts.c.disabled.is_(False), hosts.c.up)
         if call.tx.first(known) is None:
@@ -282,7 +288,7 @@ def record_shelved(tx: Tx, context: Context, state: Shelving) -> Shelving:
     if state.stays:
         metadata[shelved.SINCE_US] = str(now)
         rests = {"vm_state": VmState.SHELVED, "power_state": PowerState.SHUTDOWN, "system_metadata": metadata}
-        operations.settle(tx, server.id, now_us=now, task_state=None, **rests)
+        operations.settle(tx, server.id, now_us=now, task_state=None, **rests, **operations.NO_FAULT)
         operations.finish_events(tx, state.action_id, now_us=now)
         return state
     generation = shelved.offload(
@@ -336,14 +342,15 @@ async def make_guest(context: Context, state: Unshelving) -> Unshelving:
 def record_unshelved(tx: Tx, context: Context, state: Unshelving) -> Unshelving:
     shelved.let_image_go(tx, state.server_id, context.clock.now_us())
     boot.record_active(tx, context, state)
+    operations.settle(tx, state.server_id, now_us=context.clock.now_us(), **operations.NO_FAULT)
     return state
 
 
 def still_shelved(tx: Tx, context: Context, state: Unshelving, failure: Failure) -> None:
-    """The server has no host, as before. If its host went down with its guest, it stays there in ERROR until the host
-    is back (`compute.drift`)."""
+    """The server has no host, as before, and says why. If its host went down with its guest, it stays there in ERROR
+    until the host is back (`compute.drift`)."""
     now = context.clock.now_us()
-    changes: dict[str, object] = {}
+    changes = shelved.why(failure, now_us=now)
     if state.abandoned:
         changes = operations.in_error(NOT_UNSHELVED, now_us=now, failure=failure)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **changes)

@@ -57,6 +57,7 @@ def offload(tx: Tx, server_id: str, *, old: str, generation: int, now_us: int, *
         vm_state=VmState.SHELVED_OFFLOADED,
         power_state=PowerState.SHUTDOWN,
         task_state=None,
+        **operations.NO_FAULT,
         **changes,
     )
     return generation
@@ -84,6 +85,12 @@ def has_image(tx: Tx, server: Server) -> bool:
     image_id = server.system_metadata.get(SHELVED_IMAGE)
     image = None if image_id is None else image_store.data_of(tx, image_id)
     return image is not None and image.status == "active"
+
+
+def why(failure: Failure, *, now_us: int) -> dict[str, object]:
+    """Columns of the record of a server that stays shelved: why it was not unshelved, in words for its owner."""
+    in_words = operations.in_error(failure.public, now_us=now_us, failure=failure)
+    return {column: value for column, value in in_words.items() if column in operations.NO_FAULT}
 
 
 # -- taken off
@@ -158,6 +165,7 @@ def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
         power_state=PowerState.RUNNING,
         task_state=None,
         launched_at_us=now,
+        **operations.NO_FAULT,
     )
     image_id = let_image_go(tx, state.server_id, now)
     operations.finish_events(tx, state.action_id, now_us=now)
@@ -166,7 +174,7 @@ def record_started(tx: Tx, context: Context, state: Resting) -> Resting:
 
 def still_resting(tx: Tx, context: Context, state: Resting, failure: Failure) -> None:
     now = context.clock.now_us()
-    seen = operations.if_observed(state.observed, VmState.SHELVED)
+    seen = operations.if_observed(state.observed, VmState.SHELVED) | why(failure, now_us=now)
     operations.settle(tx, state.server_id, now_us=now, task_state=None, **seen)
     operations.finish_events(tx, state.action_id, now_us=now, failure=failure)
 
