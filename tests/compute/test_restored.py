@@ -20,6 +20,7 @@ from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
 from cumulet.testing import Client, TestCloud
 from tests.api.servers import AUTO, create_pair, host_of, image_and_flavor, last_migration, other
+from tests.api.test_protected_images import protect
 from tests.links import Way, instead
 
 
@@ -204,10 +205,11 @@ def test_what_decides_nothing_about_a_server_that_has_moved_since_the_backup_fai
 
 def test_a_server_is_not_unshelved_over_a_guest_that_came_after_the_backup(tmp_path: Path) -> None:
     with cumulet.testing.cloud(hosts=1, state=tmp_path) as cloud:
-        admin = cloud.persona("admin")
-        server_id = create_pair(cloud.persona("member"))[0]
-        assert admin.action(server_id, {"shelve": None}).status == 202
+        admin, member = cloud.persona("admin"), cloud.persona("member")
+        server_id = create_pair(member)[0]
+        assert member.action(server_id, {"shelve": None}).status == 202
         admin.wait_for_status(server_id, "SHELVED_OFFLOADED")
+        protect(member, server_id)  # So that it is there after the restore, as if it was in the backup.
         restore = backed_up(cloud, server_id)
         unshelve = {"unshelve": None}
         assert admin.action(server_id, unshelve).status == 202
