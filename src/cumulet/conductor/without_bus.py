@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cumulet.clock import Clock
+from cumulet.clock import Clock, sleep_unless_woken
 from cumulet.fleet.hosts import Hosts
 
 SHARE = 0.1
@@ -56,13 +56,7 @@ class WithoutBus:
         """Sleep for so long; less where the bus is lost, so that `is_due` is asked in time."""
         if self._hosts.cut_off_seconds() is not None:
             seconds = min(seconds, SHARE * self._lease_seconds)
-        over, woken = asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(self._woken.wait())
-        try:
-            await asyncio.wait((over, woken), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
-            woken.cancel()
-        self._woken.clear()
+        await sleep_unless_woken(clock, seconds, self._woken)
 
     def patience_seconds(self, *, held: bool) -> float:
         """For how long a lease must be seen as it is before it is taken; `held` by another conductor, or free."""
