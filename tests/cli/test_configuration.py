@@ -67,13 +67,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2
 def test_a_mistake_in_the_file_is_told_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, line: int, words: str
 ) -> None:
-    file = tmp_path / "cumulet.toml"
-    file.write_text(content)
-    for command in ("up", "settings"):
-        told = refused(capsys, command, "--config", str(file))
-        assert f"{file} line {line}: " in told
-        assert words in told
-        assert "secret" not in told
+    require_told(tmp_path, capsys, content, line, words, status=2)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +82,20 @@ def test_what_the_machine_lacks_now_is_told_with_its_line_and_is_no_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, line: int, words: str
 ) -> None:
     """A file system that is not mounted yet: systemd tries again (`test_exit_status.py`)."""
+    require_told(tmp_path, capsys, content, line, words, status=1)
+
+
+def require_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, line: int, words: str, *, status: int
+) -> None:
+    """Each command that reads a file with this content ends, and says why and where."""
     file = tmp_path / "cumulet.toml"
     file.write_text(content)
     for command in ("up", "settings"):
-        told = refused(capsys, command, "--config", str(file), status=1)
+        told = refused(capsys, command, "--config", str(file), status=status)
         assert f"{file} line {line}: " in told
         assert words in told
+        assert "secret" not in told
 
 
 @pytest.mark.parametrize("hosts", ["", "*", "example.org", "*.example.org, images.example.net", " *.org ,a-b.example"])

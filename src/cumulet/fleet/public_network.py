@@ -12,10 +12,14 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulet import rootless
 from cumulet.fleet.local_networks import PUBLIC, LocalNetworks, inside
 from cumulet.settings import Settings
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 _LEG, _BEYOND = "machine", "beyond"
 """In the wire's namespace, the ports of `public` that lead to the machine, and to the network beyond it."""
@@ -128,11 +132,8 @@ def join_interface(local: LocalNetworks, interface: str) -> str:
     return f"`public` goes on through {interface} of this machine"
 
 
-def _free(route: object, interface: str) -> int:
+def _free(route: IPRoute, interface: str) -> int:
     """The index of an interface that the machine does not use itself. Raises `NotPublic`."""
-    from pyroute2 import IPRoute
-
-    assert isinstance(route, IPRoute)
     found = route.link_lookup(ifname=interface)
     if not found:
         raise NotPublic(f"this machine has no interface {interface}")
