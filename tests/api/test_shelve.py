@@ -375,3 +375,13 @@ def test_what_a_shelved_server_does_not_do(admin: Client, member: Client, server
     answer = admin.action(server, {"shelveOffload": None})
     assert answer.status == 409
     assert "while it is in vm_state shelved_offloaded" in answer.text
+
+
+@pytest.mark.parametrize("state", ["active", "error"])
+def test_one_without_a_host_is_said_to_be_in_no_other_state_and_comes_back(
+    admin: Client, member: Client, server: str, state: str
+) -> None:
+    shelve(member, server)
+    assert admin.action(server, {"os-resetState": {"state": state}}).status == 409
+    assert admin.server(server)["status"] == "SHELVED_OFFLOADED"
+    unshelve(member, server)

@@ -264,6 +264,14 @@ def another_state_while_an_operation_runs(scene: Scene) -> Answer:
         return scene.admin.action(made, {"os-resetState": {"state": "active"}})
 
 
+@refused(409, "has no guest until it is unshelved")
+def another_state_of_what_was_taken_off_its_host(scene: Scene) -> Answer:
+    made = server(scene)
+    assert scene.admin.action(made, {"shelve": None}).status == 202
+    scene.cloud.idle()
+    return scene.admin.action(made, {"os-resetState": {"state": "error"}})
+
+
 # -- the rest
 
 

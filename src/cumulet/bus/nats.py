@@ -14,8 +14,9 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from cumulet.bus.nats_connection import NatsConnection
 from cumulet.host import codec
@@ -36,6 +37,9 @@ MOST_BYTES = 4 * 1024 * 1024
 """Of one message at our own server. An operator's server may take less; a longer message is refused in words."""
 MOST_AT_ONCE = 1000
 """Requests an agent works on; further ones are refused."""
+MOST_BYTES_UNDER_WAY = 16 * 1024 * 1024
+"""Of requests to one host that have no answer yet; further ones wait. With more than 32 MiB for a client that does not
+read, the server holds up whoever sends them until it cuts that client off, and so everybody's requests."""
 STILL_THERE_SECONDS = 2.0
 """While a request waits, its agent is asked about it so often."""
 FIRST_LOOK_SECONDS = 0.2
@@ -62,6 +66,29 @@ class _Lost(NoAnswer):
     """The connection was lost."""
 
 
+class _Room:
+    """`MOST_BYTES_UNDER_WAY` of one host. Whoever comes first is let in first."""
+
+    def __init__(self) -> None:
+        self._used = 0
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def of(self, size: int) -> AsyncIterator[None]:
+        """Waits until so many bytes have room. What is alone has room, whatever its size."""
+        async with self._turn:
+            while self._used and self._used + size > MOST_BYTES_UNDER_WAY:
+                self._freed.clear()
+                await self._freed.wait()
+            self._used += size
+        try:
+            yield
+        finally:
+            self._used -= size
+            self._freed.set()
+
+
 class NatsBus:
     """A control plane's connection: made once a server answers, and made again whenever it is lost."""
 
@@ -81,6 +108,7 @@ class NatsBus:
         self._answers = f"{ANSWERS}.{secrets.token_hex(8)}"
         self._number = 0
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._rooms: WeakValueDictionary[str, _Room] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -120,6 +148,10 @@ class NatsBus:
             if not future.done():
                 future.set_exception(_Lost("the connection to the bus was lost"))
         self._say_lost()
+
+    def room(self, subject: str) -> _Room:
+        """For the requests to this host, as long as there are any."""
+        return self._rooms.setdefault(subject, _Room())
 
     def number(self) -> int:
         """Of the next request."""
@@ -166,13 +198,18 @@ class NatsLink:
     async def send(self, message: m.Message[AnswerT]) -> AnswerT:
         number = self._bus.number()
         request = codec.encode(Request(number, message))
+        async with self._bus.room(self._subject).of(len(request)):
+            answer = await self._answer_to(number, request)
+        return codec.value_of(answer, message)
+
+    async def _answer_to(self, number: int, request: bytes) -> Answer:
         asked = asyncio.create_task(self._bus.ask(self._subject, request, number), name="bus-ask")
         watched = asyncio.create_task(self._as_long_as_it_is_at(number), name="bus-watch")
         try:
             await asyncio.wait((asked, watched), return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 watched.result()  # Raises what ended it.
-            answer = codec.decode_answer(asked.result())
+            return codec.decode_answer(asked.result())
         except _Lost as error:
             raise m.BusLost(str(error)) from error
         except NoAnswer as error:
@@ -183,7 +220,6 @@ class NatsLink:
             for task in (asked, watched):
                 task.cancel()
             await asyncio.gather(asked, watched, return_exceptions=True)
-        return codec.value_of(answer, message)
 
     async def _as_long_as_it_is_at(self, number: int) -> None:
         """Never returns; raises NoAnswer once no answer to this request can come any more.

@@ -237,7 +237,8 @@ def unlock_server(call: Call[Server, Anything]) -> None:
 def reset_server_state(call: Call[Server, ResetState]) -> None:
     """Say that a server is active, with no fault, or in error. Not while an operation runs: its end would undo this.
 
-    One that was shelved is so no more: the image that it was shelved to is its owner's from now on.
+    One that was shelved is so no more: the image that it was shelved to is its owner's from now on. One that was taken
+    off its host stays as it is: that image is all that there is of it, and only an unshelve makes a guest of it.
     """
     if running_operation(call.tx, call.target.id) is not None:
         raise Conflict(
@@ -250,8 +251,14 @@ def reset_server_state(call: Call[Server, ResetState]) -> None:
             "until it is rebuilt or evacuated, or its host is back.",
             reason="HALF_MADE",
         )
+    if call.target.vm_state is VmState.SHELVED_OFFLOADED:
+        raise Conflict(
+            f"Cannot 'os-resetState' instance {call.target.id} while it is in vm_state shelved_offloaded: it has no "
+            "guest until it is unshelved",
+            reason="NO_GUEST",
+        )
     changes: dict[str, object] = dict(NO_FAULT) if call.body.state is VmState.ACTIVE else {}
-    if call.target.vm_state in (VmState.SHELVED, VmState.SHELVED_OFFLOADED):
+    if call.target.vm_state is VmState.SHELVED:
         changes["system_metadata"] = operations.metadata_without(call.tx, call.target.id, *shelved.KEYS)
     update_server(call.tx, call.target, now_us=call.now_us, vm_state=call.body.state, task_state=None, **changes)
     record_done(call, call.target, "resetState")

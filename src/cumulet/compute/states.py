@@ -41,7 +41,9 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     lockable: bool = True
     """Whether a lock stops it (an administrator is never stopped)."""
     on_host: bool = False
-    """Whether it needs a host already."""
+    """Whether it is looked at first whether the server has a host, before its state."""
+    hostless: bool = False
+    """Whether it needs no host at all."""
     anew: bool = False
     """Whether it makes the guest anew: the others need one that was not made by half."""
     word: str | None = None
@@ -51,6 +53,8 @@ def _in(*states: VmState) -> frozenset[VmState]:
     return frozenset(states)
 
 
+WITH_RECORD = _in(ACTIVE, PAUSED, SUSPENDED, STOPPED)
+"""Where a server's metadata and tags may change."""
 ALLOWED: dict[str, Allowed] = {
     "os-start": Allowed(vm_states=_in(STOPPED), on_host=True, word="start"),
     "os-stop": Allowed(vm_states=_in(ACTIVE, ERROR), on_host=True, word="stop"),
@@ -62,9 +66,9 @@ ALLOWED: dict[str, Allowed] = {
     "unpause": Allowed(vm_states=_in(PAUSED)),
     "suspend": Allowed(vm_states=_in(ACTIVE)),
     "resume": Allowed(vm_states=_in(SUSPENDED)),
-    "delete": Allowed(task_states=None, launched=False),
-    "forceDelete": Allowed(task_states=None, launched=False),
-    "restore": Allowed(vm_states=_in()),
+    "delete": Allowed(task_states=None, launched=False, hostless=True),
+    "forceDelete": Allowed(task_states=None, launched=False, hostless=True),
+    "restore": Allowed(vm_states=_in(), hostless=True),
     "os-migrateLive": Allowed(vm_states=_in(ACTIVE, PAUSED)),
     "force_complete": Allowed(vm_states=_in(ACTIVE), task_states=MIGRATING),
     "abort": Allowed(task_states=MIGRATING, word="abort live migration"),
@@ -78,19 +82,20 @@ ALLOWED: dict[str, Allowed] = {
     "unrescue": Allowed(vm_states=_in(RESCUED)),
     "shelve": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED)),
     "shelveOffload": Allowed(vm_states=_in(SHELVED)),
-    "unshelve": Allowed(vm_states=_in(SHELVED, SHELVED_OFFLOADED)),
+    "unshelve": Allowed(vm_states=_in(SHELVED, SHELVED_OFFLOADED), hostless=True),
     "changePassword": Allowed(vm_states=_in(ACTIVE)),
     "createImage": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED), lockable=False),
     "createBackup": Allowed(vm_states=_in(ACTIVE, STOPPED, PAUSED, SUSPENDED), lockable=False),
     "trigger_crash_dump": Allowed(vm_states=_in(ACTIVE, PAUSED, RESCUED, RESIZED, ERROR), on_host=True),
     "attach_interface": Allowed(vm_states=_in(ACTIVE, PAUSED, STOPPED)),
     "detach_interface": Allowed(vm_states=_in(ACTIVE, PAUSED, STOPPED)),
-    "update metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
+    **dict.fromkeys(
+        ("update metadata", "delete metadata"), Allowed(vm_states=WITH_RECORD, task_states=None, hostless=True)
+    ),
     **dict.fromkeys(
         ("update tag", "update tags", "delete tag", "delete tags"),
-        Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None, launched=False, lockable=False),
+        Allowed(vm_states=WITH_RECORD, task_states=None, launched=False, lockable=False, hostless=True),
     ),
-    "delete metadata": Allowed(vm_states=_in(ACTIVE, PAUSED, SUSPENDED, STOPPED), task_states=None),
 }
 """By the API's action key. States that no server here has (soft-deleted) are left out."""
 
@@ -102,7 +107,7 @@ def require_state(server: Server, action: str, caller: Caller) -> None:
     if allowed.lockable and server.locked and not caller.is_admin:
         raise Conflict(f"Instance {server.id} is locked", reason="LOCKED")
     if allowed.on_host and server.host is None:
-        raise Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
+        raise _not_ready(server)
     fits = allowed.vm_states is None or server.vm_state in allowed.vm_states
     if not fits or (is_half_made(server) and allowed.vm_states is not None and not allowed.anew):
         raise _refusal(server, word, "vm_state", server.vm_state.value)
@@ -110,6 +115,12 @@ def require_state(server: Server, action: str, caller: Caller) -> None:
         raise _refusal(server, word, "task_state", server.task_state)
     if allowed.launched and server.launched_at_us is None:
         raise _refusal(server, word, "launched_at", None)
+    if server.host is None and not allowed.hostless:
+        raise _not_ready(server)
+
+
+def _not_ready(server: Server) -> Conflict:
+    return Conflict(f"Instance {server.id} is not ready", reason="NOT_READY")
 
 
 def _refusal(server: Server, word: str, attribute: str, value: str | None) -> Conflict:
