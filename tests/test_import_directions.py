@@ -16,7 +16,20 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 
 FOUNDATION = frozenset(
-    {"errors", "clock", "periodic", "settings", "owned", "rootless", "space", "db", "wake", "signals", "confined"}
+    {
+        "errors",
+        "clock",
+        "periodic",
+        "settings",
+        "owned",
+        "rootless",
+        "space",
+        "db",
+        "wake",
+        "standstill",
+        "signals",
+        "confined",
+    }
 )
 HOST_BORDER = frozenset({"host", "fleet.hosts"})
 """What the rest of the program knows of hosts: how to ask one, and the data types of questions and answers."""
@@ -35,6 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # It runs programs on untrusted data, and knows neither guests nor images.
     "confined": frozenset(),
     "wake": frozenset({"db"}),
+    "standstill": frozenset(),
     "owned": frozenset(),
     "rootless": frozenset({"confined"}),
     "own_namespaces": frozenset(),
@@ -61,7 +75,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # The bus carries what `host` defines; it knows neither what sends nor what answers.
     "bus": frozenset({"errors", "clock", "settings", "host"}),
     "fleet": frozenset({"errors", "clock", "settings", "owned", "rootless", "host", "bus", "ca"}),
-    "fleet.hosts": frozenset({"errors", "clock", "settings", "host"}),
+    "fleet.hosts": frozenset({"errors", "clock", "settings", "host", "standstill"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
     # It reads and writes the files of a cloud that need not run.
     "backup": frozenset({"db", "image", "owned", "web"}),

@@ -134,3 +134,42 @@ def test_callers_that_are_not_ahead_any_more_are_forgotten(monkeypatch: pytest.M
 
     in_virtual_time(story())
     assert len(turns._ahead_until) <= 10
+
+
+def test_who_floods_makes_way_for_a_guest_that_stands_still_and_others_do_not() -> None:
+    turns = Turns()
+    flooder, somebody = Asker(turns, "flooder", 0.002), Asker(turns, "somebody", 0.0002, pause=0.01)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        floods = asyncio.create_task(compete((flooder, 3), (somebody, 1)))
+        await asyncio.sleep(0.5)
+        begun = loop.time()
+        turns.make_way(0.25)
+        await asyncio.sleep(0.1)
+        assert [at for at in flooder.served if at > begun] == []
+        assert len([at for at in somebody.served if at > begun]) > 5
+        turns.make_way(0.0)
+        await asyncio.sleep(0.01)
+        assert [at for at in flooder.served if at > begun], "it goes on at once"
+        begun = loop.time()
+        turns.make_way(0.25)
+        await floods
+        assert 0.25 <= min(at for at in flooder.served if at > begun) - begun < 0.26, "nor does it wait for longer"
+
+    in_virtual_time(story())
+
+
+def test_who_begins_to_flood_meanwhile_makes_way_too() -> None:
+    turns = Turns()
+    somebody, flooder = Asker(turns, "somebody", 0.0002, pause=0.01), Asker(turns, "flooder", 0.002)
+
+    async def story() -> None:
+        asks = asyncio.create_task(compete((somebody, 1)))
+        await asyncio.sleep(0.5)
+        turns.make_way(0.25)
+        await compete((flooder, 3), seconds=0.2)
+        assert flooder.seconds <= 3 * FREE_SECONDS
+        await asks
+
+    in_virtual_time(story())

@@ -73,8 +73,11 @@ class Copied(Commanding, Recorded, Protocol):
     def source(self) -> str: ...
 
 
-async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
-    """Follow the copy until it has completed: record progress, do what users ask, and fail after bounded time."""
+async def follow_copy(context: Context, state: Copied, *, live: bool = False) -> MigrationProgress:
+    """Follow the copy until it has completed: record progress, do what users ask, and fail after bounded time.
+
+    `live`: the guest runs until the end is near; from then on it stands still.
+    """
     settings = context.settings
     now = context.clock.monotonic()
     patience = Patience(stalled_at=now + settings.migration_progress_timeout_seconds, most_processed=-1)
@@ -116,6 +119,8 @@ async def follow_copy(context: Context, state: Copied) -> MigrationProgress:
                 await context.hosts.send(state.source, m.ForceComplete(**command(context, state)))
                 forced = True
                 times, late = (2, False) if late else (times, late)  # Once it is forced it has the same time again.
+        elif live:
+            context.hosts.standstill.begin(context.operation_id)
         if late:
             raise StepFailed("TIMED_OUT", "The copy took too long.", f"{now - started:.0f} s")
         seen = progress.phase

@@ -201,7 +201,7 @@ async def copy_memory(context: Context, state: LiveMigration) -> LiveMigration:
     await context.hosts.send(
         state.source, m.StartCopy(**command(context, state), endpoint=state.endpoint, parameters=parameters)
     )
-    progress = await follow_copy(context, state)
+    progress = await follow_copy(context, state, live=True)
     follows = progress.phase is MigrationPhase.POST_COPY_READY
     await _require_arrived(context, state, all_of_it=not follows)
     return msgspec.structs.replace(state, progress=progress, rest_follows=follows)
@@ -284,6 +284,7 @@ async def resume_guest(context: Context, state: LiveMigration) -> LiveMigration:
             return msgspec.structs.replace(state, memory_lost=f"{state.destination} could not let it run ({error}).")
         if seen not in (GuestState.RUNNING, GuestState.PAUSED):
             raise
+    context.hosts.standstill.end(context.operation_id)
     return state
 
 

@@ -15,6 +15,7 @@ from cumulet.host.diagnostics import GuestCounters
 from cumulet.host.driver import GuestReport, HostFacts
 from cumulet.host.link import Link
 from cumulet.host.wiring import InForce, Wiring
+from cumulet.standstill import Standstill
 
 AnswerT = TypeVar("AnswerT")
 
@@ -44,6 +45,7 @@ class Hosts:
         self.lost_bus: Callable[[], float | None] = lambda: None
         """For how many seconds this process has had no bus to hosts on other machines; None: it has it, or needs none.
         """
+        self.standstill = Standstill()
         self.hear_bus_lost: list[Callable[[], None]] = []
         """Who is told when the bus is lost."""
 

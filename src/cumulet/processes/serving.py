@@ -74,6 +74,7 @@ async def serve_api(
     stack.callback(app.tell_left_out)  # before the trail is closed
     cloud.db.computed = app.registry.turns.note
     cloud.db.busy = app.registry.turns.busy
+    cloud.hosts.standstill.told = app.registry.turns.make_way
 
     def again() -> Issued:
         return certificate_of_api(settings, certificates.authority, own, cloud.clock)

@@ -12,6 +12,8 @@ so somebody who comes finds the loop free for the difference. Nobody waits where
 Requests that are worked on together cost a fifth less than one by one: the processor still has the program at hand. So
 a caller has `MOST_OF_ONE_ALONE` turns in a pass as long as nobody else has asked for `ALONE_PASSES` passes.
 
+While a guest stands still in its move, whoever is ahead waits until it runs (`cumulet.standstill`).
+
 Nobody is refused here: a connection has one request at a time, so no more wait than there may be connections.
 """
 
@@ -70,6 +72,9 @@ class Turns:
         """Who asked last, and who before them; they are two lanes."""
         self._alone_since = self.now
         """The pass since which nobody but `_last`'s lane has asked."""
+        self._make_way: set[str] = set()
+        """Lanes that have no turn until `_way_until`."""
+        self._way_until = float("-inf")
         self._next: asyncio.Handle | None = None
         """The end of this pass; a timer if all who wait are ahead."""
 
@@ -108,6 +113,16 @@ class Turns:
 
     # -- what turns cost
 
+    def make_way(self, seconds: float) -> None:
+        """For so long whoever is ahead, or comes to be too far ahead, has no turn. 0: no longer."""
+        if self._loop is None:
+            return
+        at = self._loop.time()
+        self._way_until = at + seconds
+        self._make_way = {lane for lane, until in self._ahead_until.items() if until > at} if seconds else set()
+        if self._waiting and not seconds:
+            self._end_pass(self._loop.call_soon(self._next_pass))
+
     def note(self, lane: str, seconds: float) -> None:
         """A thread has computed so long for the lane. From any thread."""
         self._noted.append((lane, seconds))
@@ -132,6 +147,9 @@ class Turns:
         """Seconds until it may have a turn: until it is not too far ahead, or nobody else has asked for a while."""
         other = self._before if lane == self._last.lane else self._last
         too_far = self._ahead_until.get(lane, at) - FREE_SECONDS - at
+        if at < self._way_until and (too_far > 0 or lane in self._make_way):
+            self._make_way.add(lane)
+            return self._way_until - at
         return min(too_far, other.at + RECENT_SECONDS - at)
 
     # -- passes
