@@ -108,6 +108,19 @@ def test_only_an_administrator_sets_a_state(member: Client, admin: Client, serve
     assert admin.action(server_id, {"os-resetState": {"state": "paused"}}).status == 400
 
 
+def test_the_power_state_of_one_in_error_follows_its_guest(
+    cloud: TestCloud, member: Client, admin: Client, server_id: str
+) -> None:
+    assert admin.action(server_id, {"os-resetState": {"state": "error"}}).status == 202
+    assert cloud.embedded.world is not None
+    driver = cloud.embedded.world.drivers[admin.server(server_id)["OS-EXT-SRV-ATTR:host"]]
+    for change, power_state in ((driver.pause, 3), (driver.unpause, 1), (driver.destroy, 0)):
+        cloud.await_(change(server_id))
+        cloud.reconcile()
+        found = member.server(server_id)
+        assert (found["status"], found["OS-EXT-STS:power_state"]) == ("ERROR", power_state)
+
+
 def test_a_server_that_is_said_to_be_active_has_no_fault_any_more(member: Client, admin: Client) -> None:
     huge = {"flavor": {"name": "huge", "id": "huge", "vcpus": 1, "ram": 256, "disk": 2**20}}
     assert admin.compute("POST", "/flavors", huge).status == 200

@@ -255,7 +255,7 @@ def _destroy(finding: Finding, report: GuestReport, generation: int) -> Correcti
 
 
 def _correct_power(tx: Tx, record: Row, state: GuestState, now_us: int) -> Correction | None:
-    """Of a server in one of `UNDECIDED`: only its power state follows the guest."""
+    """Of a server in a state that somebody decides (`UNDECIDED`, ERROR): only its power state follows the guest."""
     power_state = OBSERVED[state][1]
     if power_state == record.power_state:
         return None
@@ -345,7 +345,8 @@ def _correct_own(tx: Tx, record: Row, report: GuestReport | None, now_us: int) -
         settle(tx, record.id, now_us=now_us, task_state=None, **as_observed(state, VmState.RESCUED))
         return Correction(finding=Finding.STATE_DIFFERS, server_id=record.id, generation=record.generation, seen=state)
     if VmState(record.vm_state) not in _STABLE and not found_again:
-        return None
+        by_power = record.vm_state == VmState.ERROR and state in OBSERVED
+        return _correct_power(tx, record, state, now_us) if by_power else None
     if state is GuestState.HANDED_OVER:
         return Correction(
             finding=Finding.HANDED_OVER_GUEST_STILL_OURS,
