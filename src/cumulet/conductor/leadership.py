@@ -239,7 +239,12 @@ class Leadership:
         return bool(tx.changed(_TAKE, taken))
 
     def _is_unchanged(self, owner: str, beat: int, now: float) -> bool:
-        """Whether the lease has been seen like this for long enough to take it; without an owner it is free."""
+        """Whether the lease has been seen like this for long enough to take it; without an owner it is free.
+
+        `now`: before it was read. It is first seen after that: this process may have been stopped in between.
+        """
+        patience = self._bus.patience_seconds(held=bool(owner))
         if self._seen is None or (self._seen.owner, self._seen.beat) != (owner, beat):
-            self._seen = Seen(owner, beat, now)
-        return now - self._seen.at >= self._bus.patience_seconds(held=bool(owner))
+            self._seen = Seen(owner, beat, self._clock.monotonic())
+            return patience <= 0
+        return now - self._seen.at >= patience
