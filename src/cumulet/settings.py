@@ -148,10 +148,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host_silent_seconds: Wait = 10.0
     """A host that has not answered for so long is shown as down. Hosts are asked four times in this time."""
     lease_seconds: Wait = 10.0
-    """How long a lease lasts: of a conductor on its operations, and of a host with a watchdog."""
+    """How long the lease of a conductor on its operations lasts."""
+    host_lease_seconds: Wait = 30.0
+    """How long the lease of a host with a watchdog lasts. At least twice `lease_seconds` and `host_silent_seconds`
+    together, so that it is renewed in time by another conductor when one dies."""
     fence_silent_hosts: bool = False
     """Whether each host has a watchdog that stops its guests when the control plane has not heard from it for
-    `lease_seconds`. Then a silent host's servers may be evacuated. Off in a cloud of one machine, where hosts and
+    `host_lease_seconds`. Then a silent host's servers may be evacuated. Off in a cloud of one machine, where hosts and
     control plane fail together."""
     restart_servers_of_lost_hosts: bool = False
     """Whether servers of a host that is lost for certain (see `fence_silent_hosts`; or forced down) are started on

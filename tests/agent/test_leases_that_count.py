@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from unittest.mock import Mock
 
@@ -21,11 +22,23 @@ from cumulet.testing import TestCloud
 from tests.api.servers import create_pair, host_of, other
 from tests.links import Silence, Way, instead, silent
 
+
+def leased(*, restarting: bool = False) -> AbstractContextManager[TestCloud]:
+    """A cloud whose hosts have leases of 10 s."""
+    return cumulet.testing.cloud(
+        fence_silent_hosts=True,
+        host_silent_seconds=4.0,
+        lease_seconds=3.0,
+        host_lease_seconds=10.0,
+        restart_servers_of_lost_hosts=restarting,
+    )
+
+
 # -- the control plane, which may then start servers elsewhere
 
 
 def test_a_silent_host_is_down_once_its_lease_has_run_out_and_is_evacuated_then() -> None:
-    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+    with leased() as cloud:
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = create_pair(member)[0]
         source = host_of(admin, server)
@@ -75,7 +88,7 @@ class Back:
 
 @pytest.fixture
 def back() -> Iterator[Back]:
-    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+    with leased() as cloud:
         cloud.await_(cloud.embedded.conductor.reconciler(HostWatch).stop())  # Only the test begins rounds.
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = create_pair(member)[0]
@@ -97,7 +110,7 @@ def is_heard(cloud: TestCloud) -> bool:
 
 
 def test_whoever_leads_again_reckons_with_the_leases_that_another_leader_gave() -> None:
-    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+    with leased() as cloud:
         watch = cloud.embedded.conductor.reconciler(HostWatch)
         cloud.await_(watch.stop())
         cloud.clock.advance(3600.0)  # Another process leads.
@@ -157,7 +170,7 @@ def test_no_host_is_down_because_of_questions_that_were_not_sent() -> None:
 
 def test_a_host_that_joins_again_is_waited_for_as_if_it_had_a_fresh_lease() -> None:
     """Another process may have heard it just before, and given it one."""
-    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+    with leased() as cloud:
         hosts, watch = cloud.embedded.hosts, cloud.embedded.conductor.reconciler(HostWatch)
         link = hosts.link("host1")
 
@@ -221,9 +234,7 @@ def held(cloud: TestCloud, host: str) -> bool:
 
 def test_a_silent_host_that_confirmed_no_lease_is_down_and_keeps_its_servers() -> None:
     """The control plane counts on watchdogs, and this host's agent was never told of one."""
-    with cumulet.testing.cloud(
-        fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0, restart_servers_of_lost_hosts=True
-    ) as cloud:
+    with leased(restarting=True) as cloud:
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = create_pair(member)[0]
         source = host_of(admin, server)
@@ -251,7 +262,7 @@ def test_a_silent_host_that_confirmed_no_lease_is_down_and_keeps_its_servers() -
 
 
 def test_a_lease_counts_from_when_this_start_of_the_agent_has_confirmed_it() -> None:
-    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+    with leased() as cloud:
         assert held(cloud, "host1")
         noted = SimulatedWatchdog(cloud.clock, lambda: None)
         lease_given(cloud, "host1", SimulatedLease(noted, seconds=30.0))
@@ -274,7 +285,7 @@ def test_a_lease_counts_from_when_this_start_of_the_agent_has_confirmed_it() -> 
 
 
 def test_guests_of_a_simulated_host_end_with_its_lease() -> None:
-    with cumulet.testing.cloud(fence_silent_hosts=True, host_silent_seconds=4.0, lease_seconds=10.0) as cloud:
+    with leased() as cloud:
         admin, member = cloud.persona("admin"), cloud.persona("member")
         server = create_pair(member)[0]
         source = host_of(admin, server)

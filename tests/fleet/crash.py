@@ -64,7 +64,12 @@ WHILE_A_GUEST_MOVES = tuple(blow for blow in Blow if blow is not Blow.FENCED)
 FENCE_SECONDS = 8.0
 FENCING = tuple(
     word
-    for setting in (f"lease_seconds={FENCE_SECONDS}", "host_silent_seconds=3", "fence_silent_hosts=true")
+    for setting in (
+        "lease_seconds=2.5",
+        "host_silent_seconds=3",
+        f"host_lease_seconds={FENCE_SECONDS}",
+        "fence_silent_hosts=true",
+    )
     for word in ("--set", setting)
 )
 """Settings of a fleet whose silent hosts end their guests."""

@@ -26,7 +26,7 @@ from tests.identity.test_postgresql import database_url
 
 __all__ = ["database_url"]
 pytestmark = [pytest.mark.postgres, needs_nats]
-LEASE_SECONDS, SILENT_SECONDS = 20.0, 10.0
+LEASE_SECONDS, SILENT_SECONDS, HOST_LEASE_SECONDS = 5.0, 10.0, 20.0
 SERVERS = "/compute/v2.1/servers"
 
 
@@ -127,9 +127,13 @@ def test_the_other_one_leads_and_carries_and_no_host_is_down(database_url: str, 
             cut = f"nats://127.0.0.1:{await stack.enter_async_context(cable.laid())}"
             direct = f"nats://127.0.0.1:{nats.port}"
             settings: JsonObject = {"database_url": database_url, "host_names": (), "fence_silent_hosts": True}
-            settings |= {"lease_seconds": LEASE_SECONDS, "host_silent_seconds": SILENT_SECONDS}
+            settings |= {
+                "lease_seconds": LEASE_SECONDS,
+                "host_silent_seconds": SILENT_SECONDS,
+                "host_lease_seconds": HOST_LEASE_SECONDS,
+            }
             cloud = await stack.enter_async_context(joinable_cloud(folder, bus=cut, **settings))
-            lease = Lease(noted := Noted(), seconds=LEASE_SECONDS)
+            lease = Lease(noted := Noted(), seconds=HOST_LEASE_SECONDS)
             await join(of, await cloud.invite("rack1"))
             members = await cloud.cloud.db.read_async(joined_hosts.members)
             nats.admit([BusUser(identity=one.identity, host=one.name) for one in members])

@@ -18,7 +18,7 @@ from .serial_watch import SerialWatch
 
 SILENT_SECONDS = 2.0
 LEASE_SECONDS = 8.0
-FENCED = ("fence_silent_hosts=true", f"lease_seconds={LEASE_SECONDS}")
+FENCED = ("fence_silent_hosts=true", "lease_seconds=3", f"host_lease_seconds={LEASE_SECONDS}")
 WRITTEN = 30
 """A record that a guest has written before its host dies, and that one which has just begun anew has not."""
 
@@ -148,7 +148,7 @@ def test_watchdogs_that_come_later_and_go_again_end_no_guest(facts: QemuFacts, i
         cloud.terminate()
         unfenced = cloud.options
         # Longer than any of these starts takes: a host that nobody hears for so long ends its guests rightly.
-        cloud.options = (*unfenced, "--set", "fence_silent_hosts=true", "--set", "lease_seconds=90")
+        cloud.options = (*unfenced, "--set", "fence_silent_hosts=true", "--set", "host_lease_seconds=90")
         cloud.start()
         until("the host has a lease", 30.0, lambda: cloud.lease_held(source))
         assert watched(cloud, source)

@@ -22,6 +22,6 @@ def simulated_agent(name: str, world: World, settings: Settings, clock: Clock, s
     if settings.fence_silent_hosts:
         watchdog = SimulatedWatchdog(clock, driver.lose_power)
         stack.push_async_callback(watchdog.close)
-        lease = SimulatedLease(watchdog, seconds=settings.lease_seconds)
+        lease = SimulatedLease(watchdog, seconds=settings.host_lease_seconds)
         lease.begin()  # The lease of the last process ended with it.
     return Agent(name=name, driver=driver, fence=fence, lease=lease, session=clock.uuid())

@@ -301,7 +301,7 @@ class HostWatch:
 
     def _lease_end(self, name: str) -> float:
         """The end of a lease that begins now. The agent may have other settings than we: the longer lease counts."""
-        seconds = max(self._settings.lease_seconds, self._leases.get(name, 0.0))
+        seconds = max(self._settings.host_lease_seconds, self._leases.get(name, 0.0))
         return self._clock.monotonic() + seconds + LEASE_MARGIN_SECONDS
 
     def _learn_lease(self, name: str, seconds: float | None) -> None:

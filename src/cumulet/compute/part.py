@@ -36,7 +36,7 @@ from cumulet.compute.wiring import Wirings
 from cumulet.conductor.conductor import Surroundings
 from cumulet.conductor.saga import Saga
 from cumulet.db.engine import Database
-from cumulet.part import CatalogEntry, FirstStart, Part, declare_all
+from cumulet.part import CatalogEntry, FirstStart, Part, SettingRefused, declare_all
 from cumulet.periodic import Reconciler
 from cumulet.settings import Settings
 
@@ -63,6 +63,17 @@ def _reconcilers(around: Surroundings) -> Sequence[Reconciler]:
 
 def _memories(around: Surroundings) -> Sequence[Reconciler]:
     return (Reload(db=around.db, clock=around.clock),)
+
+
+def _require(settings: Settings) -> None:
+    """A host's lease must outlast the change from a conductor that died to another one (see `conductor.leadership`):
+    that sees no renewal for a lease and a half, and asks a host twice before it renews the host's."""
+    least = 2 * settings.lease_seconds + settings.host_silent_seconds
+    if settings.fence_silent_hosts and settings.host_lease_seconds < least:
+        raise SettingRefused(
+            f"host_lease_seconds: at least {least:g} with these lease_seconds and host_silent_seconds, else guests "
+            "end when a conductor dies"
+        )
 
 
 def _mend(db: Database, settings: Settings, clock: Clock) -> None:
@@ -105,6 +116,7 @@ COMPUTE_PART = Part(
     sagas=tuple(dataclasses.replace(saga, overtaken=overtaken) for saga in _SAGAS),
     reconcilers=_reconcilers,
     memories=_memories,
+    require=_require,
     mend=_mend,
     seed=_seed,
 )

@@ -57,6 +57,6 @@ def place_of(
         limits=limits_of(settings),
         network_namespace=network.namespace,
         public_device=PUBLIC_DEVICE if made_here else settings.public_interface,
-        lease_seconds=settings.lease_seconds if settings.fence_silent_hosts else None,
+        lease_seconds=settings.host_lease_seconds if settings.fence_silent_hosts else None,
         sharing=len(settings.host_names),
     )

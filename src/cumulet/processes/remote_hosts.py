@@ -347,7 +347,7 @@ class RemoteHosts:
             lambda tx: records.take_session(tx, host, before=before, session=asked.session, machine=asked.machine)
         ):
             raise Refused("RUNS_ALREADY", f"another agent of {host} has started at the same moment")
-        lease = self._settings.lease_seconds if self._settings.fence_silent_hosts else None
+        lease = self._settings.host_lease_seconds if self._settings.fence_silent_hosts else None
         return Granted(bus=self._servers(ours=False), lease_seconds=lease)
 
     async def _session_of(self, host: str) -> str | None:

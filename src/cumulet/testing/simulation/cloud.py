@@ -39,6 +39,7 @@ from cumulet.testing.simulation.life import LIFE, Life
 from cumulet.testing.simulation.process import DatabaseOfProcess, Process, hosts_of
 from cumulet.testing.simulation.virtual_time import VirtualClock, VirtualLoop
 
+HOST_SILENT_SECONDS = 2.0
 HOST_MEMORY_MIB = (4096, 6144, 16384)
 """Memory of the hosts, one of these in a run: from too little for all servers to enough."""
 
@@ -85,12 +86,14 @@ class SimulatedCloud:
         self.detailed = chance < DETAILED
         self.trunked = trunked and self.routed
         number, memory_mib = random.choice((2, 2, 3, 4)), random.choice(HOST_MEMORY_MIB)
+        lease_seconds = random.choice((2.0, 4.0))
         self.settings = Settings(
             state_dir=state_dir(),
             database_url="sqlite://",
             host_names=tuple(f"host{n}" for n in range(1, number + 1)),
-            host_silent_seconds=2.0,
-            lease_seconds=random.choice((2.0, 4.0)),
+            host_silent_seconds=HOST_SILENT_SECONDS,
+            lease_seconds=lease_seconds,
+            host_lease_seconds=2 * lease_seconds + HOST_SILENT_SECONDS,
             fence_silent_hosts=fenced,
             restart_servers_of_lost_hosts=random.random() < 0.7,
             migration_progress_timeout_seconds=5.0,
@@ -131,7 +134,7 @@ class SimulatedCloud:
                 weather,
                 random,
                 loop=loop,
-                lease_seconds=self.settings.lease_seconds if name in watched else None,
+                lease_seconds=self.settings.host_lease_seconds if name in watched else None,
             )
             machine.wired = self.always.host_wired
             machine.done_late = partial(self.always.break_, "done late")
