@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import sqlalchemy as sa
 
@@ -24,7 +26,7 @@ class Wrong(SystemClock):
 def test_a_machine_that_is_wrong_has_the_databases_time(database_url: str) -> None:
     with opened(database_url) as db:
         clock = DatabaseClock(db, Wrong())
-        clock.ask()
+        asyncio.run(clock.ask())
         before = db.read(lambda tx: tx.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp() - interval '1s')")))
         after = db.read(lambda tx: tx.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp() + interval '1h')")))
         assert before < clock.now_us() / 1e6 < after

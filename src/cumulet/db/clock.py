@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
@@ -24,12 +22,16 @@ class DatabaseClock:
         self._ahead_us = 0
         """The database's wall time minus the own monotonic clock."""
 
-    def ask(self) -> None:
-        """Ask the database for the time. It blocks: not on the event loop's thread once the process serves."""
+    async def ask(self) -> None:
+        """Ask the database for the time."""
+        self._ahead_us = await self._db.read_async(self._ahead)
+
+    def _ahead(self, tx: Tx) -> int:
+        """How long it waits for a thread and a connection does not count."""
         before = self._inner.monotonic()
-        said = self._db.read(_said)
+        said = int(tx.scalar(_NOW))
         after = self._inner.monotonic()
-        self._ahead_us = said - int((before + after) / 2 * 1_000_000)
+        return said - int((before + after) / 2 * 1_000_000)
 
     def now_us(self) -> int:
         return self._ahead_us + int(self._inner.monotonic() * 1_000_000)
@@ -50,10 +52,6 @@ class DatabaseClock:
         return self._inner.random()
 
 
-def _said(tx: Tx) -> int:
-    return int(tx.scalar(_NOW))
-
-
 class AskedAgain(Periodic):
     """Keeps a `DatabaseClock` right."""
 
@@ -63,4 +61,4 @@ class AskedAgain(Periodic):
 
     async def round(self) -> None:
         """If the database does not answer, the next round asks again."""
-        await asyncio.to_thread(self._asked.ask)
+        await self._asked.ask()

@@ -27,7 +27,7 @@ from cumulet.db.fair_queue import OWN, FairQueue, Job, serve
 from cumulet.db.giving_way import GivingWay
 from cumulet.db.postgresql import notices_of, postgresql_engine
 from cumulet.db.prepared import Statements
-from cumulet.db.reach import NoAnswer, OutcomeUnknown, is_away
+from cumulet.db.reach import NoAnswer, OutcomeUnknown, asks_for_another_try, connected, is_away
 from cumulet.db.sqlite import own_connection, sqlite_engine, transaction
 from cumulet.db.transaction import Keeper, Watch, Written, call_watches
 from cumulet.db.transaction import Row as Row
@@ -160,6 +160,10 @@ class Database:
         raise AssertionError("unreachable")
 
     def _read_once(self, fn: Callable[[Tx], T]) -> T:
+        if not (self.embedded or self._inline or hasattr(self._local, "pause")):
+            # Not a thread of ours. There may be more of these than the pool has connections, so they keep none.
+            with self._own_reader() as connection, transaction(connection):
+                return fn(self._tx(connection, writable=False))
         with self._memory_lock or contextlib.nullcontext():
             connection = self._reader()
             try:
@@ -339,7 +343,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def _write_once(self, fn: Callable[[Tx], T]) -> T:
-        with self._engine.connect() as connection:
+        with connected(self._engine) as connection:
             with connection.begin() as begun:
                 tx = self._tx(connection)
                 result = fn(tx)
@@ -376,11 +380,6 @@ class Database:
 
 def _json_dumps(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
-
-
-def asks_for_another_try(error: DBAPIError) -> bool:
-    """Whether PostgreSQL asks for a retry: 40001 serialization_failure, 40P01 deadlock_detected."""
-    return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
 
 
 def database_file(url: str) -> Path | None:

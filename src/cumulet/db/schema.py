@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cumulet.db.engine import Database, Tx, asks_for_another_try, metadata
+from cumulet.db.engine import Database, Tx, metadata
+from cumulet.db.reach import asks_for_another_try
 
 HEAD = "0042"
 """The newest migration in `db/migrations`; a test compares."""

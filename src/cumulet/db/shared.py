@@ -36,7 +36,7 @@ async def shared_database(settings: Settings, stack: AsyncExitStack) -> Database
 async def shared_clock(db: Database, inner: Clock, stack: AsyncExitStack) -> Clock:
     """The database's clock, so that times written by one machine can be compared by another."""
     clock = DatabaseClock(db, inner)
-    await asyncio.to_thread(clock.ask)
+    await clock.ask()
     again = AskedAgain(clock)
     stack.push_async_callback(again.stop)
     await again.start()

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from cumulet.db.compiled import CompiledStatements
 from cumulet.db.prepared import as_sqlalchemys, tell_little
+from cumulet.db.reach import connected
 
 
 def sqlite_engine(url: URL, encode: Callable[[object], str]) -> Engine:
@@ -56,7 +57,7 @@ def own_connection(engine: Engine) -> Connection:
     """A connection that stays open. On SQLite, `transaction` begins and ends its transactions, and SQLAlchemy sees one
     long transaction: its own begin and commit cost as much as a lookup."""
     if engine.dialect.name != "sqlite":
-        return engine.connect()
+        return connected(engine)
     connection = engine.connect().execution_options(**{_BY_HAND: True})
     connection.begin()
     return connection

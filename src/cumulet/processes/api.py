@@ -32,7 +32,7 @@ async def api_alone(parts: Sequence[Part], settings: Settings, own: Path) -> Asy
     """
     async with AsyncExitStack() as stack:
         ground = await shared_ground(settings, stack)
-        if not ground.db.read(first_projects):
+        if not await ground.db.read_async(first_projects):
             raise OtherState(NOTHING_PREPARED)
         identity = Identity(db=ground.db, clock=ground.clock, settings=settings, state_dir=settings.state_dir)
         stack.callback(identity.close)
