@@ -84,8 +84,20 @@ def test_the_dashboard_and_the_scrape_name_what_there_is() -> None:
     assert named
     assert named <= there
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
-    scrape = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]
-    assert (scrape["scheme"], scrape["metrics_path"]) == ("https", "/metrics")
+    jobs = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    assert {(job["scheme"], job["metrics_path"]) for job in jobs} == {("https", "/metrics")}
+    shown = re.findall(r'job=~"([^"]+)"', " ".join(expressions))
+    assert shown
+    assert all(re.fullmatch(one, job["job_name"]) for one in shown for job in jobs)
+    assert not re.findall(r'job="', " ".join(expressions))
+
+
+def test_each_api_is_scraped_with_the_token_of_its_own() -> None:
+    """`processes.serving` makes one in the folder of each API, and no other API takes it."""
+    jobs = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    tokens = {job["authorization"]["credentials_file"] for job in jobs}
+    targets = [target for job in jobs for static in job["static_configs"] for target in static["targets"]]
+    assert len(tokens) == len(targets) == len({job["job_name"] for job in jobs}) == len(set(targets)) > 1
 
 
 def test_the_balancer_passes_on_both_ports() -> None:
