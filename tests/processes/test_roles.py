@@ -16,8 +16,6 @@ import pytest
 
 import cumulet.testing
 from cumulet.cli.program import run
-from cumulet.conductor import presence
-from cumulet.db.engine import opened
 from cumulet.testing import TestCloud
 from tests.bus.nats_cloud import needs_nats
 from tests.cli.conftest import cumulet as cli
@@ -122,23 +120,3 @@ def test_a_role_says_what_it_was_not_told(tmp_path: Path, capsys: pytest.Capture
     told[-1] = str(tmp_path / "wrong.toml")
     assert run(told) == 2
     assert "wrong.toml line 1: lease_seconds: Expected" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_process_that_is_not_heard_for_an_hour_is_forgotten_when_another_one_comes() -> None:
-    def process(name: str, heard_at_us: int) -> presence.Process:
-        return presence.Process(
-            name=name,
-            role="api",
-            version="1",
-            machine="m",
-            bus="none",
-            lag_ms=1,
-            started_at_us=0,
-            heard_at_us=heard_at_us,
-        )
-
-    with opened("sqlite://", inline=True) as database:
-        presence.processes.create(database.engine)
-        for one in (process("a", 0), process("b", 10), process("a", 20), process("c", 3_600_000_015)):
-            database.write(lambda tx, one=one: presence.note(tx, one))  # type: ignore[misc]
-        assert [one.name for one in database.read(presence.heard)] == ["c", "a"]

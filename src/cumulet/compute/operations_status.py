@@ -72,13 +72,13 @@ def show_history(call: Call[None, None]) -> dict[str, object]:
 @COMPUTE.operation("GET", "/cumulet/control-plane", rules=(Rule(LIST),))
 def show_control_plane(call: Call[None, None]) -> dict[str, object]:
     """Show the processes of this cloud, which of them holds which lease, and what hosts say of theirs."""
-    found: dict[str, Process] = {one.name: one for one in presence.heard(call.tx)}
+    now_us = call.cloud.clock.now_us()
+    found: dict[str, Process] = {one.name: one for one in presence.heard(call.tx, now_us)}
     troubles: dict[str, str | None] = {}
     if call.cloud.presence is not None:
         here = call.cloud.presence.now()
         found[here.name] = here
         troubles[here.name] = call.cloud.presence.trouble()
-    now_us = call.cloud.clock.now_us()
     return {
         "processes": [
             {

@@ -21,6 +21,9 @@ from cumulet.periodic import Periodic
 BEAT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 3600
 """A process that has been silent for so long is no longer shown."""
+FORGET_EVERY_SECONDS = 600.0
+"""How often each process deletes the notes of those. It reads the notes of all for it, so PostgreSQL may let others
+that note something at that moment try again."""
 MOST_SHOWN = 200
 CUT_OFF = "cut off"
 """The state of the bus for a process that has lost its connection."""
@@ -44,7 +47,12 @@ processes = sa.Table(
 _SEEN = sa.update(processes).where(processes.c.name == sa.bindparam("of_name"))
 _GONE = sa.delete(processes).where(processes.c.name == sa.bindparam("of_name"))
 _FORGET = sa.delete(processes).where(processes.c.heard_at_us < sa.bindparam("before_us"))
-_NEWEST = sa.select(processes).order_by(processes.c.heard_at_us.desc(), processes.c.name).limit(MOST_SHOWN)
+_NEWEST = (
+    sa.select(processes)
+    .where(processes.c.heard_at_us >= sa.bindparam("since_us"))
+    .order_by(processes.c.heard_at_us.desc(), processes.c.name)
+    .limit(MOST_SHOWN)
+)
 _LEASES = sa.select(leases).order_by(leases.c.name)
 
 
@@ -93,6 +101,7 @@ class Presence(Periodic):
         self.trouble = trouble
         self._started_at_us = clock.now_us()
         self._lag_ms = 0
+        self._forgot_at = float("-inf")
 
     async def start(self) -> None:
         await self.round()
@@ -107,8 +116,11 @@ class Presence(Periodic):
     async def round(self) -> None:
         before = self._clock.monotonic()
         now = self.now()
-        await self._db.write_async(lambda tx: note(tx, now))
+        forget = before - self._forgot_at >= FORGET_EVERY_SECONDS
+        await self._db.write_async(lambda tx: note(tx, now, forget=forget))
         self._lag_ms = round((self._clock.monotonic() - before) * 1000)
+        if forget:
+            self._forgot_at = before
 
     def problem(self) -> str | None:
         """What keeps this process from its work, apart from the database."""
@@ -128,17 +140,23 @@ class Presence(Periodic):
         )
 
 
-def note(tx: Tx, one: Process) -> None:
-    """Write a note. A new process also deletes the notes of those that have been silent for an hour."""
+def note(tx: Tx, one: Process, *, forget: bool) -> None:
+    """Write a note. `forget`: delete the notes of those that have been silent for an hour, too."""
     values = msgspec.structs.asdict(one)
+    if forget:
+        tx.execute(_FORGET, {"before_us": _hour_before(one.heard_at_us)})
     if not tx.changed(_SEEN, {"of_name": one.name, **values}):
-        tx.execute(_FORGET, {"before_us": one.heard_at_us - FORGOTTEN_SECONDS * 1_000_000})
         tx.execute(sa.insert(processes), values)
 
 
-def heard(tx: Tx) -> list[Process]:
-    """The processes heard in the last hour, the newest first."""
-    return [msgspec.convert(row._mapping, Process) for row in tx.all(_NEWEST, {})]
+def heard(tx: Tx, now_us: int) -> list[Process]:
+    """The processes heard in the last hour, the newest first. `now_us`: of a clock as those that wrote the notes."""
+    rows = tx.all(_NEWEST, {"since_us": _hour_before(now_us)})
+    return [msgspec.convert(row._mapping, Process) for row in rows]
+
+
+def _hour_before(at_us: int) -> int:
+    return at_us - FORGOTTEN_SECONDS * 1_000_000
 
 
 def held(tx: Tx) -> list[tuple[str, str]]:
