@@ -11,8 +11,9 @@ import pytest
 from cumulet.cli.program import run
 from cumulet.host.joining import Refused
 from cumulet.processes.joined_agent import JoinedPlace, NoHost, run_joined_agent
+from cumulet.testing import JsonObject
 from tests.bus.nats_cloud import needs_nats
-from tests.fleet.joined import HOSTS, JoinableCloud, agent_of, join, membership, tell
+from tests.fleet.joined import HOSTS, JoinableCloud, agent_of, join, membership, tell, until
 
 pytestmark = needs_nats
 
@@ -87,5 +88,75 @@ def test_whoever_removes_a_host_that_is_down_is_told_that_guests_may_run_there(
         assert "was down" not in said[1]
         for words in said:
             assert "`cumulet host clean --state /var/lib/cumulet-host`" in words
+
+    tell(tmp_path, story)
+
+
+def test_a_removed_host_is_in_no_aggregate_and_one_that_joins_anew_under_its_name_neither(tmp_path: Path) -> None:
+    async def story(cloud: JoinableCloud) -> None:
+        async def aggregate(method: str, path: str = "", body: object | None = None) -> JsonObject:
+            answer = await cloud.ask(method, f"/compute/v2.1/os-aggregates{path}", body)
+            assert answer.status == 200, answer.text
+            shown: JsonObject = answer.json["aggregate"] if answer.text else {}
+            return shown
+
+        async def zone() -> str:
+            found = (await cloud.ask("GET", "/compute/v2.1/os-services?host=rack1")).json["services"]
+            return str(found[0]["zone"])
+
+        path = f"/{(await aggregate('POST', body={'aggregate': {'name': 'a', 'availability_zone': 'z'}}))['id']}"
+        await join(membership(tmp_path / "first"), await cloud.invite("rack1"))
+        async with agent_of(membership(tmp_path / "first"), "first"):
+            await until(lambda: cloud.up("rack1"))
+            await aggregate("POST", f"{path}/action", {"add_host": {"host": "rack1"}})
+            assert await zone() == "z"
+        assert (await cloud.ask("DELETE", f"{HOSTS}/rack1")).status == 204
+        assert (await aggregate("GET", path))["hosts"] == []
+        await join(membership(tmp_path / "second"), await cloud.invite("rack1"))
+        async with agent_of(membership(tmp_path / "second"), "second"):
+            await until(lambda: cloud.up("rack1"))
+            assert (await aggregate("GET", path))["hosts"] == []
+            assert await zone() == "nova"
+            await aggregate("DELETE", path)
+
+    tell(tmp_path, story)
+
+
+def test_a_host_is_not_removed_while_placement_has_what_hangs_on_it(tmp_path: Path) -> None:
+    """Allocations of an administrator's own, and child providers: no server's, and gone before the host is."""
+    consumer = "5a0ff4ee-0b9c-4b3a-9d1d-6d3b7a0d7f5e"
+    child = "0b9c5a0f-f4ee-4b3a-9d1d-6d3b7a0d7f5e"
+
+    async def story(cloud: JoinableCloud) -> None:
+        await join(membership(tmp_path / "rack1"), await cloud.invite("rack1"))
+        async with agent_of(membership(tmp_path / "rack1"), "first"):
+            await until(lambda: cloud.up("rack1"))
+        providers = (await cloud.ask("GET", "/placement/resource_providers?name=rack1")).json["resource_providers"]
+        provider = providers[0]["uuid"]
+        allocation = {
+            "allocations": {provider: {"resources": {"VCPU": 1}}},
+            "project_id": "p",
+            "user_id": "u",
+            "consumer_generation": None,
+            "consumer_type": "RESERVED",
+        }
+        new = {"name": "child", "uuid": child, "parent_provider_uuid": provider}
+        for method, path, body, words in (
+            (
+                "PUT",
+                f"/placement/allocations/{consumer}",
+                allocation,
+                "has allocations in placement that are no server",
+            ),
+            ("POST", "/placement/resource_providers", new, "has child resource providers in placement"),
+        ):
+            made = await cloud.ask(method, path, body)
+            assert made.status < 300, made.text
+            refused = await cloud.ask("DELETE", f"{HOSTS}/rack1")
+            assert refused.status == 409
+            assert words in refused.message
+            there = path if method == "PUT" else f"{path}/{child}"
+            assert (await cloud.ask("DELETE", there)).status == 204
+        assert (await cloud.ask("DELETE", f"{HOSTS}/rack1")).status == 204
 
     tell(tmp_path, story)

@@ -13,11 +13,11 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import places
-from cumulet.compute.store import hosts, migrations
+from cumulet.compute.store import aggregate_hosts, hosts, migrations
 from cumulet.conductor import findings
 from cumulet.db.engine import Row, Tx, metadata
 from cumulet.host.joining import Refused, same_network
-from cumulet.placement.store import inventories, resource_providers
+from cumulet.placement.store import allocations, inventories, resource_providers
 
 TOKEN_SECONDS = 15 * 60
 _TOKEN_US = TOKEN_SECONDS * 1_000_000
@@ -204,8 +204,8 @@ def note_twice(tx: Tx, name: str, *, address: str, why: str, now_us: int) -> Non
 
 
 def remove(tx: Tx, name: str) -> None:
-    """It is no member any more, and no host. `why_not` was asked before. One that has not joined is only uninvited: a
-    host of its name is another one."""
+    """It is no member any more, no host, and in no aggregate. `why_not` was asked before. One that has not joined is
+    only uninvited: a host of its name is another one."""
     has_joined = (row := row_of(tx, name)) is not None and row.joined_at_us is not None
     tx.execute(sa.delete(joined_hosts).where(joined_hosts.c.name == name))
     if not has_joined:
@@ -214,6 +214,7 @@ def remove(tx: Tx, name: str) -> None:
     provider = sa.select(resource_providers.c.id).where(resource_providers.c.name == name).scalar_subquery()
     tx.execute(sa.delete(inventories).where(inventories.c.provider_id == provider))
     tx.execute(sa.delete(resource_providers).where(resource_providers.c.name == name))
+    tx.execute(sa.delete(aggregate_hosts).where(aggregate_hosts.c.host == name))
     tx.execute(sa.delete(hosts).where(hosts.c.name == name))
 
 
@@ -225,6 +226,12 @@ def why_not(tx: Tx, name: str) -> str | None:
             f"{name} has servers, or some are on their way to it: move them to another host, or delete them, first. "
             f"If its certificate has ended, `cumulet host add {name}` lets it come back with them"
         )
+    if (provider := tx.first(sa.select(resource_providers).where(resource_providers.c.name == name))) is None:
+        return None
+    if tx.first(sa.select(allocations.c.used).where(allocations.c.provider_id == provider.id)) is not None:
+        return f"{name} has allocations in placement that are no server's: delete them first"
+    if tx.first(sa.select(resource_providers.c.id).where(resource_providers.c.parent_uuid == provider.uuid)):
+        return f"{name} has child resource providers in placement: delete them first"
     return None
 
 
