@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "fleet.hosts": frozenset({"errors", "clock", "settings", "host", "standstill"}),
     "ca": frozenset({"errors", "clock", "settings", "owned"}),
     # It reads and writes the files of a cloud that need not run.
-    "backup": frozenset({"db", "image", "owned", "web"}),
+    "backup": frozenset({"conductor", "db", "image", "owned", "web"}),
     # A process puts parts together, and only programs import it.
     "processes.agent": frozenset({"agent", "bus", "confined", "drivers", "fleet", "signals"}),
     "cloud": KERNEL | SERVICES | {"conductor", "host", "agent", "drivers", "fleet", "bus", "ca"},

@@ -2,7 +2,8 @@
 
 It is consistent while the cloud runs. The database is copied in one step of SQLite's backup. Image data never changes
 under its name, so a hard link keeps it until it is copied. A file that others replace is read once. Not part of it are
-guests' disks (`hosts/`), and what a start makes anew (certificates of hosts and API, `reserve`).
+guests' disks (`hosts/`), the audit trails of other APIs (`trails_elsewhere`), and what a start makes anew (certificates
+of hosts and API, `reserve`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from pathlib import Path
 from typing import IO, BinaryIO, Literal
 
 import msgspec
+from sqlalchemy.exc import DBAPIError
 
+from cumulet.conductor import presence
+from cumulet.db.clock import time_of
+from cumulet.db.engine import Tx, opened
 from cumulet.db.schema import HEAD, MIGRATIONS, MOVED
 from cumulet.image.files import image_folder
 from cumulet.owned import refuse_exposed
@@ -176,6 +181,20 @@ def _write(file: BinaryIO, state: Path, links: Path, work: Path, database: Path 
         )
         _add_bytes(tar, MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
+
+
+def trails_elsewhere(url: str) -> list[str]:
+    """The machines of the processes of `cumulet api` in the last hour, one for each: it writes an audit trail into its
+    own folder (`--own`). Empty too if this PostgreSQL does not answer."""
+
+    def look(tx: Tx) -> list[str]:
+        return sorted(one.machine for one in presence.heard(tx, time_of(tx)) if one.role == "api")
+
+    try:
+        with opened(url, inline=True) as database:
+            return database.read(look)
+    except DBAPIError:  # Only a hint depends on it.
+        return []
 
 
 def _add_keys(keys: Path, add: Callable[[str, Path], None]) -> None:

@@ -97,6 +97,9 @@ def test_roles_read_the_file_answer_for_their_health_and_are_shown(database_url:
             seen = cli("status", "--clouds-file", str(cloud.clouds_yaml))
             assert seen.status == 0, seen.out + seen.err
             assert "Control plane (on postgresql" in seen.out
+            saved = cli("backup", str(tmp_path / "b.tar"), "--state", str(state), "--database", database_url)
+            assert saved.status == 0, saved.err
+            assert f"Nor are the audit trails of other APIs of this cloud (1, on {os.uname().nodename})" in saved.err
             assert server.poll() is None
             server.send_signal(signal.SIGSTOP)
             cloud.clock.advance(30.0)

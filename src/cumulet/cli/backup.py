@@ -49,9 +49,10 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
     """Save a cloud to the new FILE, while it runs or not: database, keys, passwords, images, audit trail.
 
     FILE holds every secret of the cloud. Only its owner can read it; keep it like that. Guests' disks are not part of
-    it, nor are files that settings name. A PostgreSQL database is not part of it either: run pg_dump just before.
+    it, nor are files that settings name. A PostgreSQL database is not part of it either: run pg_dump just before. Nor
+    are the audit trails of `cumulet api`: each is in the folder of its --own.
     """
-    from cumulet.backup import Refused, write_backup
+    from cumulet.backup import Refused, trails_elsewhere, write_backup
     from cumulet.owned import Exposed
 
     given = {name: one.value for name, one in from_file(config).items()}
@@ -67,6 +68,13 @@ def backup(file: Path, state: Path | None, database: str | None, config: Path | 
     print(f"saved {folder} to {target}: {_size(manifest)}, schema {manifest.schema}. {NOT_GUESTS}.")
     if manifest.database == "postgresql":
         print("Nor is the PostgreSQL database: save it with pg_dump, just before the files.", file=sys.stderr)
+        if elsewhere := trails_elsewhere(str(url)):
+            where = ", ".join(sorted(set(elsewhere)))
+            print(
+                f"Nor are the audit trails of other APIs of this cloud ({len(elsewhere)}, on {where}): save what "
+                "begins with `audit` in the folder of each one's --own.",
+                file=sys.stderr,
+            )
     for image in manifest.without_data:
         print(f"image {image} has no data in the backup: it was deleted meanwhile, or is lost", file=sys.stderr)
 

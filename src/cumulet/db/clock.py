@@ -29,7 +29,7 @@ class DatabaseClock:
     def _ahead(self, tx: Tx) -> int:
         """How long it waits for a thread and a connection does not count."""
         before = self._inner.monotonic()
-        said = int(tx.scalar(_NOW))
+        said = time_of(tx)
         after = self._inner.monotonic()
         return said - int((before + after) / 2 * 1_000_000)
 
@@ -50,6 +50,11 @@ class DatabaseClock:
 
     def random(self) -> float:
         return self._inner.random()
+
+
+def time_of(tx: Tx) -> int:
+    """PostgreSQL's wall time, in microseconds since the epoch."""
+    return int(tx.scalar(_NOW))
 
 
 class AskedAgain(Periodic):
