@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import httpx
@@ -11,11 +12,12 @@ import pytest
 from cumulet.agent import joining
 from cumulet.agent.joining import Joined
 from cumulet.compute import joined_hosts
+from cumulet.host.joining import Refused
 from cumulet.processes.joined_agent import _join_again
 from cumulet.testing import AdvanceableClock
 from tests.bus.nats_cloud import needs_nats
-from tests.fleet.joined import JoinableCloud, agent_of, join, membership, until
-from tests.fleet.test_joining_again import DAY, down, told
+from tests.fleet.joined import JoinableCloud, agent_of, driver_of, join, membership, until
+from tests.fleet.test_joining_again import DAY, SERVERS, down, server_on, told
 
 pytestmark = needs_nats
 
@@ -133,6 +135,44 @@ def test_a_cloud_that_has_moved_is_asked_where_a_new_command_says_if_it_is_there
         assert (machine.identity / "client-cert.pem").read_bytes() == certificate
         async with agent_of(machine, "first"):
             await until(lambda: cloud.up("rack1"))
+
+    told(tmp_path, story)
+
+
+def test_a_host_that_is_up_is_told_another_door_and_nobody_joins_with_that_token_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API at which it joined is gone for good, and the bus is not."""
+    state, driver = tmp_path / "rack1", driver_of("rack1")
+
+    async def story(cloud: JoinableCloud, clock: AdvanceableClock) -> None:
+        machine = membership(state, clock)
+        joined = await join(machine, await cloud.invite("rack1"))
+        clock.advance(1)
+        async with agent_of(machine, "first", driver):
+            await until(lambda: cloud.up("rack1"))
+            server_id = await server_on(cloud, "rack1")
+            before = is_kept(state, msgspec.structs.replace(joined, url=AWAY))
+            shutil.copytree(state, tmp_path / "copy")
+            made = await cloud.invite("rack1")
+            command = (made["join"], made["token"], made["ca_fingerprint"])
+            for other in ("copy", "new"):
+                with pytest.raises(Refused, match="rack1 runs, on this or another machine"):
+                    await membership(tmp_path / other, clock).join(*command)
+            assert not (tmp_path / "new").exists()
+            assert await cloud.up("rack1")
+        with monkeypatch.context() as elsewhere:  # Its agent is stopped, and the host is not down yet.
+            elsewhere.setattr(joining, "machine_id", lambda: "another:machine")
+            with pytest.raises(Refused, match="was heard a moment ago on another machine"):
+                await membership(tmp_path / "copy", clock).join(*command)
+        certificate = (machine.identity / "client-cert.pem").read_bytes()
+        again = await _join_again(state, machine, before, *command)
+        assert again == machine.joined() == msgspec.structs.replace(before, url=made["join"], commands=again.commands)
+        assert (machine.identity / "client-cert.pem").read_bytes() == certificate, "it is the host that it was"
+        async with agent_of(machine, "second", driver):
+            await until(lambda: cloud.up("rack1"))
+            asked = await cloud.ask("POST", f"{SERVERS}/{server_id}/action", {"os-getConsoleOutput": {}})
+            assert asked.status == 200, "its host answers for it"
 
     told(tmp_path, story)
 

@@ -21,8 +21,9 @@ DOOR_SECONDS = 20.0
 """Longer than a NATS server of the cloud takes to start, or to fail."""
 LOOK_SECONDS = 0.1
 AGAIN = (
-    "It has joined before and joins again, with its servers, from the state folder it had. If that is on "
-    "another machine now, be sure that the one before is off.\n"
+    "It has joined before. If it is up, stop its agent first: with this command it asks the cloud at this address from "
+    "then on, and its guests run on. If it is down, it joins again, with its servers, from the state folder it had. If "
+    "that is on another machine now, be sure that the one before is off.\n"
 )
 PATH = "/compute/v2.1/cumulet/hosts"
 _cloud_option = cloud_option(words="Which entry of it: an administrator.")
@@ -63,6 +64,8 @@ def add(name: str, clouds_file: Path | None, cloud: str) -> None:
     A host that has joined, and is down because its certificate has ended or its disks are in another machine now, joins
     again with it: run the command where the state folder is that it had. Its servers stay. Its former machine, if that
     is another one, has to be off.
+
+    A host that is up is told with it where its cloud is now: stop its agent, and run the command there.
     """
     with logged_in(entry_of(clouds_file, cloud)) as admin:
         answer = admin.ask("POST", PATH, {"host": {"name": name}})

@@ -314,7 +314,8 @@ class RemoteHosts:
             raise Refused("NO_BUS", "the cloud has no bus yet; its log says why", again=True)
         if await self._session_of(name) is not None:
             await self._note_twice(name, address, "another one answers")
-            raise Refused("RUNS_ALREADY", f"{name} runs, on this or another machine: it need not join again")
+            words = f"{name} runs, on this or another machine: it need not join again; a new machine needs another name"
+            raise Refused("RUNS_ALREADY", words)
         if _on_another(known, asked.machine) and await self._db.read_async(lambda tx: is_heard(tx, name)):
             await self._note_twice(name, address, "it is on another machine")
             words = f"{name} was heard a moment ago on another machine: switch that off, and join here once it is down"
