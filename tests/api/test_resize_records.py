@@ -194,6 +194,30 @@ def state_reset(cloud: TestCloud, server: str) -> None:
     assert cloud.persona("admin").action(server, {"os-resetState": {"state": "active"}}).status == 202
 
 
+@pytest.mark.parametrize("state", ["active", "error"])
+@pytest.mark.parametrize(("answer", "code"), [("confirmResize", 204), ("revertResize", 202)])
+def test_one_whose_state_was_reset_is_answered_all_the_same(
+    cloud: TestCloud, admin: Client, member: Client, state: str, answer: str, code: int
+) -> None:
+    """Else what it keeps would be kept until it is deleted, and it could never move."""
+    server = create_pair(member)[0]
+    source = host_of(admin, server)
+    resized(member, server, small(admin))
+    assert admin.action(server, {"os-resetState": {"state": state}}).status == 202
+    if state == "active":
+        refused = member.action(server, {"shelve": None})
+        assert (refused.status, "confirm or revert its resize first" in refused.text) == (409, True), refused.text
+    assert member.action(server, {answer: None}).status == code
+    cloud.idle()
+    assert admin.server(server)["status"] == "ACTIVE"
+    assert (host_of(admin, server) == source) == (answer == "revertResize")
+    assert sum(server in cloud.guests(host) for host in cloud.hosts) == 1
+    cloud.reconcile()
+    move = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+    assert admin.action(server, move).status == 202
+    admin.wait_for_status(server, "ACTIVE")
+
+
 def something_to_do(cloud: TestCloud, server: str) -> None:
     def note(tx: Tx) -> None:
         settle_server(tx, server, now_us=1, task_state="deleting")

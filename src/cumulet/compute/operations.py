@@ -26,7 +26,6 @@ from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState
-from cumulet.host.looking import SINCE_PROTOCOL, Look
 from cumulet.wake import Wake
 from cumulet.web.operation import Call
 
@@ -361,18 +360,6 @@ async def let_go_on(context: Context, host: str, command: CommandFields) -> None
 async def observe(context: Context, host: str, server_id: str) -> GuestState:
     """The guest's state, as the hypervisor says now."""
     return await context.hosts.send(host, m.Observe(server_id=server_id))
-
-
-async def look(context: Context, state: OnHost) -> GuestState | None:
-    """At the end of an undo: the guest's state, by `Look`, after which its host refuses late commands; None if the host
-    is down, or is ahead of the records. An agent that does not know `Look` is only asked with `Observe`."""
-    kind = await context.read(lambda tx: host_records.kind_of(tx, state.host))
-    if kind.protocol < SINCE_PROTOCOL:
-        return await unless_down(context, state.host, m.Observe(server_id=state.server_id))
-    try:
-        return await unless_down(context, state.host, Look(**command(context, state)))
-    except m.StaleGeneration:  # `compute.restored`; who has lost the operation cannot save it.
-        return None
 
 
 OBSERVED: dict[GuestState, tuple[VmState, PowerState]] = {

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from cumulet.compute import operations
+from cumulet.compute import looking, operations
 from cumulet.compute.model import PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.wiring import learn_links
@@ -119,7 +119,7 @@ async def change_power(context: Context, state: PowerChange) -> PowerChange:
 
 async def look(context: Context, state: PowerChange) -> PowerChange:
     """The undo: the verb cannot be taken back, so look what the guest is."""
-    observed = await operations.look(context, state)
+    observed = await looking.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 

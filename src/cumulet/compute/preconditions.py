@@ -80,11 +80,19 @@ def _host_dead(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiErr
     )
 
 
-def _not_resized(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError | None:
+def _not_resized(tx: Tx, server: Server, verb: str, settings: Settings | None = None) -> ApiError | None:
     """Refuse a server whose state was reset while its resize waited for an answer."""
     if resized.kept_of(tx, server.id) is None:
         return None
-    return Conflict(f"Instance {server.id} is in an invalid state for '{verb}'", reason="STILL_RESIZED")
+    words = f"Instance {server.id} is in an invalid state for '{verb}': confirm or revert its resize first"
+    return Conflict(words, reason="STILL_RESIZED")
+
+
+def require_not_resized(tx: Tx, server: Server, action: str) -> None:
+    """For what leaves the server's host otherwise than by a `Verb`: the place of the old disk would be forgotten."""
+    refusal = _not_resized(tx, server, action)
+    if refusal is not None:
+        raise refusal
 
 
 def _kept_up(tx: Tx, server: Server, verb: Verb, settings: Settings) -> ApiError | None:

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, image_devices, image_promises, operations, promises, shelved, snapshot
+from cumulet.compute import boot, drift, image_devices, image_promises, looking, operations, promises, shelved, snapshot
 from cumulet.compute.half_made import REBUILT_BY_HALF, is_half_made
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
@@ -217,7 +217,7 @@ async def look(context: Context, state: Rebuilding) -> Rebuilding:
     if state.destroyed:
         await destroy_half(context, state)
     else:
-        observed = await operations.look(context, state)
+        observed = await looking.look(context, state)
     await learn_links(context, state.host, state.server_id)
     return msgspec.structs.replace(state, observed=observed)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, guest_metadata, image_devices, image_promises, operations, promises
+from cumulet.compute import boot, guest_metadata, image_devices, image_promises, looking, operations, promises
 from cumulet.compute import hosts as host_records
 from cumulet.compute.model import BASE_IMAGE, RESCUE_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
@@ -141,7 +141,7 @@ async def start_again(context: Context, state: Rescuing) -> Rescuing:
     """The undo: start the guest again if it ran; then look what it is."""
     if state.was_running:
         await operations.start(context, state.host, command(context, state))
-    observed = await operations.look(context, state)
+    observed = await looking.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 
@@ -215,7 +215,7 @@ async def unrescue_guest(context: Context, state: Unrescuing) -> Unrescuing:
 
 async def look(context: Context, state: Unrescuing) -> Unrescuing:
     """The undo: the verb cannot be taken back, so look what the guest is."""
-    observed = await operations.look(context, state)
+    observed = await looking.look(context, state)
     if observed in (None, GuestState.ABSENT):
         return msgspec.structs.replace(state, observed=observed)
     rescued = await operations.unless_down(context, state.host, disk.AskRescued(server_id=state.server_id))

@@ -47,7 +47,7 @@ PATH = "/servers/{server_id}/action"
 def confirm_resize(call: Call[Server, Anything]) -> None:
     """Keep a server as it was resized, and remove what it kept where it came from."""
     server = call.target
-    require_state(server, "confirmResize", call.caller)
+    require_state(_as_it_waits(call.tx, server), "confirmResize", call.caller)
     kept = _kept(call.tx, server)
     preconditions.require(call.tx, server, Verb.CONFIRM, call.cloud.settings)
     _set_status(call.tx, kept, "confirming", call.now_us)
@@ -68,7 +68,7 @@ def confirm_resize(call: Call[Server, Anything]) -> None:
 def revert_resize(call: Call[Server, Anything]) -> None:
     """Bring a resized server back to where it came from, with its old flavor and the disk it had then."""
     server = call.target
-    require_state(server, "revertResize", call.caller)
+    require_state(_as_it_waits(call.tx, server), "revertResize", call.caller)
     kept = _kept(call.tx, server)
     preconditions.require(call.tx, server, Verb.REVERT, call.cloud.settings)
     _set_status(call.tx, kept, "reverting", call.now_us)
@@ -81,6 +81,15 @@ def revert_resize(call: Call[Server, Anything]) -> None:
         event="compute_revert_resize",
         task_state="resize_reverting",
     )
+
+
+def _as_it_waits(tx: Tx, server: Server) -> Server:
+    """The server as `confirmResize` and `revertResize` take it. If its state was reset, it waits all the same: it keeps
+    its old disk and share, and does not move, until it is answered."""
+    was_reset = server.vm_state in (VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)
+    if was_reset and resized.kept_of(tx, server.id) is not None:
+        return msgspec.structs.replace(server, vm_state=VmState.RESIZED)
+    return server
 
 
 def _kept(tx: Tx, server: Server) -> resized.Kept:

@@ -17,7 +17,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, hosts_in_memory, operations, scheduler, shelved, snapshot
+from cumulet.compute import boot, hosts_in_memory, looking, operations, preconditions, scheduler, shelved, snapshot
 from cumulet.compute.boot import Boot
 from cumulet.compute.half_made import NOT_UNSHELVED
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
@@ -70,6 +70,7 @@ def shelve_server(call: Call[Server, Anything]) -> None:
     """Shelve a server: its disk becomes an image, and it leaves its host."""
     server = call.target
     require_state(server, "shelve", call.caller)
+    preconditions.require_not_resized(call.tx, server, "shelve")
     image_id = snapshot.new_image(
         call, server, name=f"{server.name}-shelved"[:255], image_type="snapshot", properties={}
     )
@@ -249,7 +250,7 @@ async def start_again(context: Context, state: Shelving) -> Shelving:
     """The undo: start the guest again if it ran; then look what it is."""
     if state.vm_state is VmState.ACTIVE:
         await operations.start(context, state.host, command(context, state))
-    observed = await operations.look(context, state)
+    observed = await looking.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 

@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute import operations, snapshot
+from cumulet.compute import looking, operations, snapshot
 from cumulet.compute.model import SHELVED_IMAGE, PowerState, Server, VmState
 from cumulet.compute.operations import SERVER, OnHost, command
 from cumulet.compute.per_server import PerServer
@@ -146,7 +146,7 @@ async def stop_guest(context: Context, state: Resting) -> Resting:
         if await operations.observe(context, state.host, state.server_id) is not GuestState.SUSPENDED:
             raise
     await learn_links(context, state.host, state.server_id)
-    observed = await operations.look(context, state)
+    observed = await looking.look(context, state)
     return msgspec.structs.replace(state, observed=observed)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
@@ -22,10 +23,13 @@ from cumulet.compute.store import get_server
 from cumulet.conductor.saga import Context, Failure, Final, Saga, Step, StepFailed
 from cumulet.db.engine import Tx
 from cumulet.host import disk_messages as disk
+from cumulet.host import messages as m
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
 from cumulet.web.operation import Call
+
+log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5
 """How long a host keeps a question about a snapshot before it answers that there is nothing new."""
@@ -164,8 +168,16 @@ async def _ask(context: Context, state: Waiting, seen: SnapshotPhase) -> Snapsho
 
 
 async def end_snapshot(context: Context, state: WaitingT) -> WaitingT:
-    """Remove all of it on the host, whether it succeeded, failed, or was never begun."""
-    await operations.unless_down(context, state.host, disk.EndSnapshot(**command(context, state)))
+    """Remove all of it on the host, whether it succeeded, failed, or was never begun.
+
+    What a guest's process holds that does not answer goes with that process, or with the next snapshot.
+    """
+    try:
+        await operations.unless_down(context, state.host, disk.EndSnapshot(**command(context, state)))
+    except m.VerbFailed as error:
+        if not error.hangs:
+            raise
+        log.warning("the snapshot of %s on %s: %s", state.server_id, state.host, error)
     return state
 
 

@@ -10,8 +10,16 @@ class HostError(Exception):
     public = "The operation failed on its host."
 
 
+HANGS = "QEMU_HANGS"
+
+
 class VerbFailed(HostError):
     """The driver failed. What became of the guest is unknown until it is observed."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the guest's process is there and does not answer: nobody sees its state until it does or ends."""
+        return str(self).startswith(f"{HANGS}:")
 
 
 class StaleGeneration(HostError):

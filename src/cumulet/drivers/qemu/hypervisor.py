@@ -17,6 +17,7 @@ from cumulet.drivers.qemu.commands import ANSWER_SECONDS, Commands
 from cumulet.drivers.qemu.qmp import Arguments, Json, Qmp, QmpClosed, QmpError, QmpTimeout
 from cumulet.drivers.qemu.record import ProcessId
 from cumulet.host.driver import DriverError, MigrationPhase, MigrationProgress
+from cumulet.host.errors import HANGS
 
 _CONSOLE_KEPT_BYTES = 1 << 20
 
@@ -74,7 +75,7 @@ class Hypervisor(Commands):
         except QmpError as refused:
             raise DriverError(f"QEMU_REFUSED: {refused}") from refused
         except QmpTimeout as late:
-            raise DriverError(f"QEMU_HANGS: {late}") from late
+            raise DriverError(f"{HANGS}: {late}") from late
         except QmpClosed as gone:
             raise DriverError(f"QEMU_GONE: {gone}{self.last_words()}") from gone
 
@@ -106,7 +107,7 @@ class Hypervisor(Commands):
         try:
             await self._connection(timeout_s)
         except QmpTimeout as late:
-            raise DriverError(f"QEMU_HANGS: {late}{self.last_words()}") from late
+            raise DriverError(f"{HANGS}: {late}{self.last_words()}") from late
         except (QmpClosed, QmpError) as gone:
             raise DriverError(f"QEMU_GONE: {gone}{self.last_words()}") from gone
 
