@@ -145,6 +145,18 @@ def test_what_users_of_deleted_servers_wrote_goes_and_of_the_others_stays() -> N
     assert [tuple(row) for row in rows] == [(1, *wrote, None), (2, "{}", None, None, "{}", "{}", 5)]
 
 
+def test_deleted_images_have_no_name_any_more_and_living_ones_have() -> None:
+    (path,) = (schema.MIGRATIONS / "versions").glob("0043_*.py")
+    module = migration(path)
+    with sa.create_engine("sqlite://").begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE images (id, name, owner, visibility, deleted_at_us)")
+        for row in ((1, "a", "p", "private", None), (2, "a", "p", "private", 5)):
+            connection.exec_driver_sql("INSERT INTO images VALUES (?, ?, ?, ?, ?)", row)
+        with Operations.context(MigrationContext.configure(connection)):
+            module.upgrade()
+        assert [*connection.exec_driver_sql("SELECT name FROM images ORDER BY id").scalars()] == ["a", None]
+
+
 LATER = sorted(path for path in (schema.MIGRATIONS / "versions").glob("[0-9]*.py") if path.stem >= "0010")
 """Earlier migrations have run on existing clouds."""
 WHILE_OLD_PROCESSES_RUN = "0017"

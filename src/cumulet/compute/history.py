@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
+from cumulet.compute.model import BASE_IMAGE, RESCUE_IMAGE, SHELVED_IMAGE
 from cumulet.compute.resized import resized_servers
 from cumulet.compute.store import instance_actions, migrations, server_group_members, servers
 from cumulet.conductor.saga import operations
@@ -51,6 +52,13 @@ class Kind(msgspec.Struct, frozen=True):
     """The id of the server that it is about; None: it is a record of something deleted itself."""
     per_server: bool = False
     """Whether there is a limit for each server, too."""
+    needed: sa.ColumnElement[bool] | None = None
+    """Where this holds the row stays, however old it is. Once it does not, it never does again."""
+
+    @property
+    def over(self) -> sa.ColumnElement[bool]:
+        """Whether the row may be forgotten."""
+        return self.ended if self.needed is None else sa.and_(self.ended, ~self.needed)
 
     @property
     def age(self) -> sa.Column[int]:
@@ -109,8 +117,25 @@ def kinds() -> tuple[Kind, ...]:
             servers.c.deleted_at_us.is_not(None),
             owner=servers.c.project_id,
         ),
-        Kind("deleted images", images, "deleted_at_us", images.c.deleted_at_us.is_not(None), owner=images.c.owner),
+        Kind(
+            "deleted images",
+            images,
+            "deleted_at_us",
+            images.c.deleted_at_us.is_not(None),
+            owner=images.c.owner,
+            needed=images.c.id.in_(images_of_servers()),
+        ),
     )
+
+
+def images_of_servers() -> sa.CompoundSelect[tuple[str]]:
+    """The ids of images that servers refer to: one of them may be deleted, and its id must not become another image's.
+
+    Servers are made anew from their images, on other hosts too, without anybody asking for the image by its id.
+    """
+    named = (servers.c.system_metadata[key].as_string() for key in (BASE_IMAGE, RESCUE_IMAGE, SHELVED_IMAGE))
+    live = servers.c.deleted_at_us.is_(None)
+    return sa.union_all(*(sa.select(one).where(live, one.is_not(None)) for one in (servers.c.image_id, *named)))
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -153,7 +178,7 @@ def too_many(tx: Tx, kind: Kind, most: int) -> Counter[tuple[str, bool]]:
     """
     if tx.scalar(sa.select(sa.func.count()).select_from(kind.table).where(kind.ended)) <= most:
         return Counter()
-    each = sa.select(kind.project.label("of_project"), kind.lives.label("is_alive")).where(kind.ended).subquery()
+    each = sa.select(kind.project.label("of_project"), kind.lives.label("is_alive")).where(kind.over).subquery()
     number = sa.func.count().label("rows")
     counted = tx.all(sa.select(each.c.of_project, each.c.is_alive, number).group_by(each.c.of_project, each.c.is_alive))
     of_living = {row.of_project: row.rows for row in counted if row.is_alive}
@@ -173,7 +198,7 @@ def crowded(tx: Tx, kind: Kind, most: int) -> dict[str, int]:
 def _oldest(kind: Kind) -> Select:
     """The oldest first, each with its `age`, its project and whether its server lives."""
     columns = kind.table.c.id, kind.age.label("age"), kind.project.label("of_project"), kind.lives.label("is_alive")
-    return sa.select(*columns).where(kind.ended).order_by(kind.age, kind.table.c.id).limit(FOUND)
+    return sa.select(*columns).where(kind.over).order_by(kind.age, kind.table.c.id).limit(FOUND)
 
 
 class History(Periodic):

@@ -1,4 +1,4 @@
--- 0042
+-- 0043
 CREATE TABLE address_groups ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, addresses JSON NOT NULL, CONSTRAINT pk_address_groups PRIMARY KEY (id) );
 CREATE TABLE address_scopes ( id VARCHAR(36) NOT NULL, project_id VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL, revision INTEGER NOT NULL, created_at_us BIGINT NOT NULL, updated_at_us BIGINT NOT NULL, ip_version INTEGER NOT NULL, CONSTRAINT pk_address_scopes PRIMARY KEY (id) );
 CREATE TABLE aggregate_hosts ( aggregate_id INTEGER NOT NULL, host VARCHAR(255) NOT NULL, CONSTRAINT pk_aggregate_hosts PRIMARY KEY (aggregate_id, host), CONSTRAINT fk_aggregate_hosts_aggregate_id_aggregates FOREIGN KEY(aggregate_id) REFERENCES aggregates (id) ON DELETE CASCADE );
@@ -156,6 +156,9 @@ CREATE INDEX ix_image_members_member_id ON image_members (member_id);
 CREATE INDEX ix_image_tasks_expires_at_us ON image_tasks (expires_at_us);
 CREATE INDEX ix_image_tasks_image_id ON image_tasks (image_id);
 CREATE INDEX ix_image_tasks_owner ON image_tasks (owner);
+CREATE INDEX ix_images_deleted ON images (deleted_at_us) WHERE deleted_at_us IS NOT NULL;
+CREATE INDEX ix_images_living ON images (owner) WHERE deleted_at_us IS NULL;
+CREATE INDEX ix_images_living_visibility ON images (visibility) WHERE deleted_at_us IS NULL;
 CREATE INDEX ix_images_name ON images (name);
 CREATE INDEX ix_images_owner ON images (owner);
 CREATE INDEX ix_images_visibility ON images (visibility);

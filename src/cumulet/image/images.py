@@ -153,7 +153,7 @@ def show_image(call: Call[Image, None]) -> dict[str, object]:
     success=204,
 )
 async def delete_image(call: Call[Image, None]) -> None:
-    """Delete an image and its data. Servers made from it keep running; its id is never used again."""
+    """Delete an image and its data. Servers made from it keep running; nobody gets its id while its record is kept."""
     cloud, image_id = call.cloud, call.target.id
 
     def delete(tx: Tx) -> None:

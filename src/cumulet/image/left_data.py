@@ -5,8 +5,8 @@ when the process ends, however it ends. One look is not enough: an upload has it
 for a moment after it. So it is ended if nobody has been at it in two looks, between which its file has not changed:
 versions before, and file systems without locks, have no other sign of life. Its sender then finds that the image is no
 longer its own. Files are listed before the records are read, and a record comes before its files: what no image has
-then, none will have, for ids are never used again. A file in the place of data that an image still waits for is left
-to the next upload of that image (`uploads.Receiver`), which no other one can be in the way of.
+then, none will have, for an id is not used again while it is remembered. A file in the place of data that an image
+still waits for is left to the next upload of that image (`uploads.Receiver`), which no other one can be in the way of.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.db.engine import Row, Tx, metadata
+from cumulet.db.partial_index import index_where
 from cumulet.errors import BadRequest
 from cumulet.image.inspection import is_bootable
 from cumulet.web.operation import Caller
@@ -37,12 +38,17 @@ images = sa.Table(
     sa.Column("upload_bytes", sa.BigInteger),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("updated_at_us", sa.BigInteger, nullable=False),
-    # Rows stay when an image is deleted: an id is never given out twice, or somebody could slip another image under it.
+    # Rows stay for a while when an image is deleted, and while a server refers to it (`compute.history`): until then
+    # its id is not given out again, or somebody could slip another image under it.
     sa.Column("deleted_at_us", sa.BigInteger),
     # The task that imports its data, until it ends; and whether the last one failed, if there was one.
     sa.Column("import_task_id", sa.String(36)),
     sa.Column("import_failed", sa.Boolean),
 )
+# What reads living images must not go through the deleted ones, of which anybody can make any number.
+index_where(images, "ix_images_living", "owner", where="deleted_at_us IS NULL")
+index_where(images, "ix_images_living_visibility", "visibility", where="deleted_at_us IS NULL")
+index_where(images, "ix_images_deleted", "deleted_at_us", where="deleted_at_us IS NOT NULL")
 
 image_properties = sa.Table(
     "image_properties",
@@ -284,7 +290,7 @@ def delete(tx: Tx, image_id: str, now_us: int) -> bool:
     """Delete the image but keep its id. False: it was deleted already, or is protected: then it stays, whoever asks."""
     where = (images.c.id == image_id, images.c.deleted_at_us.is_(None), images.c.protected.is_(False))
     gone = {"status": "deleted", "deleted_at_us": now_us, "updated_at_us": now_us}
-    gone |= {"upload_id": None, "upload_bytes": None}
+    gone |= {"upload_id": None, "upload_bytes": None, "name": None}  # Who looks for a name meets no deleted image.
     if tx.changed(sa.update(images).where(*where).values(gone)) == 0:
         return False
     for table in (image_properties, image_tags, image_members):
