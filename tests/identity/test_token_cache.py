@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from cumulet.db.engine import Database
+from cumulet.db.engine import Database, Tx
 from cumulet.db.prepared import Prepared
 from cumulet.identity import service, store
 from cumulet.identity.service import Identity
@@ -235,3 +236,23 @@ def test_revocations_are_forgotten_when_their_tokens_have_expired(place: Place) 
     session = place.login("demo")
     session.delete("/auth/tokens", {"X-Subject-Token": str(session.token)})
     assert place.database.read(lambda tx: len(tx.all(store.revoked_tokens.select()))) == 1
+
+
+def test_no_revocation_forgets_many_others_in_its_transaction(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have ended any number of tokens, and nobody waits while they are forgotten."""
+    monkeypatch.setattr(store, "MOST_FORGOTTEN", 2)
+    now_us = place.clock.now_us()
+
+    def ended(tx: Tx) -> None:
+        for n in range(5):
+            tx.execute(store.revoked_tokens.insert().values(audit_id=f"ended-{n}", expires_at_us=now_us))
+
+    def left() -> int:
+        return place.database.read(lambda tx: len(tx.all(store.revoked_tokens.select())))
+
+    place.database.write(ended)
+    found = []
+    for n in range(4):
+        place.database.write(partial(store.revoke_token, audit_id=f"now-{n}", expires_at_us=now_us + 1, now_us=now_us))
+        found.append(left())
+    assert found == [4, 3, 3, 4]

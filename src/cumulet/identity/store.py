@@ -160,6 +160,7 @@ revoked_tokens = Table(
     Column("kind", Text, nullable=False, server_default="token"),
 )
 """What ended early, until no token of it is left. kind: token, or what it was made from: trust, access_token, other."""
+MOST_FORGOTTEN = 100
 
 regions = Table(
     "identity_regions",
@@ -342,8 +343,9 @@ def last_revocation_us(tx: Tx) -> int:
 
 
 def revoke_token(tx: Tx, audit_id: str, expires_at_us: int, now_us: int, kind: str = "token") -> None:
-    """End one token and all made from it; forget revocations whose tokens have expired by themselves."""
-    tx.execute(delete(revoked_tokens).where(revoked_tokens.c.expires_at_us <= now_us))
+    """End one token and all made from it; forget `MOST_FORGOTTEN` revocations of tokens that expired by themselves."""
+    over = select(revoked_tokens.c.audit_id).where(revoked_tokens.c.expires_at_us <= now_us).limit(MOST_FORGOTTEN)
+    tx.execute(delete(revoked_tokens).where(revoked_tokens.c.audit_id.in_(over)))
     if tx.first(select(revoked_tokens).where(revoked_tokens.c.audit_id == audit_id)) is None:
         values = {"audit_id": audit_id, "expires_at_us": expires_at_us, "revoked_at_us": now_us, "kind": kind}
         tx.execute(insert(revoked_tokens).values(**values))
