@@ -1,8 +1,9 @@
 """History is kept for a bounded time and in bounded number; the rest is forgotten, a little at a time.
 
-History is: operations and migrations that have ended, instance actions with their events, and the records of deleted
-servers and images. Nothing that an operation still works on is forgotten, however old it is. Where there is too much,
-the projects that have the most lose first, so nobody makes the cloud forget what others did.
+History is: operations and migrations that have ended, instance actions with their events, the records of deleted
+servers and images, and the key pairs of deleted users. Nothing that an operation still works on is forgotten, however
+old it is. Where there is too much, the projects that have the most lose first, so nobody makes the cloud forget what
+others did.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Kind(msgspec.Struct, frozen=True):
     since_us: str
     ended: sa.ColumnElement[bool]
     owner: sa.ColumnElement[str | None]
-    """The project whose history it is."""
+    """The project whose history it is; of key pairs, the user."""
     server: sa.ColumnElement[str] | None = None
     """The id of the server that it is about; None: it is a record of something deleted itself."""
     per_server: bool = False
@@ -81,7 +82,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 def kinds() -> tuple[Kind, ...]:
-    images = metadata.tables["images"]
+    images, key_pairs, users = (metadata.tables[name] for name in ("images", "key_pairs", "identity_users"))
     at_work = sa.exists().where(operations.c.id == instance_actions.c.operation_id, operations.c.ended_at_us.is_(None))
     waits_for_its_user = sa.exists().where(resized_servers.c.migration_id == migrations.c.id)
     return (
@@ -124,6 +125,13 @@ def kinds() -> tuple[Kind, ...]:
             images.c.deleted_at_us.is_not(None),
             owner=images.c.owner,
             needed=images.c.id.in_(images_of_servers()),
+        ),
+        Kind(
+            "key pairs of deleted users",
+            key_pairs,
+            "created_at_us",
+            ~sa.exists().where(users.c.id == key_pairs.c.user_id),
+            owner=key_pairs.c.user_id,
         ),
     )
 
