@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -265,3 +266,18 @@ async def keeps_devices(driver: Driver, guest: Guest) -> None:
     assert not await driver.rescued(guest.server_id)
     assert await driver.observe(guest.server_id) is GuestState.STOPPED
     await driver.destroy(guest.server_id)
+
+
+async def tells_how_far_a_copy_is(driver: Driver, server_id: str) -> None:
+    """While a stopped guest's disk is copied for an image, the host tells more and more bytes, and never fewer."""
+    await driver.begin_snapshot(server_id, image_id=server_id)
+    told: list[int] = []
+    async with asyncio.timeout(NEXT_SECONDS):
+        while len(set(told)) < 4:
+            progress = await driver.snapshot_progress(
+                server_id, image_id=server_id, wait_seconds=0.02, seen=SnapshotPhase.COPYING
+            )
+            assert progress.phase is SnapshotPhase.COPYING, (progress, told)
+            told.append(progress.bytes_done)
+    assert told == sorted(told)
+    await driver.end_snapshot(server_id)

@@ -15,7 +15,7 @@ from cumulet.host.guest_agent import GuestAgent
 from cumulet.host.telling import Telling
 from cumulet.settings import Settings
 
-from .contract import STATES, TABLE, VERBS, Pair, broken, keeps_devices, shared
+from .contract import STATES, TABLE, VERBS, Pair, broken, keeps_devices, shared, stopped, tells_how_far_a_copy_is
 
 FAST = MigrationParameters(bandwidth_mib_s=100_000, downtime_limit_ms=300, copy_disk=True)
 SLOW = MigrationParameters(bandwidth_mib_s=4, downtime_limit_ms=1, copy_disk=True)
@@ -107,6 +107,16 @@ def test_a_guest_has_the_devices_that_its_host_offers_and_no_others(tmp_path: Pa
     async def story() -> None:
         pair = await paired(tmp_path)
         await keeps_devices(pair.destination, GUEST)
+        await pair.source.close()
+        await pair.destination.close()
+
+    asyncio.run(story())
+
+
+def test_how_far_the_copy_of_a_stopped_guests_disk_is_can_be_seen(tmp_path: Path) -> None:
+    async def story() -> None:
+        pair = await paired(tmp_path)
+        await tells_how_far_a_copy_is(await stopped(pair), pair.id)
         await pair.source.close()
         await pair.destination.close()
 

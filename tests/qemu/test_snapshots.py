@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cumulet.confined import qemu_img, tools
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import SNAPSHOT
 from cumulet.drivers.qemu.hypervisor import Hypervisor
@@ -20,6 +21,7 @@ from cumulet.host.disks import SnapshotPhase, SnapshotProgress
 from cumulet.host.driver import DriverError, GuestState
 from cumulet.image.inspection import Inspection
 from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
+from tests.drivers.contract import tells_how_far_a_copy_is
 
 from .conftest import Rig, newest, runs_on, until
 
@@ -135,6 +137,30 @@ def test_an_image_of_a_guest_that_does_not_run(rig: Rig, how: str) -> None:
         if how == "suspended":
             await driver.resume(rig.id)
             await runs_on(driver, rig.id)
+
+    with_sink(rig, story)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_how_far_the_copy_of_a_stopped_guests_disk_is_can_be_seen(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    """Also where the agent may not read its tools' counters. The tool takes some seconds here."""
+    convert = qemu_img.convert
+
+    def slowly(program: str, **options: str) -> list[str]:
+        command = convert(program, **options)
+        return [*command[:2], "-r", str(1 << 20), *command[2:]]
+
+    monkeypatch.setattr(qemu_img, "convert", slowly)
+    monkeypatch.setattr(tools, "LOOK_SECONDS", 0.05)
+    if not readable:
+        monkeypatch.setattr(tools, "_bytes_moved", lambda _pid: 0)
+
+    async def story(driver: QemuDriver, sink: Sink) -> None:
+        await driver.stop(rig.id, grace_seconds=0.0)
+        await tells_how_far_a_copy_is(driver, rig.id)
+        assert sink.got == []
 
     with_sink(rig, story)
 

@@ -5,6 +5,9 @@ it is at one moment and brings the copy to the Image service with its certificat
 only, and only while this operation waits for it. Whether it has come is read from the image's record, never from what
 the host says: once it is active, the snapshot is done, and what the host keeps is removed. An image that is deleted
 meanwhile ends the operation; one that cannot be made is deleted.
+
+A host that stands still is given up. It does not while its image waits for a place among those that travel: until it
+has one, its image is queued.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import functools
 import logging
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from cumulet.compute import guest_agent, image_promises, operations
 from cumulet.compute.image_promises import MIN_DISK, MIN_RAM
@@ -25,6 +30,9 @@ from cumulet.db.engine import Tx
 from cumulet.host import disk_messages as disk
 from cumulet.host import messages as m
 from cumulet.host.disks import SnapshotPhase, SnapshotProgress
+from cumulet.host.driver import Guest
+from cumulet.host.images import WAIT_SECONDS as PLACE_SECONDS
+from cumulet.host.patience import WORK_SECONDS, seconds_for
 from cumulet.image import files, snapshots
 from cumulet.image import store as image_store
 from cumulet.web.operation import Call
@@ -111,26 +119,30 @@ async def make_image(context: Context, state: Snapshot) -> Snapshot:
 async def bring_image(context: Context, state: Waiting, copying: str, sending: str) -> None:
     """Have the host copy the disk and bring it; returns once the image is active. Task states for both are given."""
     status = await _status(context, state)
+    disk_seconds = WORK_SECONDS
     if status != "active":
         server: Server = await context.read(lambda tx: get_server(tx, state.server_id, deleted=True))
+        disk_seconds = _disk_seconds(server)
         quiesce = guest_agent.has_to_quiesce(server.image_properties)
         begun = disk.BeginSnapshot(**command(context, state), image_id=state.image_id, quiesce=quiesce)
         await context.hosts.send(state.host, begun)
     patience = context.settings.migration_progress_timeout_seconds
     until = context.clock.monotonic() + patience
     seen = SnapshotProgress(phase=SnapshotPhase.NONE)
+    seen_status = status
     shown = ""
     while status != "active":
         progress = await operations.ask_patiently(
             context,
             functools.partial(_ask, context, state, seen.phase),
-            until=until,
+            until=context.clock.monotonic() + patience,
             reason="HOST_SILENT",
             public="The server's host does not answer.",
         )
         now = context.clock.monotonic()
-        if progress != seen:
-            seen, until = progress, now + patience
+        if (progress, status) != (seen, seen_status):
+            seen, seen_status = progress, status
+            until = now + max(patience, _longer(progress, status, disk_seconds))
         elif now > until:
             raise StepFailed("NO_PROGRESS", "The making of the image made no progress.", f"at {seen.bytes_done} bytes")
         sends = progress.phase is SnapshotPhase.SENDING or progress.phase.ended
@@ -147,6 +159,25 @@ async def bring_image(context: Context, state: Waiting, copying: str, sending: s
             raise StepFailed(
                 "SNAPSHOT_FAILED", "The image of the server could not be made.", progress.error or progress.phase.value
             )
+
+
+def _disk_seconds(server: Server) -> float:
+    """How long the server's host gives a tool to copy its disk."""
+    if server.guest is None:
+        return WORK_SECONDS
+    guest = msgspec.convert(server.guest, Guest)
+    image_bytes = 0 if guest.image is None else guest.image.virtual_size_bytes
+    return seconds_for(guest.disk_gib << 30 or image_bytes)
+
+
+def _longer(progress: SnapshotProgress, status: str | None, disk_seconds: float) -> float:
+    """How long a host may say the same where that does not mean that it stands still; else 0.
+
+    Its image waits for a place while it is queued. An agent of an older version says nothing while a tool copies.
+    """
+    if progress.phase is SnapshotPhase.SENDING and status == "queued":
+        return PLACE_SECONDS
+    return disk_seconds if progress.phase is SnapshotPhase.COPYING and not progress.bytes_done else 0.0
 
 
 async def _status(context: Context, state: Waiting) -> str | None:

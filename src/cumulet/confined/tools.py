@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from cumulet.confined import jail
 
 _WORDS_BYTES = 64 << 10
 CPU_SECONDS = 600
+LOOK_SECONDS = 1.0
+"""How often it is looked how far a program is."""
 _TRIAL = "/usr/bin/true"
 _LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 128, "RLIMIT_AS": 2 << 30}
 _ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
@@ -74,11 +76,13 @@ async def run(
     timeout_s: float,
     file_size_bytes: int = 1 << 20,
     cpu_seconds: int = CPU_SECONDS,
+    moved: Callable[[int], None] | None = None,
 ) -> None:
     """Run a program: no network, only bound paths writable. Raises `ToolFailed`.
 
     uid: the user it becomes; None: it stays who we are. root: an empty folder for a root of its own, in which it begins
-    in `/vm`, one of `binds` (source, target, "ro" or "rw"); None: it sees the machine's.
+    in `/vm`, one of `binds` (source, target, "ro" or "rw"); None: it sees the machine's. moved: told again and again
+    how many bytes it has read and written.
     """
     spec = _spec(command, uid=uid, root=root, binds=binds, file_size_bytes=file_size_bytes, cpu_seconds=cpu_seconds)
     words = Words()
@@ -86,7 +90,8 @@ async def run(
         *line_of(spec), stdin=asyncio.subprocess.DEVNULL, stdout=words.fd, stderr=words.fd, start_new_session=True
     )
     try:
-        status = await asyncio.wait_for(process.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            status = await _end_of(process, moved)
     except TimeoutError as late:
         raise ToolTimeout(f"TOOL_TIMEOUT: {Path(command[0]).name} took more than {timeout_s:g} s") from late
     finally:
@@ -96,6 +101,26 @@ async def run(
             await process.wait()
     if status != 0:
         raise ToolFailed(f"TOOL_FAILED: {Path(command[0]).name}: {words.read()[-500:] or status}")
+
+
+async def _end_of(process: asyncio.subprocess.Process, moved: Callable[[int], None] | None) -> int:
+    if moved is None:
+        return await process.wait()
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await process.wait()
+        moved(_bytes_moved(process.pid))
+
+
+def _bytes_moved(pid: int) -> int:
+    """Bytes that a process has read and written, files' holes not counted; 0: we may not know, or it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    counters = dict(line.split(": ") for line in lines)
+    return int(counters["rchar"]) + int(counters["wchar"])
 
 
 def problem(uid: int | None) -> str | None:

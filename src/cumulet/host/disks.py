@@ -44,7 +44,8 @@ class SnapshotPhase(StrEnum):
 
 
 class SnapshotProgress(Record, frozen=True):
-    """`bytes_done`: of the phase it is in."""
+    """`bytes_done`: of the phase it is in; it grows as long as that moves. Where a tool copies the disk, it counts what
+    is read and what is written. Agents of older versions leave it at 0 then."""
 
     phase: SnapshotPhase
     error: str | None = None

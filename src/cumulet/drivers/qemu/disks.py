@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +82,15 @@ class Disks:
         """An empty file of the disk's size, for QEMU to copy the disk to."""
         await self.make_empty_file(folder, guest_files.SNAPSHOT, disk_bytes(guest), uid)
 
-    async def copy(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
-        """Copy the disk, which nobody uses, to a file beside it."""
+    async def copy(
+        self, guest: Guest, folder: GuestFolder, uid: int | None, *, moved: Callable[[int], None] | None = None
+    ) -> None:
+        """Copy the disk, which nobody uses, to a file beside it. `moved`: see `Sandbox.run_tool`."""
         source, target = (self.inside(folder, name) for name in (guest_files.DISK, guest_files.SNAPSHOT))
         convert = qemu_img.convert(
             self.qemu_img, source=source, source_format="qcow2", target=target, target_format="qcow2"
         )
-        await self.run(convert, folder, uid, disk_bytes(guest))
+        await self.run(convert, folder, uid, disk_bytes(guest), moved=moved)
 
     async def grow(self, guest: Guest, folder: GuestFolder, uid: int | None) -> None:
         """Bring the first disk, which nobody uses, to the size in the description. The tool refuses to make it smaller.
@@ -100,7 +103,13 @@ class Disks:
         await self.resize_file(folder, guest_files.DISK, disk_bytes(guest), uid)
 
     async def run(
-        self, command: list[str], folder: GuestFolder, uid: int | None, size: int, *binds: tuple[Path, str, str]
+        self,
+        command: list[str],
+        folder: GuestFolder,
+        uid: int | None,
+        size: int,
+        *binds: tuple[Path, str, str],
+        moved: Callable[[int], None] | None = None,
     ) -> None:
         """Run a tool on a disk of `size` bytes, confined to the guest's folder and `binds`."""
         await self.sandbox.run_tool(
@@ -110,6 +119,7 @@ class Disks:
             binds=[(folder.vm, "/vm", "rw"), *binds],
             timeout_s=seconds_for(size),
             file_size_bytes=file_bytes(size),
+            moved=moved,
         )
 
     def inside(self, folder: GuestFolder, name: str) -> str:

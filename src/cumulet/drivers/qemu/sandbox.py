@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -198,8 +198,12 @@ class Sandbox:
         binds: Sequence[tuple[Path, str, str]],
         timeout_s: float,
         file_size_bytes: int = 1 << 20,
+        moved: Callable[[int], None] | None = None,
     ) -> None:
-        """Run a short program on untrusted data: no network, only bound paths writable. Raises `DriverError`."""
+        """Run a program on untrusted data: no network, only bound paths writable. Raises `DriverError`.
+
+        `moved`: told again and again how many bytes it has read and written; 0 where that cannot be known.
+        """
         try:
             await tools.run(
                 command,
@@ -209,6 +213,7 @@ class Sandbox:
                 timeout_s=timeout_s,
                 cpu_seconds=max(tools.CPU_SECONDS, int(timeout_s)),
                 file_size_bytes=file_size_bytes,
+                moved=moved,
             )
         except ToolFailed as failed:
             raise DriverError(str(failed)) from failed

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 
 from cumulet.drivers.qemu import guest_agent, guest_files, room
 from cumulet.drivers.qemu.command_line import DISK_NODE
@@ -96,7 +97,7 @@ async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapsh
     written = disk.st_blocks * 512 if disk is not None else 0
     await host.disks.images.require_room(written, besides="")
     if hypervisor is None:
-        await host.disks.copy(record.guest, folder, record.uid)
+        await host.disks.copy(record.guest, folder, record.uid, moved=partial(_tell, folder, snapshot))
         return
     await host.disks.make_copy_target(record.guest, folder, record.uid)
     path = str(host.sandbox.folder_inside(folder) / guest_files.SNAPSHOT)
@@ -105,6 +106,12 @@ async def _copy(host: QemuHost, folder: GuestFolder, record: GuestRecord, snapsh
         await hypervisor.copy_disk(JOB, device=DISK_NODE, target=JOB, as_it_is_now=True)
     await _follow(hypervisor, snapshot)
     await _forget_job(hypervisor)
+
+
+def _tell(folder: GuestFolder, snapshot: Snapshot, moved: int) -> None:
+    """How far a tool is: by what it says, or by the copy's size, whichever has grown further. It never shrinks."""
+    done = max(snapshot.progress.bytes_done, moved, room.written_bytes(folder, guest_files.SNAPSHOT))
+    snapshot.become(SnapshotPhase.COPYING, bytes_done=done)
 
 
 @contextlib.asynccontextmanager

@@ -32,8 +32,9 @@ NOTE_AT = 1024
 class Snapshot:
     """A snapshot that is under way, or has ended."""
 
-    def __init__(self, image_id: str) -> None:
+    def __init__(self, image_id: str, begun_us: int) -> None:
         self.image_id = image_id
+        self.begun_us = begun_us
         self.progress = SnapshotProgress(phase=SnapshotPhase.COPYING)
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -68,7 +69,7 @@ class SimulatedSnapshots:
         if quiesce:
             self.freeze_and_thaw(server_id)
         ran_us = found.ran_until(self._clock.now_us())
-        snapshot = self._snapshots[server_id] = Snapshot(image_id)
+        snapshot = self._snapshots[server_id] = Snapshot(image_id, self._clock.now_us())
         snapshot.task = asyncio.create_task(self._take(found.guest, ran_us, snapshot), name=f"snapshot-{server_id}")
 
     async def _take(self, guest: Guest, ran_us: int, snapshot: Snapshot) -> None:
@@ -93,6 +94,11 @@ class SimulatedSnapshots:
             return SnapshotProgress(phase=SnapshotPhase.NONE)
         if snapshot.progress.phase is seen and not seen.ended:
             await sleep_unless_set(self._clock, wait_seconds, snapshot.changed)
+        if snapshot.progress.phase is SnapshotPhase.COPYING:
+            virtual_us = (self._clock.now_us() - snapshot.begun_us) * self._settings.simulated_speed
+            return SnapshotProgress(
+                phase=SnapshotPhase.COPYING, bytes_done=int(virtual_us * COPY_MIB_S * (1 << 20) / 1_000_000)
+            )
         return snapshot.progress
 
     async def end_snapshot(self, server_id: str) -> None:
