@@ -18,7 +18,7 @@ import pytest
 from cumulet.drivers.qemu import move_authority
 from cumulet.host.devices import Devices, needed
 from cumulet.host.disks import SnapshotPhase
-from cumulet.host.driver import Driver, DriverError, Guest, GuestState, MigrationParameters, MigrationPhase
+from cumulet.host.driver import Driver, DriverError, Guest, GuestState, MigrationParameters, MigrationPhase, Nic
 from cumulet.host.endpoint import Peer
 from cumulet.host.telling import Told
 
@@ -28,7 +28,8 @@ NEXT_SECONDS = 20.0
 @dataclass(kw_only=True)
 class Pair:
     """Two hosts, and a guest that runs on the source. `slow`: parameters of a copy that does not end during a test.
-    `end`: end the process of a guest, as a crash or its host's failure does."""
+    `end`: end the process of a guest, as a crash or its host's failure does. `power_off`: have a guest power itself
+    off; `fail`: have its machine fail. A real hypervisor keeps its process then."""
 
     source: Driver
     destination: Driver
@@ -36,6 +37,8 @@ class Pair:
     parameters: MigrationParameters
     slow: MigrationParameters
     end: Callable[[Driver, str], Awaitable[None]]
+    power_off: Callable[[Driver, str], Awaitable[None]]
+    fail: Callable[[Driver, str], Awaitable[None]]
     endpoint: object = None
     move: str = ""
     moves: Iterator[int] = field(default_factory=itertools.count)
@@ -121,6 +124,16 @@ async def crashed(pair: Pair) -> Driver:
     return pair.source
 
 
+async def powered_off(pair: Pair) -> Driver:
+    await pair.power_off(pair.source, pair.id)
+    return pair.source
+
+
+async def failed(pair: Pair) -> Driver:
+    await pair.fail(pair.source, pair.id)
+    return pair.source
+
+
 async def died_on_arrival(pair: Pair) -> Driver:
     """Its host failed between the commit of the move and the word to run. The server is its host's."""
     await pair.copied()
@@ -143,6 +156,8 @@ STATES: dict[str, Make] = {
         arrived,
         crashed,
         died_on_arrival,
+        powered_off,
+        failed,
     )
 }
 VERBS: dict[str, Do] = {
@@ -196,6 +211,9 @@ TABLE: dict[str, dict[str, Outcome]] = msgspec.json.decode(
     (Path(__file__).parents[1] / "golden" / "drivers.json").read_bytes(), type=dict[str, dict[str, Outcome]]
 )
 """State -> verb -> outcome. Whether a guest has arrived is asked of a destination only."""
+OVER = {"powered_off", "failed"}
+ASKED_OF_ITS_PROCESS = {"arrival", "copy_progress", "cancel_copy", "resume_destination"}
+"""What moves ask of a guest that is over but has a process: a real one answers of its last move, if there was one."""
 TWICE = 2
 """Every verb is idempotent: asked again, it answers the same and changes nothing more."""
 
@@ -281,3 +299,18 @@ async def tells_how_far_a_copy_is(driver: Driver, server_id: str) -> None:
             told.append(progress.bytes_done)
     assert told == sorted(told)
     await driver.end_snapshot(server_id)
+
+
+async def has_its_ports_changed_when_it_is_over(pair: Pair, state: str) -> None:
+    """It gets a port, and loses it again, as any guest without a process does. Its next process has what is left."""
+    driver = await STATES[state](pair)
+    before = await driver.observe(pair.id)
+    nic = Nic(port_id="a-port", network_id="a-network", mac="fa:16:3e:00:00:01", slot=0)
+    await driver.plug(pair.id, nic)
+    (report,) = await driver.guests()
+    assert (report.state, report.ports) == (before, (nic.port_id,))
+    await driver.unplug(pair.id, nic.port_id)
+    (report,) = await driver.guests()
+    assert (report.state, report.ports) == (before, ())
+    await driver.start(pair.id)
+    assert await driver.observe(pair.id) is GuestState.RUNNING

@@ -15,7 +15,20 @@ from cumulet.host.guest_agent import GuestAgent
 from cumulet.host.telling import Telling
 from cumulet.settings import Settings
 
-from .contract import STATES, TABLE, VERBS, Pair, broken, keeps_devices, shared, stopped, tells_how_far_a_copy_is
+from .contract import (
+    ASKED_OF_ITS_PROCESS,
+    OVER,
+    STATES,
+    TABLE,
+    VERBS,
+    Pair,
+    broken,
+    has_its_ports_changed_when_it_is_over,
+    keeps_devices,
+    shared,
+    stopped,
+    tells_how_far_a_copy_is,
+)
 
 FAST = MigrationParameters(bandwidth_mib_s=100_000, downtime_limit_ms=300, copy_disk=True)
 SLOW = MigrationParameters(bandwidth_mib_s=4, downtime_limit_ms=1, copy_disk=True)
@@ -33,13 +46,25 @@ async def paired(tmp_path: Path, parameters: MigrationParameters = FAST) -> Pair
     )
     guest = await source.create(GUEST)
     return Pair(
-        source=source, destination=destination, guest=guest, parameters=parameters, slow=SLOW, end=end_simulated
+        source=source,
+        destination=destination,
+        guest=guest,
+        parameters=parameters,
+        slow=SLOW,
+        end=end_simulated,
+        power_off=power_off_simulated,
+        fail=end_simulated,
     )
 
 
 async def end_simulated(driver: Driver, server_id: str) -> None:
     assert isinstance(driver, SimulatedDriver)
     driver.crash_guest(server_id)
+
+
+async def power_off_simulated(driver: Driver, server_id: str) -> None:
+    assert isinstance(driver, SimulatedDriver)
+    driver.power_off_guest(server_id)
 
 
 @pytest.mark.parametrize(("state", "verb"), [(state, verb) for state, verbs in TABLE.items() for verb in verbs])
@@ -82,7 +107,7 @@ def test_the_contract_has_every_state_and_every_verb_of_a_drivers() -> None:
     assert TABLE.keys() == STATES.keys()
     assert {verb.partition(",")[0] for verb in VERBS} - {"diagnostics"} == verbs - elsewhere
     for state, outcomes in TABLE.items():
-        assert VERBS.keys() - outcomes.keys() <= {"arrival"}, state
+        assert VERBS.keys() - outcomes.keys() <= (ASKED_OF_ITS_PROCESS if state in OVER else {"arrival"}), state
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -117,6 +142,17 @@ def test_how_far_the_copy_of_a_stopped_guests_disk_is_can_be_seen(tmp_path: Path
     async def story() -> None:
         pair = await paired(tmp_path)
         await tells_how_far_a_copy_is(await stopped(pair), pair.id)
+        await pair.source.close()
+        await pair.destination.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("state", sorted(OVER))
+def test_a_guest_that_is_over_has_its_ports_changed(tmp_path: Path, state: str) -> None:
+    async def story() -> None:
+        pair = await paired(tmp_path)
+        await has_its_ports_changed_when_it_is_over(pair, state)
         await pair.source.close()
         await pair.destination.close()
 

@@ -89,6 +89,9 @@ def test_a_guest_that_runs_keeps_the_config_drive_that_it_reads(tmp_path: Path) 
     class Runs:
         alive = True
 
+        async def run_state(self) -> str:
+            return "running"
+
     host.hypervisors[GUEST.server_id] = Runs()  # type: ignore[assignment]
     asyncio.run(rescue.unrescue(host, GUEST.server_id, run=True))
     assert not (folder.vm / guest_files.CONFIG_DRIVE).exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -12,20 +14,30 @@ from cumulet.drivers.qemu import live_migration_destination
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.facts import QemuFacts
 from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.life import power_button
 from cumulet.drivers.qemu.qmp import Arguments
 from cumulet.host.driver import Driver
-from tests.drivers.contract import TABLE, Pair, broken, shared
+from tests.drivers.contract import OVER, TABLE, Pair, broken, has_its_ports_changed_when_it_is_over, shared
 
 from .conftest import PARAMETERS, SLOW, Rig, Template
 
+T = TypeVar("T")
 
-async def story(rig: Rig, state: str, verbs: Iterable[str]) -> list[str]:
+
+async def with_pair(rig: Rig, story: Callable[[Pair], Awaitable[T]]) -> T:
     source, destination = await rig.resumed("host1"), await rig.open("host2")
     pair = Pair(
-        source=source, destination=destination, guest=rig.guest, parameters=PARAMETERS, slow=SLOW, end=end_process
+        source=source,
+        destination=destination,
+        guest=rig.guest,
+        parameters=PARAMETERS,
+        slow=SLOW,
+        end=end_process,
+        power_off=power_off,
+        fail=fail,
     )
     try:
-        return await broken(pair, state, verbs)
+        return await story(pair)
     finally:
         await source.close()
         await destination.close()
@@ -35,6 +47,33 @@ async def story(rig: Rig, state: str, verbs: Iterable[str]) -> list[str]:
 async def end_process(driver: Driver, server_id: str) -> None:
     assert isinstance(driver, QemuDriver)
     await driver._host.running_hypervisor(server_id).kill()
+
+
+async def power_off(driver: Driver, server_id: str) -> None:
+    """QEMU keeps its process, in the run state "shutdown"."""
+    assert isinstance(driver, QemuDriver)
+    assert await power_button(driver._host.running_hypervisor(server_id), 30.0)
+
+
+FAILED: set[int] = set()
+"""Numbers of processes that say that their machine has failed. No guest can be asked to do that here."""
+
+
+async def fail(driver: Driver, server_id: str) -> None:
+    assert isinstance(driver, QemuDriver)
+    hypervisor = driver._host.running_hypervisor(server_id)
+    await hypervisor.stop()
+    FAILED.add(hypervisor.process.pid)
+
+
+@pytest.fixture(autouse=True)
+def _failed_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_state = Hypervisor.run_state
+
+    async def said(hypervisor: Hypervisor) -> str:
+        return "internal-error" if hypervisor.process.pid in FAILED else await run_state(hypervisor)
+
+    monkeypatch.setattr(Hypervisor, "run_state", said)
 
 
 @pytest.mark.parametrize("state", TABLE)
@@ -63,5 +102,10 @@ def test_each_verb_does_what_the_contract_says(
     for number, verbs in enumerate([of_one, *([verb] for verb in TABLE[state] if verb not in of_one)]):
         base = tmp_path / str(number)
         base.mkdir()
-        wrong += asyncio.run(story(Rig(base, facts, template), state, verbs))
-    assert wrong == []
+        wrong += asyncio.run(with_pair(Rig(base, facts, template), partial(broken, state=state, verbs=verbs)))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("state", sorted(OVER))
+def test_a_guest_that_is_over_has_its_ports_changed(rig: Rig, state: str) -> None:
+    asyncio.run(with_pair(rig, partial(has_its_ports_changed_when_it_is_over, state=state)))

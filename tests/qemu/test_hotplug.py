@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,36 @@ def test_a_paused_guest_keeps_its_port_also_when_it_runs_again(cloud: TestCloud)
 def attach_port(client: Client, server: str, port_id: str) -> None:
     answer = client.compute("POST", f"/servers/{server}/os-interface", {"interfaceAttachment": {"port_id": port_id}})
     assert answer.status == 200, answer.text
+
+
+def done(client: Client, server: str, event: str) -> bool:
+    """Whether the newest action has this event, and it has succeeded. It must not have failed."""
+    path = f"/servers/{server}/os-instance-actions"
+    newest = client.compute("GET", path)["instanceActions"][0]
+    events = client.compute("GET", f"{path}/{newest['request_id']}")["instanceAction"]["events"]
+    assert all(one["result"] in (None, "Success") for one in events), events
+    return any(one["event"] == event and one["result"] == "Success" for one in events)
+
+
+def test_a_guest_that_has_powered_itself_off_gets_a_port_and_moves(cloud: TestCloud) -> None:
+    """QEMU keeps its process until something is asked of it."""
+    admin = cloud.persona("admin")
+    first, second = network_of(admin, "10.9.5.0/24"), network_of(admin, "10.9.6.0/24")
+    server, _ = boot(admin, first, "tick_ms=0\npoweroff_after_s=2\n")
+    admin.wait_for_status(server, "SHUTOFF", seconds=120)
+    body = {"interfaceAttachment": {"net_id": second}}
+    assert admin.compute("POST", f"/servers/{server}/os-interface", body).status == 200
+    admin.wait("the port", lambda: done(admin, server, "compute_attach_interface"), seconds=60)
+    (mine,) = boot(admin, first, "tick_ms=0\npoweroff_after_s=2\n")[:1]
+    admin.wait_for_status(mine, "SHUTOFF", seconds=120)
+    for moved, number in ((server, 2), (mine, 1)):
+        source = host_of(admin, moved)
+        assert admin.action(moved, {"migrate": None}).status == 202
+        admin.wait_for_status(moved, "VERIFY_RESIZE", seconds=120)
+        assert host_of(admin, moved) == other(source)
+        assert admin.action(moved, {"confirmResize": None}).status == 204
+        admin.wait_for_status(moved, "SHUTOFF", seconds=60)
+        assert len(ports(admin, moved)) == number
+        assert admin.action(moved, {"os-start": None}).status == 202
+        admin.wait("a boot", partial(said, admin, moved, "poweroff now"), seconds=120)
+        assert admin.compute("DELETE", f"/servers/{moved}").status == 204

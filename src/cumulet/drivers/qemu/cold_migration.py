@@ -13,6 +13,7 @@ import msgspec
 from cumulet.drivers.qemu import further_disks
 from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.life import living
 from cumulet.drivers.qemu.live_migration_destination import finish_incoming
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest
@@ -24,7 +25,7 @@ async def stand_by(host: QemuHost, server_id: str) -> None:
         hypervisor = host.hypervisor(server_id)
         if record.standing_by and hypervisor is not None:
             return
-        record = host.resting(server_id)
+        record, hypervisor = await living(host, host.resting(server_id))
         if not _is_off(record, hypervisor):
             raise DriverError("NOT_STOPPED: only a stopped guest, or one that has crashed, stands by")
         if hypervisor is not None:
@@ -38,7 +39,7 @@ async def stand_by(host: QemuHost, server_id: str) -> None:
 
 
 def _is_off(record: GuestRecord, hypervisor: Hypervisor | None) -> bool:
-    """Stopped, or crashed: its disk is all that there is of it."""
+    """Stopped, or crashed: its disk is all that there is of it. `hypervisor`: a process that may run it (`living`)."""
     return record.intent is Intent.STOPPED or (record.intent is Intent.RUNNING and hypervisor is None)
 
 
@@ -60,6 +61,8 @@ async def take_in(host: QemuHost, guest: Guest) -> None:
         record = host.record(guest.server_id)
         folder = host.folder(guest.server_id)
         hypervisor = host.hypervisor(guest.server_id)
+        if record.role is Role.OWN:
+            record, hypervisor = await living(host, record)
         if record.role is Role.OWN and (not _is_off(record, hypervisor) or record.standing_by):
             raise DriverError("NOT_STOPPED: the guest lives on this host")
         if record.role is Role.INCOMING and hypervisor is not None:

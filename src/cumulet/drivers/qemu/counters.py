@@ -15,7 +15,7 @@ _KIB_PER_PAGE = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 async def counters(host: QemuHost, server_id: str) -> GuestCounters:
-    hypervisor = host.running_hypervisor(server_id)
+    hypervisor = await host.living_hypervisor(server_id)
     pid = hypervisor.process.pid
     threads = [cpu.thread_id for cpu in sorted(await hypervisor.processors(), key=lambda cpu: cpu.cpu_index)]
     disks = await hypervisor.disk_statistics()

@@ -46,6 +46,8 @@ AGAIN_SECONDS = 5.0
 _OVERHEAD_BYTES = 512 << 20
 """What QEMU needs beside the guest's memory: translated code, buffers of devices and migration, page cache."""
 
+OVER = ("shutdown", "internal-error", "guest-panicked")
+"""Run states of a process that will never run its guest again: it has powered itself off, or its machine has failed."""
 _THROTTLE = "disks"
 _BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
 
@@ -164,6 +166,14 @@ class QemuHost:
         hypervisor = self.hypervisor(server_id)
         if hypervisor is None:
             raise DriverError("NOT_RUNNING: the guest has no process")
+        return hypervisor
+
+    async def living_hypervisor(self, server_id: str) -> Hypervisor:
+        """The same of a guest that is not over. Not during a move: a process may answer late then."""
+        hypervisor = self.running_hypervisor(server_id)
+        run_state = await hypervisor.run_state()
+        if run_state in OVER:
+            raise DriverError(f"NOT_RUNNING: the guest is over: {run_state}")
         return hypervisor
 
     async def launch(self, folder: GuestFolder, record: GuestRecord, *, incoming: bool) -> Hypervisor:

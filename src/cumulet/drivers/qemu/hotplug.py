@@ -16,8 +16,9 @@ import re
 import msgspec
 
 from cumulet.drivers.qemu.command_line import net_name, nic_device, nic_name
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import OVER, QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.drivers.qemu.life import living
 from cumulet.drivers.qemu.record import GuestRecord, Intent, Role
 from cumulet.host import nics
 from cumulet.host.driver import DriverError, Guest, Nic
@@ -26,8 +27,6 @@ UNPLUG_SECONDS = 10.0
 """How long a guest may take to release a device."""
 _ASKED_AGAIN_SECONDS = 2.0
 """How soon it is asked again: a guest that is just starting takes no request."""
-_OVER = ("shutdown", "internal-error", "guest-panicked")
-"""Run states of a guest whose process will never run it again. The next one gets what its record says."""
 _TASK = "nics"
 _DEVICE = re.compile(r"nic(\d{1,2})")
 
@@ -37,7 +36,7 @@ async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
         record = _resting(host, server_id)
         if nic.slot is None or nic.slot >= (most := nics.most(record.guest.devices)):
             raise DriverError(f"TOO_MANY_PORTS: such a guest has at most {most} ports")
-        hypervisor = host.hypervisor(server_id)
+        record, hypervisor = await living(host, record)
         if all(other.port_id != nic.port_id for other in record.guest.nics):
             if any(other.slot == nic.slot for other in nics.placed(record.guest)):
                 raise DriverError(f"SLOT_TAKEN: the guest has another NIC in place {nic.slot}")
@@ -55,7 +54,7 @@ async def plug(host: QemuHost, server_id: str, nic: Nic) -> None:
 async def unplug(host: QemuHost, server_id: str, port_id: str, *, insist: bool = True) -> None:
     async with host.lock(server_id):
         record = _resting(host, server_id)
-        hypervisor = host.hypervisor(server_id)
+        record, hypervisor = await living(host, record)
         nic = next((nic for nic in nics.placed(record.guest) if nic.port_id == port_id), None)
         if nic is not None:
             if hypervisor is not None and not record.guest.nic_slots:
@@ -83,7 +82,7 @@ def _resting(host: QemuHost, server_id: str) -> GuestRecord:
 async def _refuse_standing_still(hypervisor: Hypervisor) -> None:
     """Asked for a NIC, it would let go of it whenever it runs again, though its server has the NIC until then."""
     run_state = await hypervisor.run_state()
-    if run_state not in ("running", *_OVER):
+    if run_state != "running":
         raise DriverError(f"STANDS_STILL: the guest is {run_state}, and lets go of no NIC; let it run first")
 
 
@@ -122,8 +121,8 @@ async def match(host: QemuHost, hypervisor: Hypervisor, record: GuestRecord, *, 
     guest = record.guest
     if not guest.nic_slots:
         return  # All are on the root bus, where nothing can be plugged.
-    if await hypervisor.run_state() in _OVER:
-        return
+    if await hypervisor.run_state() in OVER:
+        return  # The next process gets what its record says.
     wanted = {nic_name(nic): nic for nic in nics.placed(guest)}
     present = await _present(hypervisor)
     for name in sorted(present - wanted.keys()):

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, further_disks, guest_files
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import OVER, QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host import nics
@@ -107,10 +107,8 @@ async def _drop_saved(host: QemuHost, folder: GuestFolder, record: GuestRecord) 
 
 
 async def run_guest(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
-    hypervisor = host.hypervisor(record.guest.server_id)
-    if hypervisor is not None and (
-        record.standing_by or await hypervisor.run_state() in ("shutdown", "internal-error", "guest-panicked")
-    ):
+    record, hypervisor = await living(host, record)
+    if hypervisor is not None and record.standing_by:
         await end_process(hypervisor, folder)
         hypervisor = None
     if hypervisor is None:
@@ -173,14 +171,14 @@ async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
 async def pause(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.resting(server_id)
-        await host.running_hypervisor(server_id).stop()
+        await (await host.living_hypervisor(server_id)).stop()
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=True))
 
 
 async def unpause(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.resting(server_id)
-        await host.running_hypervisor(server_id).cont()
+        await (await host.living_hypervisor(server_id)).cont()
         host.folder(server_id).write(msgspec.structs.replace(record, user_paused=False))
 
 
@@ -189,7 +187,7 @@ async def inject_nmi(host: QemuHost, server_id: str) -> None:
         record = host.resting(server_id)
         if record.standing_by:
             raise DriverError("MOVING: the guest stands by for a move")
-        await host.running_hypervisor(server_id).inject_nmi()
+        await (await host.living_hypervisor(server_id)).inject_nmi()
 
 
 async def console_output(host: QemuHost, server_id: str, *, max_bytes: int) -> bytes:
@@ -201,6 +199,22 @@ async def console_output(host: QemuHost, server_id: str, *, max_bytes: int) -> b
         with contextlib.suppress(DriverError):  # What was kept so far is still an answer.
             await hypervisor.drain_console(folder.console)
     return tail(folder.console, max_bytes)
+
+
+async def living(host: QemuHost, record: GuestRecord) -> tuple[GuestRecord, Hypervisor | None]:
+    """The guest's process, if it may run the guest again. QEMU keeps that of a guest that is over; it is ended here.
+
+    A guest that has powered itself off is a stopped one, by its record, too. Hold its lock.
+    """
+    hypervisor = host.hypervisor(record.guest.server_id)
+    if hypervisor is None or (run_state := await hypervisor.run_state()) not in OVER:
+        return record, hypervisor
+    folder = host.folder(record.guest.server_id)
+    if run_state == "shutdown":
+        record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False)
+        folder.write(record)
+    await end_process(hypervisor, folder)
+    return record, None
 
 
 async def end_process(hypervisor: Hypervisor, folder: GuestFolder) -> None:

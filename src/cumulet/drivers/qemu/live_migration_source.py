@@ -17,7 +17,7 @@ from functools import partial
 import msgspec
 
 from cumulet.drivers.qemu import disk_copies, move_authority, sockets
-from cumulet.drivers.qemu.host import PASSING, QemuHost
+from cumulet.drivers.qemu.host import OVER, PASSING, QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.live_migration_destination import capabilities
 from cumulet.drivers.qemu.live_migration_outcome import MEMORY, clean_up, conclude, handed_over, note, settle, settled
@@ -369,13 +369,16 @@ async def resume_source(host: QemuHost, server_id: str) -> None:
             raise DriverError("MOVING: this host is the destination of a move of this guest")
         if record.copy is not None and record.copy.outcome is None:
             raise DriverError("MOVING: the copy has not ended; cancel it first")
-        hypervisor = host.hypervisor(server_id)
+        hypervisor, over = host.hypervisor(server_id), False
         if hypervisor is not None:
             run_state = await hypervisor.run_state()
-            if run_state != "running" and not record.user_paused and record.intent is Intent.RUNNING:
+            over = run_state in OVER
+            if run_state != "running" and not over and not record.user_paused and record.intent is Intent.RUNNING:
                 await hypervisor.cont()
             if record.copy is not None:
                 await clean_up(host, hypervisor, record.guest)
         if record.copy is not None:
             host.folder(server_id).write(msgspec.structs.replace(record, copy=None))
         host.running_hypervisor(server_id)  # Without a process it may be started again, but the caller must know.
+        if over:
+            raise DriverError("NOT_RUNNING: the guest has powered itself off, or its machine has failed")

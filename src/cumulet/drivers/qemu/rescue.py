@@ -11,8 +11,8 @@ import msgspec
 
 from cumulet.drivers.qemu import config_drive, guest_files, room
 from cumulet.drivers.qemu.host import QemuHost
-from cumulet.drivers.qemu.life import end_process, run_guest
-from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent
+from cumulet.drivers.qemu.life import end_process, living, run_guest
+from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest
 
 
@@ -78,7 +78,10 @@ async def unrescue(host: QemuHost, server_id: str, *, run: bool) -> None:
         if record.rescue_bytes:
             record = msgspec.structs.replace(record, rescue_bytes=0)
             folder.write(record)
-        if host.hypervisor(server_id) is None:
+        hypervisor = host.hypervisor(server_id)
+        if record.role is Role.OWN and record.copy is None:
+            record, hypervisor = await living(host, record)
+        if hypervisor is None:
             config_drive.write(record.guest, folder, record.uid)
             if run and record.intent is Intent.STOPPED:
                 await run_guest(host, folder, record)

@@ -151,6 +151,7 @@ async def resume(host: QemuHost, server_id: str) -> None:
         if record.intent is not Intent.SUSPENDED:
             if hypervisor is None:
                 raise DriverError("NOT_SUSPENDED: the guest has no saved memory")
+            await host.living_hypervisor(server_id)
             if should_run(record):  # A suspend was interrupted before its record, or a resume after it.
                 await _run_on(hypervisor, folder, record)
             return

@@ -36,6 +36,12 @@ class SimulatedPower:
             found.halt(GuestState.CRASHED, self._clock.now_us())
         self._save(found)
 
+    def power_off_guest(self, server_id: str) -> None:
+        """It powers itself off."""
+        found = self._guests[server_id]
+        if found.state is GuestState.RUNNING:
+            self._halt(found, GuestState.STOPPED)
+
     def lose_power(self) -> None:
         """End all guests, as a power failure of the host, or its watchdog, does."""
         for server_id in list(self._guests):
