@@ -271,6 +271,27 @@ async def test_a_tap_without_rules_is_refused() -> None:
             await place.networks["host1"].plug(a.id)
 
 
+async def test_a_port_that_lost_its_rules_leads_nowhere_until_it_has_some() -> None:
+    """A guest is started all the same. Before the first wiring nobody knows which ports have rules."""
+    from cumulet.host.driver import DriverError
+
+    async with lab(["host1"]) as place:
+        a, b = port("10.0.0.1"), port("10.0.0.2")
+        groups, network_ = (group(*ALL_OUT, *ALL_IN),), place.networks["host1"]
+        with pytest.raises(DriverError, match="NOT_WIRED"):
+            await network_.plug_anyway(a.id)
+        await wire(place, b, groups=groups)
+        two_ = await place.plug("host1", b)
+        one = Guest(await network_.plug_anyway(a.id), a)
+        place.guests.append(one)
+        with pytest.raises(DriverError, match="TAP_IN_USE"):
+            await network_.plug_anyway(a.id)
+        assert a.id not in (await network_.in_force()).linked
+        await wire(place, a, b, groups=groups)
+        assert set((await network_.in_force()).linked) == {a.id, b.id}
+        assert await one.gets(two_, udp(b, a))
+
+
 async def test_tenants_with_the_same_addresses_never_meet() -> None:
     other = str(uuid.UUID(int=8 << 96))
     async with lab(["host1"]) as place:

@@ -166,3 +166,48 @@ def test_a_guest_that_has_powered_itself_off_gets_a_port_and_moves(cloud: TestCl
         assert admin.action(moved, {"os-start": None}).status == 202
         admin.wait("a boot", partial(said, admin, moved, "poweroff now"), seconds=120)
         assert admin.compute("DELETE", f"/servers/{moved}").status == 204
+
+
+def deleted(client: Client, server: str, port: str) -> None:
+    """In Network: the guest still has its NIC, and does not run."""
+    assert client.request("DELETE", f"/network/v2.0/ports/{port}").status == 204
+    client.wait("the port's end", lambda: port not in ports(client, server))
+
+
+def test_a_guest_whose_port_was_deleted_while_it_was_suspended_is_resumed_without_it(cloud: TestCloud) -> None:
+    admin = cloud.persona("admin")
+    server, _ = boot(admin, network_of(admin, "10.9.7.0/24"), "")
+    port = attach(admin, server, network_of(admin, "10.9.8.0/24"))["port_id"]
+    admin.wait("the second address", lambda: said(admin, server, r"eth1 has 10\.9\.8\."), seconds=60)
+    admin.action(server, {"suspend": None})
+    admin.wait_for_status(server, "SUSPENDED", seconds=60)
+    deleted(admin, server, port)
+    assert admin.action(server, {"resume": None}).status == 202
+    admin.wait_for_status(server, "ACTIVE", seconds=60)
+    admin.wait("the guest to lose its NIC", lambda: said(admin, server, "eth1 is gone"), seconds=60)
+    assert having(names.tap(port)) == 0
+    move_to_and_fro(admin, server)
+    assert admin.compute("DELETE", f"/servers/{server}").status == 204
+
+
+def test_a_guest_whose_port_was_deleted_before_it_comes_back_from_a_resize_starts_without_it(cloud: TestCloud) -> None:
+    admin = cloud.persona("admin")
+    server, _ = boot(admin, network_of(admin, "10.9.10.0/24"), "")
+    port = attach(admin, server, network_of(admin, "10.9.11.0/24"))["port_id"]
+    source = host_of(admin, server)
+    assert admin.action(server, {"migrate": None}).status == 202
+    admin.wait_for_status(server, "VERIFY_RESIZE", seconds=120)
+    deleted(admin, server, port)
+    assert admin.action(server, {"revertResize": None}).status == 202
+    admin.wait_for_status(server, "ACTIVE", seconds=120)
+    assert host_of(admin, server) == source
+    assert len(ports(admin, server)) == 1
+
+    def gone() -> bool:
+        """A guest that is just starting may not hear that it is to let go of a NIC. The next process has none."""
+        assert admin.action(server, {"reboot": {"type": "HARD"}}).status == 202
+        admin.wait_for_status(server, "ACTIVE", seconds=60)
+        return having(names.tap(port)) == 0
+
+    admin.wait("its NIC to go", gone, seconds=90)
+    assert admin.compute("DELETE", f"/servers/{server}").status == 204

@@ -10,6 +10,7 @@ import pytest
 
 from cumulet.drivers.qemu import room, suspension
 from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.host import QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.qmp import Arguments, Json
 from cumulet.drivers.qemu.record import Intent
@@ -248,6 +249,64 @@ def test_a_guest_whose_agent_dies_just_before_it_lets_it_run_on_is_resumed(rig: 
         assert driver._host.record(rig.id).intent is Intent.RUNNING
         await driver.resume(rig.id)
         await runs_on(driver, rig.id)
+        await driver.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("verb", ["reboot", "start"])
+def test_saved_memory_stays_until_its_guest_can_be_booted(rig: Rig, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    async def boots(driver: QemuDriver) -> None:
+        if verb == "reboot":
+            await driver.reboot(rig.id, hard=True)
+        else:
+            await driver.start(rig.id, drop_saved=True)
+
+    async def refuse(*_args: object, **_options: object) -> None:
+        raise DriverError("NOT_WIRED: planted")
+
+    async def story() -> None:
+        driver = await rig.resumed()
+        ticked = await newest(driver, rig.id, b"tick")
+        await driver.suspend(rig.id)
+        for method in ("_start", "tell_ports"):
+            with monkeypatch.context() as planted:
+                planted.setattr(QemuHost, method, refuse if method == "tell_ports" else _no_process)
+                with pytest.raises(DriverError, match="planted"):
+                    await boots(driver)
+            assert await driver.observe(rig.id) is GuestState.SUSPENDED
+        await driver.resume(rig.id)
+        await runs_on(driver, rig.id)
+        assert await newest(driver, rig.id, b"tick") > ticked
+        await driver.suspend(rig.id)
+        await boots(driver)
+        assert await driver.observe(rig.id) is GuestState.RUNNING
+        assert not driver._host.folder(rig.id).memory.exists()
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def _no_process(*_args: object, **_options: object) -> None:
+    raise DriverError("START_FAILED: planted")
+
+
+def test_a_guest_whose_boot_was_interrupted_is_still_suspended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent died when the process was there, and had not run yet."""
+
+    async def story() -> None:
+        driver = await rig.resumed()
+        ticked = await newest(driver, rig.id, b"tick")
+        await driver.suspend(rig.id)
+        folder = driver._host.folder(rig.id)
+        record = msgspec.structs.replace(driver._host.record(rig.id), intent=Intent.STOPPED)
+        await driver._host.launch(folder, record, incoming=False)
+        await driver.close()
+        driver = await rig.open("host1")
+        assert await driver.observe(rig.id) is GuestState.SUSPENDED
+        await driver.resume(rig.id)
+        await runs_on(driver, rig.id)
+        assert await newest(driver, rig.id, b"tick") > ticked
         await driver.close()
 
     asyncio.run(story())

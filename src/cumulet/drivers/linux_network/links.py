@@ -174,8 +174,10 @@ class Links:
         if bridge.mtu != network.mtu:
             self._route.link("set", index=bridge.index, mtu=network.mtu)
         taps = [(port, tap) for port in part.ports if (tap := present.get(names.tap(port.id))) is not None]
-        for _, tap in taps:
-            if tap.mtu != network.mtu:
+        for port, tap in taps:
+            if tap.master is None and tap.kind == "tun":  # Its guest was started when there were no rules for it.
+                self.attach(tap.name, network, mac=port.mac, active=port.active)
+            elif tap.mtu != network.mtu:
                 self._route.link("set", index=tap.index, mtu=network.mtu)
         if network.kind == "flat":
             self._outside(bridge, network)

@@ -111,6 +111,17 @@ class LinuxNetwork:
         """A tap for a port, as an open file, its link up. Raises `DriverError` unless the port's rules are in force."""
         return await self._run(lambda: self._plug(port_id))
 
+    async def plug_anyway(self, port_id: str) -> int:
+        """As `plug`. A port without rules, because it was deleted, perhaps, has a tap that leads nowhere until it has
+        some. DriverError before the first wiring: nobody knows then which ports have rules."""
+
+        def work() -> int:
+            if self._wiring is None or any(port.id == port_id for port in self._wiring.ports):
+                return self._plug(port_id)
+            return _opened(port_id)
+
+        return await self._run(work)
+
     @property
     def wiring(self) -> Wiring | None:
         """What is in force, or was asked for last."""
@@ -241,15 +252,9 @@ class LinuxNetwork:
         if refused is not None:
             raise DriverError(f"NOT_WIRED: port {port_id}: {refused.reason}")
         network = next(network for network in wiring.networks if network.id == port.network_id)
-        tap = names.tap(port_id)
+        fd = _opened(port_id)
         try:
-            fd = open_tap(tap)
-        except OSError as problem:
-            if problem.errno == errno.EBUSY:
-                raise DriverError(f"TAP_IN_USE: a guest of this host is plugged into port {port_id}") from problem
-            raise
-        try:
-            self._links.attach(tap, network, mac=port.mac, active=port.active)
+            self._links.attach(names.tap(port_id), network, mac=port.mac, active=port.active)
             subports = {port.id for port in self._subports_on(port_id)}
             others = [entry for entry in self._not_done if entry.subject not in subports]
             unconnected = {entry.subject for entry in others}
@@ -258,6 +263,16 @@ class LinuxNetwork:
             os.close(fd)  # Otherwise the tap stays, and looks as if a guest had it.
             raise
         return fd
+
+
+def _opened(port_id: str) -> int:
+    """A port's tap, its link down."""
+    try:
+        return open_tap(names.tap(port_id))
+    except OSError as problem:
+        if problem.errno == errno.EBUSY:
+            raise DriverError(f"TAP_IN_USE: a guest of this host is plugged into port {port_id}") from problem
+        raise
 
 
 def _hear_guests() -> None:

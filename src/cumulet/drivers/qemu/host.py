@@ -214,10 +214,11 @@ class QemuHost:
             raise DriverError(f"DEVICES: this host does not offer {missing}")
 
     async def _tap(self, nic: Nic, opened: ExitStack) -> int:
-        """A port's tap with its link up, open until QEMU has inherited it."""
+        """A port's tap, open until QEMU has inherited it. One of a port without rules leads nowhere: the port may have
+        been deleted since the guest ran last, and the reconciler takes its NIC away once the guest runs."""
         if self.network is None:
             raise DriverError("NO_NETWORKS: this host cannot wire guests")
-        fd = await self.network.plug(nic.port_id)
+        fd = await self.network.plug_anyway(nic.port_id)
         opened.callback(os.close, fd)
         return fd
 
@@ -366,6 +367,8 @@ def _state_of(record: GuestRecord, run_state: str) -> GuestState:
         return GuestState.RUNNING
     if record.role is Role.INCOMING or run_state == "inmigrate":
         return GuestState.INCOMING if run_state in ("inmigrate", "paused") else GuestState.CRASHED
+    if run_state == "prelaunch" and record.intent is Intent.SUSPENDED:  # Its agent died before it was booted.
+        return GuestState.SUSPENDED
     if run_state in ("shutdown", "prelaunch"):
         return GuestState.STOPPED
     if run_state in ("guest-panicked", "internal-error"):

@@ -91,19 +91,29 @@ async def start(host: QemuHost, server_id: str, *, drop_saved: bool = False) -> 
         if record.intent is Intent.SUSPENDED:
             if not drop_saved:
                 raise DriverError("SUSPENDED: resume it instead")
-            record = await _drop_saved(host, folder, record)
-        await run_guest(host, folder, record)
+            await _boot_suspended(host, folder, record)
+        else:
+            await run_guest(host, folder, record)
 
 
-async def _drop_saved(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> GuestRecord:
-    """Make a suspended guest a stopped one. The order is for crashes: no file stays that no record knows of."""
+async def _boot_suspended(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
+    """Boot a suspended guest. Its saved memory goes once its process is there; until then it can be resumed.
+
+    The order is for crashes: no file stays that no record knows of.
+    """
     hypervisor = host.hypervisor(record.guest.server_id)
     if hypervisor is not None:
         await hypervisor.kill()  # Left by an interrupted suspend or resume.
-    await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
-    record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False)
-    folder.write(record)
-    return record
+    record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False, copy=None, incoming=None)
+    hypervisor = await host.launch(folder, record, incoming=False)
+    try:
+        await asyncio.to_thread(folder.memory.unlink, missing_ok=True)  # To free a large file takes a while.
+        folder.write(record)
+        await hypervisor.cont()
+    except BaseException:
+        await hypervisor.kill()
+        raise
+    folder.write(msgspec.structs.replace(record, intent=Intent.RUNNING))
 
 
 async def run_guest(host: QemuHost, folder: GuestFolder, record: GuestRecord) -> None:
@@ -156,7 +166,8 @@ async def reboot(host: QemuHost, server_id: str, *, hard: bool) -> None:
         if record.intent is Intent.SUSPENDED:
             if not hard:
                 raise DriverError("SUSPENDED: resume it first")
-            record = await _drop_saved(host, folder, record)
+            await _boot_suspended(host, folder, record)
+            return
         hypervisor = host.hypervisor(server_id)
         if hypervisor is not None and not hard and await hypervisor.run_state() == "running":
             await power_button(hypervisor, _SOFT_REBOOT_SECONDS)
