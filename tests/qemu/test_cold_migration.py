@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
+from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.host.driver import DriverError, GuestState, MigrationPhase
 from cumulet.image.tiny import newest_record
 from cumulet.image.tiny_init import RECORD_AREA_OFFSET, RECORD_BYTES, RECORD_COUNT
@@ -150,3 +151,26 @@ def test_a_guest_made_not_to_run_does_not(rig: Rig) -> None:
         await boots_again(driver, rig.id)
 
     asyncio.run(story())
+
+
+def test_a_guest_that_was_interrupted_before_it_stood_by_can_be_copied(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent died when the process was there, and had not run. QEMU copies no machine that was never switched on."""
+
+    async def story() -> None:
+        source, destination = await stopped(rig)
+        with monkeypatch.context() as planted:
+            planted.setattr(Hypervisor, "cont", dies)
+            with pytest.raises(DriverError, match="planted"):
+                await source.stand_by(rig.id)
+        assert await source._host.running_hypervisor(rig.id).run_state() == "prelaunch"
+        await copied(rig, source, destination)
+        await destination.take_in(rig.guest)
+        await boots_again(destination, rig.id)
+
+    asyncio.run(story())
+
+
+async def dies(hypervisor: Hypervisor) -> None:
+    raise DriverError("planted")

@@ -6,13 +6,16 @@ import asyncio
 import shutil
 
 import msgspec
+import pytest
 
 from cumulet.drivers.qemu.driver import QemuDriver
 from cumulet.drivers.qemu.guest_files import RESCUE
-from cumulet.host.driver import GuestState, Image
+from cumulet.drivers.qemu.hypervisor import Hypervisor
+from cumulet.host.driver import DriverError, GuestState, Image
 from cumulet.host.limits import USUAL_LIMITS
 
 from .conftest import Rig, newest, runs_on, until
+from .test_cold_migration import dies
 from .test_snapshots import records
 
 
@@ -106,3 +109,47 @@ def test_a_guest_that_is_sent_an_interrupt_says_so(rig: Rig) -> None:
         await driver.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("verb", ["rescue", "unrescue", "start"])
+def test_what_was_interrupted_before_the_guest_ran_is_begun_anew(
+    rig: Rig, image: Image, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """The agent died when the process was there, and had neither limits nor run. Asked again, the guest runs."""
+
+    async def story() -> None:
+        driver = await rig.resumed()
+        await driver.stop(rig.id, grace_seconds=0.0)
+        rescue = msgspec.structs.replace(rig.guest, image=image)
+
+        async def ask() -> None:
+            if verb == "rescue":
+                await driver.rescue(rescue)
+            elif verb == "unrescue":
+                await driver.unrescue(rig.id, run=True)
+            else:
+                await driver.start(rig.id)
+
+        if verb == "unrescue":
+            await driver.rescue(rescue)
+        with monkeypatch.context() as planted:
+            planted.setattr(Hypervisor, "cont", dies)
+            planted.setattr(Hypervisor, "block_set_io_throttle", nothing)
+            with pytest.raises(DriverError, match="planted"):
+                await ask()
+        assert await driver.observe(rig.id) is GuestState.STOPPED
+        await driver.close()
+        driver = await rig.open("host1")
+        await ask()
+        assert await driver.observe(rig.id) is GuestState.RUNNING
+        assert await driver.rescued(rig.id) is (verb == "rescue")
+        await every_disk_is_limited(driver, rig.id, {"disk0", "config0"} | ({"rescue0"} if verb == "rescue" else set()))
+        process = rig.process("host1")
+        await ask()
+        assert rig.process("host1") == process, "one that runs is left alone"
+        await driver.close()
+
+    asyncio.run(story())
+
+
+async def nothing(*_args: object, **_options: object) -> None: ...

@@ -11,7 +11,7 @@ import asyncio
 import msgspec
 
 from cumulet.drivers.qemu import further_disks
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import NEVER_RUN, QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor
 from cumulet.drivers.qemu.life import living
 from cumulet.drivers.qemu.live_migration_destination import finish_incoming
@@ -23,7 +23,7 @@ async def stand_by(host: QemuHost, server_id: str) -> None:
     async with host.lock(server_id):
         record = host.record(server_id)
         hypervisor = host.hypervisor(server_id)
-        if record.standing_by and hypervisor is not None:
+        if record.standing_by and hypervisor is not None and await hypervisor.run_state() != NEVER_RUN:
             return
         record, hypervisor = await living(host, host.resting(server_id))
         if not _is_off(record, hypervisor):

@@ -48,6 +48,8 @@ _OVERHEAD_BYTES = 512 << 20
 
 OVER = ("shutdown", "internal-error", "guest-panicked")
 """Run states of a process that will never run its guest again: it has powered itself off, or its machine has failed."""
+NEVER_RUN = "prelaunch"
+"""The run state of a process before its guest's first instruction. It stays so if its agent dies while it makes it."""
 _THROTTLE = "disks"
 _BEGUN = SnapshotProgress(phase=SnapshotPhase.COPYING)
 
@@ -367,9 +369,9 @@ def _state_of(record: GuestRecord, run_state: str) -> GuestState:
         return GuestState.RUNNING
     if record.role is Role.INCOMING or run_state == "inmigrate":
         return GuestState.INCOMING if run_state in ("inmigrate", "paused") else GuestState.CRASHED
-    if run_state == "prelaunch" and record.intent is Intent.SUSPENDED:  # Its agent died before it was booted.
+    if run_state == NEVER_RUN and record.intent is Intent.SUSPENDED:  # Its agent died before it was booted.
         return GuestState.SUSPENDED
-    if run_state in ("shutdown", "prelaunch"):
+    if run_state in ("shutdown", NEVER_RUN):
         return GuestState.STOPPED
     if run_state in ("guest-panicked", "internal-error"):
         return GuestState.CRASHED

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, further_disks, guest_files
-from cumulet.drivers.qemu.host import OVER, QemuHost
+from cumulet.drivers.qemu.host import NEVER_RUN, OVER, QemuHost
 from cumulet.drivers.qemu.hypervisor import Hypervisor, append_bounded, tail
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host import nics
@@ -213,15 +213,16 @@ async def console_output(host: QemuHost, server_id: str, *, max_bytes: int) -> b
 
 
 async def living(host: QemuHost, record: GuestRecord) -> tuple[GuestRecord, Hypervisor | None]:
-    """The guest's process, if it may run the guest again. QEMU keeps that of a guest that is over; it is ended here.
+    """The guest's process, if it runs the guest or may go on with it. Others are ended here: that of a guest that is
+    over, which QEMU keeps, and one that has never run its guest, and may lack limits: its agent died before that.
 
     A guest that has powered itself off is a stopped one, by its record, too. Hold its lock.
     """
     hypervisor = host.hypervisor(record.guest.server_id)
-    if hypervisor is None or (run_state := await hypervisor.run_state()) not in OVER:
+    if hypervisor is None or (run_state := await hypervisor.run_state()) not in (*OVER, NEVER_RUN):
         return record, hypervisor
     folder = host.folder(record.guest.server_id)
-    if run_state == "shutdown":
+    if run_state == "shutdown" or (run_state == NEVER_RUN and record.intent is Intent.RUNNING):
         record = msgspec.structs.replace(record, intent=Intent.STOPPED, user_paused=False)
         folder.write(record)
     await end_process(hypervisor, folder)

@@ -10,7 +10,7 @@ import asyncio
 import msgspec
 
 from cumulet.drivers.qemu import config_drive, guest_files, room
-from cumulet.drivers.qemu.host import QemuHost
+from cumulet.drivers.qemu.host import NEVER_RUN, QemuHost
 from cumulet.drivers.qemu.life import end_process, living, run_guest
 from cumulet.drivers.qemu.record import GuestFolder, GuestRecord, Intent, Role
 from cumulet.host.driver import DriverError, Guest
@@ -30,6 +30,8 @@ async def rescue(host: QemuHost, guest: Guest) -> None:
         folder = host.folder(guest.server_id)
         hypervisor = host.hypervisor(guest.server_id)
         if record.rescued and hypervisor is not None:
+            if await hypervisor.run_state() == NEVER_RUN:
+                await run_guest(host, folder, record)
             return
         host.require_devices(guest.devices)
         record = await _promise_disk(host, guest, folder, record)
