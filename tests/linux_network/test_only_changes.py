@@ -37,7 +37,7 @@ class Counted:
             (dhcp, "leases"),
             (Responding, "_say"),
             (links.Links, "_network"),
-            (connections, "_tracked"),
+            (connections, "tracked"),
         ):
             stack.enter_context(mock.patch.object(what, name, self._counting(name, getattr(what, name))))
 
@@ -79,7 +79,7 @@ async def test_a_change_of_a_group_is_a_change_of_rules_alone() -> None:
         with ExitStack() as stack:
             counted = Counted(stack)
             await told(place, wiring(group(*ALL_OUT, *ALL_IN)))
-            assert counted.taken() == {"_tracked": 1}
+            assert counted.taken() == {"tracked": 1}
             await told(place, wiring(group(*ALL_OUT, *ALL_IN), names=(w.Name(hostname="a", addresses=("10.0.0.1",)),)))
             assert counted.taken() == {"leases": 1, "_say": 1}
 

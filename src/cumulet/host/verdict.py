@@ -6,9 +6,9 @@ first packet of a connection. Where a port's groups are stateful, the further pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable, Sequence
 
+from cumulet.host.prefixes import Prefixes
 from cumulet.host.record import Record
 from cumulet.host.wiring import METADATA_ADDRESS, METADATA_ADDRESS_6, Direction, Group, Port, Rule, Wiring, own_pairs
 
@@ -50,12 +50,35 @@ def decide(wiring: Wiring, packet: Packet, *, sender: str | None, receiver: str 
     return Rules(wiring).decide(packet, sender=sender, receiver=receiver)
 
 
+class _Groups:
+    """The groups of a wiring. Their prefixes are read once, when a packet comes to them first."""
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self._groups = {group.id: group for group in groups}
+        self._members: dict[str, Prefixes] = {}
+        self._prefixes: dict[str, Prefixes] = {}
+
+    def rules(self, group_id: str) -> tuple[Rule, ...]:
+        return self._groups[group_id].rules
+
+    def has_member(self, group_id: str, address: str) -> bool:
+        if group_id not in self._members:
+            self._members[group_id] = Prefixes(self._groups[group_id].members)
+        return self._members[group_id].hold(address)
+
+    def holds(self, prefix: str, address: str) -> bool:
+        """Whether the prefix of a rule holds an address."""
+        if prefix not in self._prefixes:
+            self._prefixes[prefix] = Prefixes((prefix,))
+        return self._prefixes[prefix].hold(address)
+
+
 class Rules:
     """A wiring, indexed so that many packets can be decided quickly."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._ports = {port.id: port for port in wiring.ports}
-        self._groups = {group.id: group for group in wiring.groups}
+        self._groups = _Groups(wiring.groups)
 
     def decide(self, packet: Packet, *, sender: str | None, receiver: str | None) -> Verdict:
         """See `decide`."""
@@ -78,7 +101,7 @@ class Rules:
         return let
 
 
-def _sent(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdict:
+def _sent(port: Port | None, groups: _Groups, packet: Packet) -> Verdict:
     if port is None or not port.up:
         return Verdict(passes=False, reason="port-down")
     if not port.secured:
@@ -88,7 +111,7 @@ def _sent(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdic
     return _by_groups(port, groups, packet, Direction.OUT)
 
 
-def _received(port: Port | None, groups: dict[str, Group], packet: Packet) -> Verdict:
+def _received(port: Port | None, groups: _Groups, packet: Packet) -> Verdict:
     if port is None or not port.up:
         return Verdict(passes=False, reason="port-down")
     if not port.secured:
@@ -107,7 +130,7 @@ def _spoofed(port: Port, packet: Packet) -> str | None:
         return "dhcp-server"
     if _is_icmp6(packet, ROUTERS_OWN_TYPES):
         return "router-advertisement"
-    if any(packet.mac == pair.mac and _holds(pair.prefix, packet.source) for pair in pairs):
+    if Prefixes(pair.prefix for pair in pairs if pair.mac == packet.mac).hold(packet.source):
         return None
     if _asks_for_address(packet) and packet.source == "0.0.0.0":  # noqa: S104 - compared, not bound
         return None
@@ -135,22 +158,22 @@ def is_service(packet: Packet) -> bool:
     )
 
 
-def _by_groups(port: Port, groups: dict[str, Group], packet: Packet, direction: Direction) -> Verdict:
+def _by_groups(port: Port, groups: _Groups, packet: Packet, direction: Direction) -> Verdict:
     for group_id in port.groups:
-        for rule in groups[group_id].rules:
-            if rule.direction is direction and matches(rule, packet, groups):
+        for rule in groups.rules(group_id):
+            if rule.direction is direction and _matches(rule, packet, groups):
                 return Verdict(passes=True, reason="rule", rule=rule.id)
     return Verdict(passes=False, reason=f"no-rule-{direction}")
 
 
-def matches(rule: Rule, packet: Packet, groups: dict[str, Group]) -> bool:
+def _matches(rule: Rule, packet: Packet, groups: _Groups) -> bool:
     """Whether a rule applies to a packet. The remote side: the sender of what comes in, the receiver of what leaves."""
     if rule.version != packet.version or (rule.protocol and rule.protocol != packet.protocol):
         return False
     remote = packet.source if rule.direction is Direction.IN else packet.destination
-    if rule.remote_prefix is not None and not _holds(rule.remote_prefix, remote):
+    if rule.remote_prefix is not None and not groups.holds(rule.remote_prefix, remote):
         return False
-    if rule.remote_group is not None and not _in_any(groups[rule.remote_group].members, remote):
+    if rule.remote_group is not None and not groups.has_member(rule.remote_group, remote):
         return False
     if rule.range_min is None:
         return True
@@ -160,13 +183,3 @@ def matches(rule: Rule, packet: Packet, groups: dict[str, Group]) -> bool:
     return number is not None and rule.range_min <= number <= (
         rule.range_min if rule.range_max is None else rule.range_max
     )
-
-
-def _in_any(prefixes: Sequence[str], address: str) -> bool:
-    return any(_holds(prefix, address) for prefix in prefixes)
-
-
-def _holds(prefix: str, address: str) -> bool:
-    if "/" not in prefix:
-        return prefix == address
-    return ip_address(address) in ip_network(prefix)

@@ -1,9 +1,4 @@
-"""Connections that the kernel tracks (ctnetlink), and those it has to forget when rules or ports have changed.
-
-A packet of a tracked connection passes because the first packet of the connection passed. So when rules or ports
-change, each connection is judged again by its first packet. A connection that would not pass now is forgotten, and its
-next packet is judged by the rules. Connections of a port that has left are forgotten too: the port may come back.
-"""
+"""Connections that the kernel tracks, listed and ended by ctnetlink. `forgetting` says which end."""
 
 from __future__ import annotations
 
@@ -12,14 +7,9 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from ipaddress import ip_address, ip_network
 
-from msgspec.structs import replace
-
-from cumulet.drivers.linux_network import names, netlink, nfnetlink
-from cumulet.host.verdict import ICMP, ICMP6, Packet, Rules
-from cumulet.host.wiring import Port, Wiring, own_pairs
+from cumulet.drivers.linux_network import netlink, nfnetlink
+from cumulet.host.verdict import ICMP, ICMP6
 
 _GET, _DELETE = 0x101, 0x102
 """Messages of the subsystem CTNETLINK (1): IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE."""
@@ -45,97 +35,39 @@ class Connection:
     """The attributes that identify it, as the kernel has sent them."""
 
 
-def forget_connections(
-    before: Wiring | None, wiring: Wiring, former_zones: Mapping[str, int], zones: Mapping[str, int]
-) -> None:
-    """Forget what no longer passes. `zones` and `former_zones`: by bridge, after and before the change.
-
-    Whether a port is active decides nothing here, so the end of a move asks nothing of the kernel.
-    """
-    if before is not None and before.groups == wiring.groups and _judged_by(before) == _judged_by(wiring):
-        return
-    ours = {*former_zones.values(), *zones.values()}
-    if not ours:
-        return
-    judge = _Judge(wiring, zones)
-    forget(lambda connection: connection.zone in ours and not judge.passes(connection))
-
-
 def forget(ends: Callable[[Connection], bool]) -> None:
     """Forget all connections of the calling thread's namespace of which this is true."""
     with nfnetlink.opened() as asked:
-        for connection in [one for one in _tracked(asked) if ends(one)]:
-            nfnetlink.command(asked, _DELETE, connection.family, connection.key)  # It may have ended by itself.
+        for connection in tracked(asked):
+            if ends(connection):
+                end(asked, connection)
 
 
-def _judged_by(wiring: Wiring) -> list[Port]:
-    return [replace(port, active=True) for port in wiring.ports]
-
-
-class _Judge:
-    """Whether the first packet of a connection would pass now."""
-
-    def __init__(self, wiring: Wiring, zones: Mapping[str, int]) -> None:
-        self._wiring = wiring
-        self._zones = zones
-
-    @cached_property
-    def _rules(self) -> Rules:
-        return Rules(self._wiring)
-
-    @cached_property
-    def _ports(self) -> tuple[dict[tuple[int, str], Port], dict[int, list[tuple[str, Port]]]]:
-        """Ports by zone and address, and those that may use whole prefixes by zone. Made for the first connection."""
-        exact: dict[tuple[int, str], Port] = {}
-        prefixes: dict[int, list[tuple[str, Port]]] = {}
-        for port in self._wiring.ports:
-            zone = self._zones[names.bridge(port.network_id)]
-            for pair in own_pairs(port):
-                if "/" in pair.prefix:
-                    prefixes.setdefault(zone, []).append((pair.prefix, port))
-                else:
-                    exact[zone, pair.prefix] = port
-        return exact, prefixes
-
-    def passes(self, connection: Connection) -> bool:
-        sender = self._port(connection.zone, connection.source)
-        receiver = self._port(connection.zone, connection.destination)
-        if sender is None and receiver is None:
-            return False
-        packet = Packet(
-            mac=sender.mac if sender is not None else "",
-            source=connection.source,
-            destination=connection.destination,
-            protocol=connection.protocol,
-            source_port=connection.source_port,
-            destination_port=connection.destination_port,
-        )
-        return self._rules.decide_by_groups(
-            packet,
-            sender=None if sender is None else sender.id,
-            receiver=None if receiver is None else receiver.id,
-        ).passes
-
-    def _port(self, zone: int, address: str) -> Port | None:
-        exact, prefixes = self._ports
-        port = exact.get((zone, address))
-        if port is not None or zone not in prefixes:
-            return port
-        parsed = ip_address(address)
-        return next((port for prefix, port in prefixes[zone] if parsed in ip_network(prefix)), None)
+def end(asked: socket.socket, connection: Connection) -> None:
+    """Forget this one, which may have ended by itself."""
+    nfnetlink.command(asked, _DELETE, connection.family, connection.key)
 
 
 # -- ctnetlink
 
 
-def _tracked(asked: socket.socket) -> Iterator[Connection]:
-    """All connections, of IPv4 and IPv6 in one request: the kernel walks its whole table for each request."""
+def tracked(asked: socket.socket) -> Iterator[Connection]:
+    """All connections, of IPv4 and IPv6 in one request: the kernel walks its whole table for each request.
+
+    They have been listed when this returns, and each is made of what was read when it is asked for.
+    """
+    listed: list[tuple[int, bytes]] = []
     with contextlib.suppress(OSError):  # A kernel that lists none.
-        for family, content in nfnetlink.dumped(asked, _GET, socket.AF_UNSPEC, b""):
-            if family in (socket.AF_INET, socket.AF_INET6):
-                connection = _parsed(content, family)
-                if connection is not None:
-                    yield connection
+        listed = list(nfnetlink.dumped(asked, _GET, socket.AF_UNSPEC, b""))
+    return _made(listed)
+
+
+def _made(listed: list[tuple[int, bytes]]) -> Iterator[Connection]:
+    for family, content in listed:
+        if family in (socket.AF_INET, socket.AF_INET6):
+            connection = _parsed(content, family)
+            if connection is not None:
+                yield connection
 
 
 def _parsed(content: bytes, family: int) -> Connection | None:

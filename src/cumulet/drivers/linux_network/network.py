@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from cumulet.drivers.linux_network import names, namespaces
 from cumulet.drivers.linux_network.alone import OWN, alone
 from cumulet.drivers.linux_network.carrying import Carrying
-from cumulet.drivers.linux_network.connections import forget_connections
+from cumulet.drivers.linux_network.forgetting import Forgetting
 from cumulet.drivers.linux_network.links import Links, NoDevice
 from cumulet.drivers.linux_network.nft import Nft, NftFailed
 from cumulet.drivers.linux_network.posts import Posts
@@ -32,6 +33,7 @@ from cumulet.host.driver import DriverError
 from cumulet.host.traffic import Traffic
 from cumulet.host.wiring import InForce, NotDone, Port, Wiring
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -56,6 +58,8 @@ class LinuxNetwork:
         """The same, by the device of a subport: as its guest is told on the parent."""
         self.posts: Posts | None = None
         """Where guests' passwords come from, while it is open."""
+        self._forgetting = Forgetting()
+        self._forgetting_rest: asyncio.Task[None] | None = None
         self._wiring: Wiring | None = None
         self._not_done: tuple[NotDone, ...] = ()
 
@@ -92,6 +96,9 @@ class LinuxNetwork:
 
     async def close(self) -> None:
         """End the thread and the responder. The rules and links stay in force."""
+        if self._forgetting_rest is not None:
+            self._forgetting_rest.cancel()
+            await asyncio.gather(self._forgetting_rest, return_exceptions=True)
         if self.posts is not None:
             await self.posts.close()
         await self._run(self._responding.end)
@@ -100,8 +107,22 @@ class LinuxNetwork:
         self._executor.shutdown()
 
     async def apply(self, wiring: Wiring) -> InForce:
-        """Apply a wiring: rules first, then links. A revision earlier than the one in force changes nothing."""
-        return await self._run(lambda: self._apply(wiring))
+        """Apply a wiring: rules first, then links. A revision earlier than the one in force changes nothing.
+
+        Connections that do not pass any more are forgotten; where there are very many, some of them soon after this.
+        """
+        try:
+            return await self._run(lambda: self._apply(wiring))
+        finally:
+            if self._forgetting.under_way and (self._forgetting_rest is None or self._forgetting_rest.done()):
+                self._forgetting_rest = asyncio.create_task(self._forget_rest(), name="forget-connections")
+
+    async def _forget_rest(self) -> None:
+        try:
+            while await self._run(self._forgetting.go_on):
+                pass
+        except DriverError as problem:  # They are judged at the next change.
+            log.warning("connections cannot be judged: %s", problem)
 
     async def in_force(self) -> InForce:
         """What is in force; revision 0 before the first `apply`."""
@@ -161,6 +182,7 @@ class LinuxNetwork:
         """Remove everything of ours: interfaces, rules, forwarding entries."""
 
         def remove() -> None:
+            self._forgetting.reset()
             self._responding.close()
             self._links.remove()
             self._routers.remove()
@@ -193,7 +215,7 @@ class LinuxNetwork:
         for tap in gone:
             self._told.pop(tap, None)
             self._told_by_parent.pop(tap, None)
-        forget_connections(before, wiring, former.zones, zones)
+        self._forgetting.change(before, wiring, former.zones, zones)
         self._wiring = wiring
         unconnected = self._links.apply(wiring)
         uncarried = self._carrying.apply(wiring, but={entry.subject for entry in unconnected})

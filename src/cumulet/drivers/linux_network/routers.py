@@ -7,6 +7,7 @@ router are in force before it is joined to its first network.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -118,7 +119,8 @@ class Routers:
         with namespaces.inside(name), IPRoute() as route:
             added = _addresses(route, router, networks)
             _routes(route, router)
-            forget(lambda connection: not _lasts(connection, router))
+            translation = _Translation(router)
+            forget(lambda connection: not translation.lasts(connection))
             if router.gateway is not None:
                 announce(names.OUTSIDE, router.gateway.mac, [one for one in added if ":" not in one])
 
@@ -235,22 +237,40 @@ def _routes(route: IPRoute, router: w.Router) -> None:
                 raise
 
 
-def _lasts(connection: Connection, router: w.Router) -> bool:
-    """Whether a connection would be translated now as it was when it began."""
-    own = router_rules.outside_addresses(router)
-    lead = {floating.outside: floating.inside for floating in router.floating_ips}
-    came_to = (connection.destination, connection.destination_port)
-    goes_to = (connection.answered_by, connection.answered_from_port)
-    led = came_to == goes_to or lead.get(connection.destination) == connection.answered_by
-    if not led and not any(_forwards(forwarding, connection) for forwarding in router.forwardings):
-        return False
-    seen_as = connection.answered_to
-    return seen_as == connection.source or seen_as in own or lead.get(seen_as) == connection.source
+class _Translation:
+    """How a router translates, made once and asked of each of its connections. A router may have as many floating IPs
+    and forwardings as its project, and connections without number."""
+
+    def __init__(self, router: w.Router) -> None:
+        self._own = set(router_rules.outside_addresses(router))
+        self._lead = {floating.outside: floating.inside for floating in router.floating_ips}
+        self._forwardings: dict[tuple[str, int], list[w.Forwarding]] = {}
+        """By outside address and protocol. No two of them share an outside port."""
+        for forwarding in sorted(router.forwardings, key=_first_port):
+            self._forwardings.setdefault((forwarding.outside, forwarding.protocol), []).append(forwarding)
+
+    def lasts(self, connection: Connection) -> bool:
+        """Whether a connection would be translated now as it was when it began."""
+        came_to = (connection.destination, connection.destination_port)
+        goes_to = (connection.answered_by, connection.answered_from_port)
+        led = came_to == goes_to or self._lead.get(connection.destination) == connection.answered_by
+        if not led and not self._forwards(connection):
+            return False
+        seen_as = connection.answered_to
+        return seen_as == connection.source or seen_as in self._own or self._lead.get(seen_as) == connection.source
+
+    def _forwards(self, connection: Connection) -> bool:
+        port = connection.destination_port
+        forwardings = self._forwardings.get((connection.destination, connection.protocol))
+        if forwardings is None or port is None:
+            return False
+        place = bisect_right(forwardings, port, key=_first_port)
+        if place == 0:
+            return False
+        forwarding = forwardings[place - 1]
+        leads_to = (forwarding.inside, routing.inside_port(forwarding, port))
+        return leads_to == (connection.answered_by, connection.answered_from_port)
 
 
-def _forwards(forwarding: w.Forwarding, connection: Connection) -> bool:
-    port = connection.destination_port
-    if (forwarding.outside, forwarding.protocol) != (connection.destination, connection.protocol) or port is None:
-        return False
-    leads_to = (forwarding.inside, routing.inside_port(forwarding, port))
-    return leads_to == (connection.answered_by, connection.answered_from_port)
+def _first_port(forwarding: w.Forwarding) -> int:
+    return forwarding.outside_ports[0]
