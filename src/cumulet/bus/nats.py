@@ -164,7 +164,7 @@ class NatsBus:
 
     async def ask(self, subject: str, payload: bytes, number: int, *, about: str | None = None) -> bytes:
         """One request and its answer's bytes. `about`: where the answer goes of the request that it is about. NoAnswer;
-        VerbFailed if it is too long."""
+        MessageTooLong."""
         from nats.errors import Error, MaxPayloadError
 
         client = self._connection.client
@@ -177,7 +177,7 @@ class NatsBus:
             await client.publish(subject, payload, reply=self.answers_to(number), headers=headers)
             return await future
         except MaxPayloadError:
-            raise m.VerbFailed(f"MESSAGE_TOO_LONG: the bus takes {client.max_payload} bytes in one message") from None
+            raise m.MessageTooLong(client.max_payload) from None
         except Error as error:
             kind = _Lost if self._connection.client is None else NoAnswer
             raise kind(f"the bus: {error}") from error

@@ -52,7 +52,7 @@ class UnixSocketLink:
         number = self._number
         frame = codec.encode(Request(number, message))
         if len(frame) > FRAME_LIMIT:
-            raise m.VerbFailed(f"MESSAGE_TOO_LONG: the bus takes {FRAME_LIMIT} bytes in one message")
+            raise m.MessageTooLong(FRAME_LIMIT)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:

@@ -13,7 +13,7 @@ from cumulet.compute.service import COMPUTE
 from cumulet.compute.sight import server_in_sight
 from cumulet.errors import BadRequest, NotFound
 from cumulet.network import for_compute as network
-from cumulet.network import groups_for_compute
+from cumulet.network import groups_for_compute, wiring_bounds
 from cumulet.network.group_records import SecurityGroup, SecurityGroupRule, port_security_groups
 from cumulet.network.group_records import security_group_rules as group_rules
 from cumulet.network.group_records import security_groups as groups
@@ -60,7 +60,9 @@ def add_security_group(call: Call[Server, GroupName]) -> None:
     group = _named(call)
     for port_id, held in _ports(call).items():
         if group.id not in held:
+            before = wiring_bounds.of_port(call.tx, port_id)
             join_groups(call.tx, port_id, [*held, group.id])
+            wiring_bounds.check(call.tx, port_id, before=before)
 
 
 @COMPUTE.operation(

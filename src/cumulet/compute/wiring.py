@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import msgspec
 from msgspec.structs import replace
 
 from cumulet.clock import Clock
@@ -19,6 +20,7 @@ from cumulet.compute import hosts as host_records
 from cumulet.compute import hosts_in_memory, operations
 from cumulet.compute.descriptions import Read, Reading
 from cumulet.compute.teller import Teller
+from cumulet.conductor import findings
 from cumulet.conductor.saga import Context, StepFailed
 from cumulet.db.engine import Database, Tx
 from cumulet.db.transaction import Watch
@@ -27,7 +29,7 @@ from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.wiring import InForce, NotDone, Wiring
 from cumulet.network import for_compute as ports_of
-from cumulet.network import port_status, trunk_ports
+from cumulet.network import port_status, trunk_ports, wiring_bounds
 from cumulet.network import wiring as network
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ WATCHED = network.TABLES
 """The tables that wirings are read from, except `hosts`, which is written at every heartbeat. The timer finds what is
 new in `hosts`, such as an address."""
 
+TOO_LONG = "wiring-too-long"
+"""What is found where the bus does not take the wiring of a host."""
 SECONDS_BETWEEN = 1.0
 """How soon a change without a notice is seen, such as a host's new address. Also the longest rest after a round."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
@@ -162,6 +166,8 @@ class Wirings(Teller):
         """By host: the revision in its last answer, and when that was seen; monotonic."""
         self._undone: dict[str, set[NotDone]] = {}
         """By host: the parts that it could not do, each of which is logged once."""
+        self._too_long: set[str] = set()
+        """Hosts whose wiring the bus does not take, of which that was said."""
         self._again: set[str] = set()
         """Hosts that are being told and for which a new round came: their wiring may have been read before it."""
         self._commits = itertools.count(1)
@@ -198,6 +204,7 @@ class Wirings(Teller):
         for known in (self._heard, self._undone, self._told_of, self._told_revision, self._reading.hosts_then):
             for gone in known.keys() - names:
                 del known[gone]
+        self._too_long &= set(names)
         for name in names:
             news = self._records is None or self._told_of.get(name) != self._records
             if name in self._telling:
@@ -243,12 +250,29 @@ class Wirings(Teller):
             if not isinstance(error, m.HostError):
                 raise
             log.debug("%s cannot be wired, will retry: %s", name, error)
+            if isinstance(error, m.MessageTooLong) and name not in self._too_long:
+                await self._say_too_long(name, error)
             return
+        self._too_long.discard(name)
         # Hosts may have been as they are again now, and were not when this was read.
         self._told_of[name] = (last_commit, self._reading.hosts_then.get(name))
         if (told := self._hosts.told(name)) is not None:
             self._told_revision[name] = told[0].revision
         self._note_answer(name)
+
+    async def _say_too_long(self, name: str, error: m.MessageTooLong) -> None:
+        """Nothing is changed in a host's network any more until its wiring is shorter, whoever made it so long."""
+        wiring = await self._reading.of(name)
+        sizes = {one.id: len(msgspec.json.encode(one)) for of in (wiring.ports, wiring.groups) for one in of}
+        largest = await self._db.read_async(lambda tx: wiring_bounds.largest_project(tx, sizes))
+        whose = f"most of it is of project {largest[0]}" if largest is not None else "no port of a project is in it"
+        words = f"{whose}: move servers away, or have it use fewer addresses, groups or DHCP options"
+        log.warning("%s: its wiring is too long, nothing in its network changes any more; %s (%s)", name, words, error)
+        now_us = self._clock.now_us()
+        await self._db.write_async(
+            lambda tx: findings.note(tx, "wirings", TOO_LONG, f"not told; {words}", now_us=now_us, host=name)
+        )
+        self._too_long.add(name)
 
     def _told_by_others(self, name: str) -> bool:
         told = self._hosts.told(name)

@@ -22,6 +22,14 @@ class VerbFailed(HostError):
         return str(self).startswith(f"{HANGS}:")
 
 
+class MessageTooLong(VerbFailed):
+    """The bus does not take so long a message, so the host has not heard of it."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: bytes that the bus takes."""
+        super().__init__(f"MESSAGE_TOO_LONG: the bus takes {most} bytes in one message")
+
+
 class StaleGeneration(HostError):
     """The host has accepted a higher generation for this guest, or a later step of it: the command is out of date."""
 

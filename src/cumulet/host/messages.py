@@ -27,6 +27,7 @@ from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.errors import BusLost as BusLost
 from cumulet.host.errors import HostError as HostError
 from cumulet.host.errors import HostUnreachable as HostUnreachable
+from cumulet.host.errors import MessageTooLong as MessageTooLong
 from cumulet.host.errors import StaleGeneration as StaleGeneration
 from cumulet.host.errors import VerbFailed as VerbFailed
 from cumulet.host.patience import seconds_to_make

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import sqlalchemy as sa
+
 from cumulet.db.engine import Tx
 from cumulet.errors import BadRequest, Conflict, NotFound, OverQuota
 from cumulet.network import bodies, limits, policy, resource
@@ -34,8 +36,11 @@ DELETE = rule("delete_address_group", policy.ADMIN_OR_PROJECT_MEMBER, descriptio
 
 MOST_ADDRESSES = 1000
 """Of one group."""
+MOST_OF_PROJECT = 5000
+"""Of all groups of a project: they stand in the wirings of hosts, of which each is one message and has a bound."""
 PATH = "/address-groups/{address_group_id}"
 
+_OF_PROJECT = sa.select(address_groups.c.addresses).where(address_groups.c.project_id == sa.bindparam("of"))
 Addresses = Annotated[list[bodies.SubnetRange], Json({"maxItems": MOST_ADDRESSES})]
 
 
@@ -102,6 +107,8 @@ def create_address_groups(call: Call[None, CreateAddressGroups]) -> View:
 def _create(call: Call[object, object], new: NewAddressGroup) -> AddressGroup:
     project_id = resource.may_create(call, new, CREATE)
     limits.check(call.tx, project_id, "address_group")
+    wanted = list(dict.fromkeys(either(new.addresses, None) or ()))
+    _refuse_too_many(call.tx, project_id, len(wanted))
     return insert(
         call.tx,
         AddressGroup,
@@ -109,8 +116,17 @@ def _create(call: Call[object, object], new: NewAddressGroup) -> AddressGroup:
         project_id=project_id,
         name=text(new.name),
         description=text(new.description),
-        addresses=list(dict.fromkeys(either(new.addresses, None) or ())),
+        addresses=wanted,
     )
+
+
+def _refuse_too_many(tx: Tx, project_id: str, more: int) -> None:
+    """409 for `more` addresses than all groups of the project may have. Those that have too many keep them."""
+    held = sum(len(row.addresses) for row in tx.all(_OF_PROJECT, {"of": project_id})) if more else 0
+    if more and held + more > MOST_OF_PROJECT:
+        raise OverQuota(
+            f"The address groups of a project have at most {MOST_OF_PROJECT} addresses together.", reason="QUOTA"
+        )
 
 
 @NETWORK.operation("GET", PATH, rules=(), target=resource.target(ADDRESS_GROUPS))
@@ -147,6 +163,7 @@ def add_addresses(call: Call[AddressGroup, SomeAddresses]) -> View:
         )
     if len(group.addresses) + len(wanted) > MOST_ADDRESSES:
         raise OverQuota(f"An address group has at most {MOST_ADDRESSES} addresses.", reason="QUOTA")
+    _refuse_too_many(call.tx, group.project_id, len(wanted))
     return _changed(call, {"addresses": [*group.addresses, *wanted]})
 
 

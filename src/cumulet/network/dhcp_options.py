@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Annotated, TypedDict
@@ -11,11 +11,12 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx, metadata
 from cumulet.db.parts import OfMany
-from cumulet.errors import BadRequest
+from cumulet.errors import BadRequest, OverQuota
+from cumulet.network import limits
 from cumulet.network.addresses import of_port
 from cumulet.network.bodies import Number, either
 from cumulet.network.dhcp_option_codes import NotAnOption, encoded, require_option
-from cumulet.network.store import erase, inserting
+from cumulet.network.store import Port, erase, inserting, must_get, ports
 from cumulet.web.schema import UNSET, Body, Json, Unset
 
 port_dhcp_options = sa.Table(
@@ -29,6 +30,10 @@ port_dhcp_options = sa.Table(
 
 MAX_OPTIONS = 32
 """The most options that one request may name, and that a port may have."""
+BYTES_OF_A_PORT = 300
+"""Of the values of its options, and `_MORE` for each: for each port of a project's quota. They stand in the wirings of
+hosts, of which each is one message and has a bound. A port with less is never refused."""
+_MORE = 20
 MAY_BE_BLANK = ("router", "classless-static-route")
 """Options whose empty value has a meaning: the option is not sent."""
 
@@ -106,7 +111,26 @@ def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool
     ]
     if rows:
         tx.execute(inserting(port_dhcp_options), rows)
+    if _bytes((present | changes).values()) > max(_bytes(present.values()), BYTES_OF_A_PORT):
+        _refuse_too_long(tx, port_id)
     return bool(changes)
+
+
+def _bytes(values: Iterable[str | None]) -> int:
+    return sum(len(value.encode()) + _MORE for value in values if value is not None)
+
+
+def _refuse_too_long(tx: Tx, port_id: str) -> None:
+    """409 where the options of all ports of this port's project are too long together."""
+    project_id = must_get(tx, Port, port_id).project_id
+    quota = limits.limits_of(tx, project_id)["port"]
+    most = BYTES_OF_A_PORT * quota
+    if quota >= 0 and _bytes(value for (value,) in tx.all(_OF_PROJECT, {"of": project_id})) > most:
+        raise OverQuota(
+            f"The extra_dhcp_opts of a project's ports have at most {most} bytes together, {_MORE} more for each "
+            f"counted: {BYTES_OF_A_PORT} for each port of the quota.",
+            reason="QUOTA",
+        )
 
 
 class Shown(TypedDict):
@@ -131,4 +155,9 @@ _OF_PORTS = OfMany(
         _options.opt_name, _options.ip_version
     ),
     _options.port_id,
+)
+_OF_PROJECT = (
+    sa.select(_options.opt_value)
+    .join(ports, ports.c.id == _options.port_id)
+    .where(ports.c.project_id == sa.bindparam("of"))
 )

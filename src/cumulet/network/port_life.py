@@ -10,7 +10,15 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, bindings, default_security_group, mac_addresses, topology, trunk_ports
+from cumulet.network import (
+    addresses,
+    bindings,
+    default_security_group,
+    mac_addresses,
+    topology,
+    trunk_ports,
+    wiring_bounds,
+)
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.dhcp_options import port_dhcp_options
@@ -113,7 +121,7 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence
         "profile": dict(new.profile),
     }
     tx.run(inserting(port_bindings), row)
-    addresses.claim(
+    claimed = addresses.claim(
         tx,
         port_id=port.id,
         network_id=network.id,
@@ -126,6 +134,9 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence
     if groups is None:
         groups = [default_security_group.ensure(tx, clock, new.project_id).id] if secured else []
     _add_to_groups(tx, port.id, groups)
+    weight = wiring_bounds.weight(len(claimed), len(new.allowed_address_pairs), len(groups))
+    if weight > wiring_bounds.ADDRESSES_OF_A_PORT:
+        wiring_bounds.check(tx, port.id)
     topology.set_tags(tx, port.id, new.tags)
     return port
 

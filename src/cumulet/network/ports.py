@@ -27,6 +27,7 @@ from cumulet.network import (
     resource,
     trunk_details,
     trunk_ports,
+    wiring_bounds,
 )
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import FLOATING_IP, OF_NETWORK, OF_ROUTERS
@@ -293,6 +294,8 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
         _refuse_mac(tx, port, body.mac_address)
         values["mac_address"] = body.mac_address
     values["qos_policy_id"] = qos.changed(call, port.qos_policy_id, body.qos_policy_id, BANDWIDTH_LIMITS)
+    heavier = not {"fixed_ips", "allowed_address_pairs", "security_groups"}.isdisjoint(given)
+    before = wiring_bounds.of_port(tx, port.id) if heavier else 0
     touched = port_security.change(call, port, body, values)
     if isinstance(body.fixed_ips, list) or "mac_address" in values:
         wanted, dropped = fixed_ips.wanted_of(call, body.fixed_ips), fixed_ips.dropped_of(either(body.fixed_ips, []))
@@ -300,6 +303,8 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     touched |= _change_binding(tx, port, given)
     touched |= dhcp_options.change(tx, port.id, options, moved=isinstance(body.fixed_ips, list))
     change(tx, Port, port.id, call.now_us, touched, **values)
+    if heavier:
+        wiring_bounds.check(tx, port.id, before=before)
     return resource.shown(call, PORTS, must_get(tx, Port, port.id))
 
 
