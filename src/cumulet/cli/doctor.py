@@ -50,6 +50,7 @@ def _findings() -> Iterator[Finding]:
     yield from asyncio.run(_hypervisor())
     yield _machine()
     yield _network()
+    yield from _kernel_tables()
     yield _tiny_image()
     yield _database()
     yield _state()
@@ -152,6 +153,31 @@ def _network() -> Finding:
     trunks = "trunks too" if answer.no_subports is None else f"no trunks: {answer.no_subports}"
     found = f"packets can be wired and filtered; {ways[answer.tracking]}; {trunks}"
     return Finding(subject="networks", good=True, found=found)
+
+
+KERNEL_TABLES = {
+    "net/netfilter/nf_conntrack_max": (1_048_576, "tracked connections"),
+    "net/ipv4/neigh/default/gc_thresh3": (16_384, "IPv4 neighbours"),
+    "net/ipv6/neigh/default/gc_thresh3": (16_384, "IPv6 neighbours"),
+}
+"""Tables of the kernel that the guests of all hosts on a machine share: how many entries are enough for a host with
+many networks, and of what."""
+SYSCTLS = Path("/proc/sys")
+
+
+def _kernel_tables() -> Iterator[Finding]:
+    """How many entries these tables may have here. One of a module that is not loaded is left out."""
+    there = {name: int(path.read_text()) for name in KERNEL_TABLES if (path := SYSCTLS / name).is_file()}
+    if not there:
+        return
+    less = {name: most for name, (most, _) in KERNEL_TABLES.items() if there.get(name, most) < most}
+    settings = " ".join(f"{name.replace('/', '.')}={most}" for name, most in less.items())
+    yield Finding(
+        subject="kernel tables",
+        good=None if less else True,
+        found=", ".join(f"{number} {KERNEL_TABLES[name][1]}" for name, number in there.items()) + ", for all guests",
+        remedy=f"for many networks or guests you do not trust: sysctl -w {settings}" if less else "",
+    )
 
 
 def _own_network(problem: str | None, users: bool) -> Finding:

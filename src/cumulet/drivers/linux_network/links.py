@@ -30,6 +30,9 @@ VXLAN_UDP_PORT = 4789
 EVERYBODY = "00:00:00:00:00:00"
 _STICKY = 0x40
 """NTF_STICKY: frames that come in at another port of the bridge do not move the entry."""
+MOST_LEARNED = 4096
+"""Forwarding entries that the bridge of a network learns from what guests send. Ports with port security send from few
+MAC addresses; one without may send from any number, and what is learned takes the kernel's memory."""
 SECONDS_UNTIL_COMPARED = 60.0
 """How long what was done is taken for what is there."""
 
@@ -168,6 +171,8 @@ class Links:
         """`before`: what was done of it. `entries`: all that are there; None where `before` says them."""
         network = part.network
         bridge = present.get(names.bridge(network.id)) or self._add_bridge(network)
+        if bridge.most_learned not in (None, MOST_LEARNED):
+            rtnetlink.bound_learned(bridge.index, MOST_LEARNED)
         # A flat network has machines that are not guests.
         if network.kind != "flat" and bridge.name not in self._answering:
             self._answer(bridge)
@@ -226,6 +231,7 @@ class Links:
         )
         silence(name)
         (index,) = self._route.link_lookup(ifname=name)
+        rtnetlink.bound_learned(index, MOST_LEARNED)
         self._route.link("set", index=index, mtu=mtu, state="up")
         return Link(index=index, name=name, kind="bridge", mtu=mtu, master=None, up=True, vni=None, local=None)
 

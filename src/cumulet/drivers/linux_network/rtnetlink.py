@@ -22,7 +22,7 @@ from cumulet.drivers.linux_network.netlink import attribute, attributes
 BY_DEVICE, BY_BRIDGE = 2, 4
 """NTF_SELF, NTF_MASTER: the forwarding table of the device itself, and that of the bridge it is a port of."""
 NOARP, PERMANENT = 0x40, 0x80
-_GET_LINKS, _SET_ENTRY, _REMOVE_ENTRY, _GET_ENTRIES = 18, 28, 29, 30
+_SET_LINK, _GET_LINKS, _SET_ENTRY, _REMOVE_ENTRY, _GET_ENTRIES = 16, 18, 28, 29, 30
 _REPLACE, _CREATE, _APPEND = 0x100, 0x400, 0x800
 _INTERFACE = struct.Struct("=BBHiII")
 _ENTRY = struct.Struct("=BBHiHBB")
@@ -30,6 +30,8 @@ _UP = 0x1
 _NAME, _MTU, _MASTER, _INFO, _WANTED = 3, 4, 10, 18, 29
 _KIND, _DATA = 1, 2
 _VXLAN_ID, _VXLAN_LOCAL = 1, 4
+_MOST_LEARNED = 49
+"""IFLA_BR_FDB_MAX_LEARNED."""
 _WITHOUT_COUNTERS = (8).to_bytes(4, sys.byteorder)
 _DESTINATION, _MAC = 1, 2
 _CHANGES_AT_ONCE = 100
@@ -48,6 +50,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     up: bool
     vni: int | None
     local: str | None
+    most_learned: int | None = None
+    """How many forwarding entries a bridge may learn from what is sent through it; 0: any number. None also where the
+    kernel does not bound them (before Linux 6.7)."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +103,19 @@ def _changing(index: int, one: Change) -> bytes:
     return netlink.message(kind, flags, content)
 
 
+def bound_learned(bridge: int, most: int) -> None:
+    """A bridge learns no more forwarding entries than these. A kernel that cannot do that does nothing. NetlinkError if
+    it refuses."""
+    data = attribute(_MOST_LEARNED, most.to_bytes(4, sys.byteorder))
+    info = attribute(_KIND, b"bridge") + attribute(_DATA, data, nested=True)
+    content = _INTERFACE.pack(0, 0, 0, bridge, 0, 0) + attribute(_INFO, info, nested=True)
+    with netlink.opened(socket.NETLINK_ROUTE) as asked:
+        asked.send(netlink.message(_SET_LINK, netlink.REQUEST | netlink.ACK, content))
+        for number in netlink.acknowledged(asked):
+            if number:
+                raise NetlinkError(number, os.strerror(number))
+
+
 def links() -> list[Link]:
     """The interfaces whose names are ours."""
     wanted = _INTERFACE.pack(0, 0, 0, 0, 0, 0) + attribute(_WANTED, _WITHOUT_COUNTERS)
@@ -109,7 +127,7 @@ def links() -> list[Link]:
         if name.startswith(names.OURS):
             info = attributes(parts.get(_INFO, b""))
             kind = info.get(_KIND, b"").rstrip(b"\0").decode()
-            data = attributes(info.get(_DATA, b"")) if kind == "vxlan" else {}
+            data = attributes(info.get(_DATA, b"")) if kind in ("vxlan", "bridge") else {}
             found.append(
                 Link(
                     index=index,
@@ -118,8 +136,9 @@ def links() -> list[Link]:
                     mtu=_number(parts.get(_MTU)) or 0,
                     master=_number(parts.get(_MASTER)),
                     up=bool(flags & _UP),
-                    vni=_number(data.get(_VXLAN_ID)),
-                    local=socket.inet_ntoa(data[_VXLAN_LOCAL]) if _VXLAN_LOCAL in data else None,
+                    vni=_number(data.get(_VXLAN_ID)) if kind == "vxlan" else None,
+                    local=socket.inet_ntoa(data[_VXLAN_LOCAL]) if kind == "vxlan" and _VXLAN_LOCAL in data else None,
+                    most_learned=_number(data.get(_MOST_LEARNED)) if kind == "bridge" else None,
                 )
             )
     return found
