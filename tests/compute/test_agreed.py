@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cumulet.compute.drift import Before, agreed, still_agreed
+from cumulet.compute.agreed import agreed, still_agreed
+from cumulet.compute.drift import Before
 from cumulet.host.driver import GuestReport, GuestState
 from cumulet.network.port_status import BoundPort
 

@@ -48,13 +48,24 @@ def test_what_repeats_is_counted_and_what_was_done_otherwise_is_another_finding(
 
 def test_of_too_many_those_that_were_not_seen_for_longest_go(database: Database) -> None:
     for number in range(findings.KEPT):
-        noted(database, at=number, subject=str(number))
-    noted(database, at=1000, subject="0")
+        noted(database, at=number, host=f"host{number}", subject=str(number))
+    noted(database, at=1000, host="host0", subject="0")
     noted(database, at=1001, subject="new")
     subjects = [subject for _, subject, *_ in kept(database)]
     assert subjects[:2] == ["new", "0"]
     assert len(subjects) == findings.KEPT
     assert "1" not in subjects
+
+
+def test_what_is_found_of_one_host_pushes_out_nothing_of_others(database: Database) -> None:
+    """It may have made it up."""
+    noted(database, at=1, host="host2")
+    noted(database, at=2, host="", subject="of no host")
+    for number in range(2 * findings.KEPT):
+        noted(database, at=10 + number, subject=str(number))
+    found = kept(database)
+    assert [host for host, *_ in found] == ["host1"] * findings.MOST_OF_HOST + ["", "host2"]
+    assert found[0][1] == str(2 * findings.KEPT - 1), "the newest stay"
 
 
 def test_of_rounds_that_fail_some_are_told_of_and_what_else_was_found_stays(database: Database) -> None:

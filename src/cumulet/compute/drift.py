@@ -64,6 +64,19 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     unplug: tuple[str, ...] = ()
     """Ids of ports."""
 
+    @property
+    def acts(self) -> bool:
+        """Whether the host has to do something. If it does not, the same is found again."""
+        found = self.destroy, self.cancel, self.resume, self.let_run, self.look, self.plug, self.unplug
+        return any(found)
+
+
+MOST_CORRECTED = 100
+"""Of guests that are not the host's, and of its own servers, so many are corrected in one round; the next one goes on.
+A hostile host may say that it has any number of guests, each in another state than before."""
+STRANGE = (Finding.GUEST_WITHOUT_RECORD, Finding.GUEST_OF_ANOTHER_HOST)
+"""Of guests that are not the host's."""
+
 
 LOST = "The host has lost the guest."
 _PLUGGABLE = (GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPED, GuestState.CRASHED)
@@ -127,41 +140,6 @@ def before(tx: Tx, hosts: Sequence[str]) -> dict[str, Before]:
     }
 
 
-class Agreed(msgspec.Struct, frozen=True):
-    """What a host and the records said when nothing had to be corrected."""
-
-    reports: tuple[GuestReport, ...]
-    linked: frozenset[str] | None
-    after: Before
-
-
-def agreed(
-    reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before, after: Before
-) -> Agreed | None:
-    """After a `compare` without corrections: while the host and the records say the same, the next one finds nothing.
-
-    `after`: what the records say after it. None if the next one may find something: a record has changed since the
-    host was asked (`asked`), or the host has guests of servers that are not its own.
-    """
-    foreign = any(one.state is not GuestState.ABSENT and one.server_id not in after.revisions for one in reports)
-    return None if foreign or after.revisions != asked.revisions else Agreed(*_said(reports, linked), after)
-
-
-def still_agreed(
-    known: Agreed | None, reports: Sequence[GuestReport], linked: Collection[str] | None, asked: Before
-) -> bool:
-    """Whether a `compare` would find nothing; also if neither side has a server."""
-    if not reports and not asked.revisions:
-        return True
-    return known == Agreed(*_said(reports, linked), asked)
-
-
-def _said(
-    reports: Sequence[GuestReport], linked: Collection[str] | None
-) -> tuple[tuple[GuestReport, ...], frozenset[str] | None]:
-    return tuple(reports), None if linked is None else frozenset(linked)
-
-
 def generations(tx: Tx, server_ids: Sequence[str]) -> dict[str, int]:
     """The present generations of these servers, of which hosts have reported guests, wherever they are now."""
     found: dict[str, int] = {}
@@ -208,7 +186,8 @@ def compare(
     `linked`: ids of the ports that are plugged there; None if the host did not say. `recorded`: read in `tx`.
 
     Servers with a running operation are left to it. Records that have changed since `before` are left alone: what the
-    host said may be older. Removing a guest needs no such care, because the command carries a generation.
+    host said may be older. Removing a guest needs no such care, because the command carries a generation. Of the host's
+    own servers, `MOST_CORRECTED` are corrected.
     """
     seen = {report.server_id: report for report in reports}
     records, busy = recorded.of(host, seen), recorded.busy
@@ -225,9 +204,12 @@ def compare(
             corrections.append(_destroy(Finding.GUEST_WITHOUT_RECORD, report, generation))
         elif record.host != host and server_id not in kept:
             corrections.append(_destroy(Finding.GUEST_OF_ANOTHER_HOST, report, generation))
+    most = len(corrections) + MOST_CORRECTED
     for server_id, record in records.items():
         if record.host != host or record.deleted_at_us is not None or server_id in busy:
             continue
+        if len(corrections) == most:
+            break
         if _changed(record, before):
             continue
         own = seen.get(server_id)
@@ -242,6 +224,13 @@ def compare(
     if linked is not None:
         port_status.record_links(tx, host, linked, settled)
     return corrections
+
+
+def of_one_round(corrections: Sequence[Correction]) -> tuple[list[Correction], bool]:
+    """As many as are made in one round, and whether there may be more."""
+    strange = [one for one in corrections if one.finding in STRANGE]
+    own = [one for one in corrections if one.finding not in STRANGE]
+    return [*strange[:MOST_CORRECTED], *own], len(strange) > MOST_CORRECTED or len(own) >= MOST_CORRECTED
 
 
 def _changed(record: Row, before: Revisions) -> bool:
@@ -307,7 +296,7 @@ def _correct_ports(tx: Tx, record: Row, report: GuestReport, wanted: set[str], n
     if guest != described:
         settle(tx, record.id, now_us=now_us, guest=msgspec.to_builtins(guest))
     plug = tuple(nic for nic in placed(host_records.as_told(tx, record.host, guest)) if nic.port_id not in seen)
-    unplug = tuple(sorted(seen - wanted))
+    unplug = tuple(sorted(seen - wanted)[:MOST_CORRECTED])
     return Correction(
         finding=Finding.PORTS_DIFFER,
         server_id=record.id,

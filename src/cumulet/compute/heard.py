@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from cumulet.clock import Clock
-from cumulet.compute import drift
+from cumulet.compute import agreed, drift
 from cumulet.compute import hosts as host_records
+from cumulet.compute.agreed import Agreed
 from cumulet.db.engine import Database, Tx
 from cumulet.host.driver import GuestReport, HostFacts
 
@@ -36,7 +37,9 @@ class Recorded(msgspec.Struct, frozen=True):
     generations: dict[str, int] = {}
     cleared: bool = True
     """It is recorded that the host has no guests left that it lost; else it has to be, once they are removed."""
-    agreed: drift.Agreed | None = None
+    more: bool = False
+    """There may be more to correct, in the next round."""
+    agreed: Agreed | None = None
 
 
 class Heard:
@@ -53,7 +56,7 @@ class Heard:
         """By host: the facts that were recorded last."""
         self._recorded_at: dict[str, float] = {}
         """By host: the moment of the last record that it was heard; monotonic."""
-        self._agreed: dict[str, drift.Agreed] = {}
+        self._agreed: dict[str, Agreed] = {}
         """By host: what it said when nothing had to be corrected."""
         self._due: dict[str, tuple[int, float]] = {}
         """By host that was heard, and whose record must still say so: the moment in wall time and monotonic time."""
@@ -93,9 +96,9 @@ class Heard:
             return True
         if not host_records.totals_of(facts).items() <= known.totals.items():
             return True
-        return not drift.still_agreed(self._agreed.get(facts.name), reports, linked, known.before)
+        return not agreed.still_agreed(self._agreed.get(facts.name), reports, linked, known.before)
 
-    def recorded(self, facts: HostFacts, agreed: drift.Agreed | None, now: float) -> None:
+    def recorded(self, facts: HostFacts, agreed: Agreed | None, now: float) -> None:
         """The answers of a host were recorded and compared. `now`: when it was asked, monotonic."""
         name = facts.name
         self._facts[name] = facts

@@ -15,8 +15,9 @@ import msgspec
 import sqlalchemy as sa
 
 from cumulet.clock import Clock
-from cumulet.compute import drift, untold
+from cumulet.compute import agreed, drift, untold
 from cumulet.compute import hosts as host_records
+from cumulet.compute.agreed import Agreed
 from cumulet.compute.heard import Known, Recorded
 from cumulet.compute.restored import catch_up, without_newer_guests
 from cumulet.compute.resume_on_boot import ResumeOnBoot
@@ -36,13 +37,15 @@ NO_WATCHDOG = "its servers start nowhere else should it fall silent: start its a
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has answered. `known`: what the records said before it was asked. `new`: its agent has started."""
+    """What a host has answered. `known`: what the records said before it was asked. `new`: its agent has started.
+    `cut`: it says that it has more guests than it is believed to have (`believed.reported`)."""
 
     facts: HostFacts
     reports: list[GuestReport] | None
     linked: Collection[str] | None
     known: Known
     new: bool
+    cut: bool = False
 
     @property
     def name(self) -> str:
@@ -148,13 +151,14 @@ class HostRecorder:
         if recorded is not None and catch_up(tx, compared, recorded, reconciler=WATCH, now_us=now_us):
             recorded = drift.Records(tx, compared)
         found: dict[str, list[drift.Correction]] = {}
+        more = {one.name for one in said if one.cut}
         for one in said:
             if recorded is not None and one.name in compared:
                 reports, before = compared[one.name], one.known.before.revisions
                 corrections = drift.compare(
                     tx, one.name, reports, linked=_plugged(one), before=before, now_us=now_us, recorded=recorded
                 )
-                found[one.name] = without_newer_guests(
+                corrections = without_newer_guests(
                     tx,
                     one.name,
                     corrections,
@@ -164,18 +168,24 @@ class HostRecorder:
                     keep_unknown=self._settings.keep_unknown_guests,
                     now_us=now_us,
                 )
+                found[one.name], cut = drift.of_one_round(corrections)
+                if cut:
+                    more.add(one.name)
         cleared = {one.name for one in said if one.known.cleared}
         for one in said:
-            if one.name not in cleared and one.reports is not None and not _destroys(found.get(one.name, ())):
+            if one.name in cleared or one.name in more or one.reports is None:
+                continue
+            if not _destroys(found.get(one.name, ())):
                 host_records.cleared(tx, one.name)
                 cleared.add(one.name)
-        after = drift.before(tx, sorted(name for name, corrections in found.items() if not corrections))
+        after = drift.before(tx, sorted(name for name, left in found.items() if not left and name not in more))
         return [
             Recorded(
                 wires=one.name in wired,
                 corrections=found.get(one.name, ()),
                 generations=_of(compared.get(one.name, ()), generations) if one.new else {},
                 cleared=one.name in cleared,
+                more=one.name in more,
                 agreed=_agreed(one, after.get(one.name)),
             )
             for one in said
@@ -203,11 +213,11 @@ def _of(reports: Sequence[GuestReport], generations: dict[str, int]) -> dict[str
     return {server_id: generations[server_id] for server_id in mine if server_id in generations}
 
 
-def _agreed(said: Said, after: drift.Before | None) -> drift.Agreed | None:
+def _agreed(said: Said, after: drift.Before | None) -> Agreed | None:
     """`after`: what the records say of a host of which nothing had to be corrected."""
     if after is None or said.comparable is None:
         return None
-    return drift.agreed(said.comparable, _plugged(said), said.known.before, after)
+    return agreed.agreed(said.comparable, _plugged(said), said.known.before, after)
 
 
 def _plugged(said: Said) -> Collection[str] | None:

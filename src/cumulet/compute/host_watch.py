@@ -6,13 +6,15 @@ It asks every host for its facts and guests, and corrects the host or the record
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 from collections.abc import Callable, Collection, Coroutine
 
 from cumulet.clock import Clock
-from cumulet.compute import drift, operations, shelved, wiring
+from cumulet.compute import believed, wiring
 from cumulet.compute import hosts as host_records
+from cumulet.compute.corrections import Corrector
 from cumulet.compute.heard import Heard, Known, Recorded
 from cumulet.compute.host_recorder import WATCH, HostRecorder, Said
 from cumulet.compute.resume_on_boot import ResumeOnBoot
@@ -21,11 +23,9 @@ from cumulet.conductor.leadership import LeadsNoMore
 from cumulet.db.engine import Database, Tx
 from cumulet.db.fair_queue import before_all_else
 from cumulet.db.reach import is_away
-from cumulet.errors import Conflict
 from cumulet.fleet.hosts import Hosts
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestReport, HostFacts
-from cumulet.host.looking import Look
 from cumulet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ one they would cost several times as much, because the records of a part are rea
 ASKED_AT_ONCE = 8
 """After so many hosts of a part the event loop serves others. Where agents are in this process, each question is
 answered in the step that asks it, and hundreds of these would hold up a request."""
+CORRECTED_AT_START_SECONDS = 5.0
+"""How long a start waits until hosts have corrected what differs. They go on with it beside the first rounds."""
 LEASE_MARGIN_SECONDS = 2.0
 """How much longer than a host's lease we wait: its watchdog must wake up, and its guests' processes must end."""
 
@@ -62,6 +64,7 @@ class HostWatch:
         """
         self._db = db
         self._recorder = HostRecorder(db=db, clock=clock, settings=settings, require_lead=require_lead, boot=boot)
+        self._corrector = Corrector(db=db, clock=clock, hosts=hosts)
         self._clock = clock
         self._settings = settings
         self._hosts = hosts
@@ -152,14 +155,18 @@ class HostWatch:
         return self._settings.host_silent_seconds / 4
 
     async def _ask_all(self) -> None:
-        names = self._hosts.names
+        names = [name for name in self._hosts.names if name not in self._asking]
         known = await self._db.look_up(lambda tx: self._records.known(tx, names))
-        asked = (self._ask(name, records) for name, records in known.items())
-        for name, problem in zip(names, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-            if isinstance(problem, LeadsNoMore) or (problem is not None and is_away(problem)):
-                raise problem
-            if problem is not None:  # Such as a hostile agent's answer, which cannot be recorded.
-                await self._failed(name, problem)
+        asked = (self._hear(name, records) for name, records in known.items())
+        for name, heard in zip(names, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(heard, BaseException):
+                if isinstance(heard, LeadsNoMore) or is_away(heard):
+                    raise heard
+                await self._failed(name, heard)  # Such as a hostile agent's answer, which cannot be recorded.
+            elif heard is not None:
+                self._ask_beside(name, heard())
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=CORRECTED_AT_START_SECONDS)
 
     def _watch_part(self, part: set[str], first_seconds: float) -> None:
         self._parts.append(part)
@@ -214,6 +221,11 @@ class HostWatch:
         await self._records.record([name])
 
     async def _ask(self, name: str, known: Known) -> None:
+        if (corrected := await self._hear(name, known)) is not None:
+            await corrected()
+
+    async def _hear(self, name: str, known: Known) -> Callable[[], Coroutine[object, object, None]] | None:
+        """Ask a host, and record what it says. What has to be corrected then; None: nothing can be."""
         now = self._clock.monotonic()
         if name not in self._records:
             self._learn_lease(name, known.lease_seconds)
@@ -226,20 +238,21 @@ class HostWatch:
             if now - self._seen_at[name] >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
                 await self._mark_down(name)
             log.debug("%s does not answer: %s", name, error)
-            return
+            return None
         self._seen_at[name] = now
         self._learn_lease(name, facts.lease_seconds)
         if question is not None:
             self._fenced_at[name] = self._lease_end(name)
         reports, linked = await self._look(name, facts)
+        reports, cut = believed.reported(reports, known.before.revisions)
 
         new = self._welcomed.get(name) != facts.session
         if new:
             self._hosts.has_started(name)
 
         recorded = Recorded()
-        if new or self._records.is_news(facts, reports, linked, known):
-            said = Said(facts=facts, reports=reports, linked=linked, known=known, new=new)
+        if new or cut or self._records.is_news(facts, reports, linked, known):
+            said = Said(facts=facts, reports=reports, linked=linked, known=known, new=new, cut=cut)
             recorded = await self._recorder.record(said)
             self._records.recorded(facts, recorded.agreed, now)
         else:
@@ -251,17 +264,21 @@ class HostWatch:
                 await self._hosts.send(name, m.Welcome(session=facts.session, generations=recorded.generations))
             except m.HostError as error:
                 log.warning("%s cannot be welcomed, will retry: %s", name, error)
-                return
+                return None
             self._welcomed[name] = facts.session
-        removed = reports is not None
-        for correction in recorded.corrections:
-            done = await self._correct(name, correction)
-            removed = removed and (done or not correction.destroy)
+        answered = None if question is None else (question, facts.session)
+        return functools.partial(self._have_corrected, name, recorded, answered, said=reports is not None)
+
+    async def _have_corrected(
+        self, name: str, recorded: Recorded, answered: tuple[int, str] | None, *, said: bool
+    ) -> None:
+        """`answered`: the question that gives a lease, and who answered it. `said`: the host has told its guests."""
+        removed = await self._corrector.correct(name, recorded.corrections) and said and not recorded.more
         if removed and not recorded.cleared:
             await self._db.write_async(lambda tx: self._record_cleared(tx, name))
         # It may have a lease from here on: the record says that it is up, and it has removed the guests that it lost.
-        if question is not None and (removed or recorded.cleared):
-            self._heard[name] = (question, facts.session)
+        if answered is not None and (removed or recorded.cleared):
+            self._heard[name] = answered
 
     async def _look(self, name: str, facts: HostFacts) -> tuple[list[GuestReport] | None, Collection[str] | None]:
         """The states of its guests, and the ids of the ports that are plugged; each None if the host does not say.
@@ -334,67 +351,3 @@ class HostWatch:
         if await self._db.write_async(record):
             log.warning("%s is down", name)
             self.lost.set()
-
-    async def _correct(self, name: str, correction: drift.Correction) -> bool:
-        """Tell the host what it has to do. False if that failed: the next round tries again."""
-        command: operations.CommandFields = {
-            "server_id": correction.server_id,
-            "operation_id": "reconciler",
-            "generation": correction.generation,
-            "step": m.AFTER_ALL_STEPS,
-        }
-        done, failed = "record corrected", False
-        try:
-            if correction.destroy:
-                await self._hosts.send(name, m.Destroy(**command))
-                done = "guest removed"
-                if correction.shelve:  # From here on the host refuses late commands to make this guest.
-                    await self._db.write_async(lambda tx: self._shelve(tx, name, correction))
-                    done = "shelved again"
-            elif correction.cancel:
-                await self._hosts.send(name, m.CancelCopy(**command))
-                done = "copy ended"
-            elif correction.resume:
-                # It may wait for a commit that will not come.
-                await self._hosts.send(name, m.CancelCopy(**command))
-                await self._hosts.send(name, m.ResumeSource(**command))
-                done = "guest resumed"
-            elif correction.let_run:
-                await self._hosts.send(name, m.ResumeDestination(**command))
-                done = "guest let run"
-            elif correction.look:
-                seen = await self._hosts.send(name, Look(**command))
-                now_us = self._clock.now_us()
-                if not await self._db.write_async(lambda tx: drift.record_found(tx, correction, seen, now_us)):
-                    done = "left alone: its guest has gone"
-            elif correction.plug or correction.unplug:
-                await self._replug(name, correction, command)
-                done = "ports plugged as recorded"
-        except (m.StaleGeneration, Conflict):
-            done, failed = "left alone: an operation has begun", correction.destroy
-        except m.HostError as error:
-            done, failed = f"failed, will retry: {error}", True
-        log.warning(
-            "%s: %s of server %s (%s): %s", name, correction.finding, correction.server_id, correction.seen, done
-        )
-        await self._note(name, correction.finding.value, done, server_id=correction.server_id)
-        return not failed
-
-    def _shelve(self, tx: Tx, name: str, correction: drift.Correction) -> None:
-        """Conflict if the server has changed since the decision."""
-        now_us, generation = self._clock.now_us(), correction.generation
-        shelved.offload(tx, correction.server_id, old=name, generation=generation, now_us=now_us)
-
-    async def _replug(self, name: str, correction: drift.Correction, command: operations.CommandFields) -> None:
-        for port_id in correction.unplug:
-            await self._hosts.send(name, m.Unplug(**command, port_id=port_id, insist=False))
-        if correction.plug:
-            await wiring.wire(self._hosts, self._db.read_async, self._clock, name)
-        for nic in correction.plug:
-            await self._hosts.send(name, m.Plug(**command, nic=nic))
-
-    async def _note(self, host: str, finding: str, done: str, *, server_id: str) -> None:
-        now_us = self._clock.now_us()
-        await self._db.write_async(
-            lambda tx: findings.note(tx, WATCH, finding, done, now_us=now_us, host=host, subject=server_id)
-        )

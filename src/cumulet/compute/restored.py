@@ -24,6 +24,8 @@ LEFT_ALONE = "left alone: the records are older than it (docs/operating.md, Back
 
 BEHIND = "records-older-than-host"
 CAUGHT_UP = "the records go on from what the host has accepted"
+MOST_NOTED = 10
+"""Guests of a host that are left alone, each with a finding of its own; of more there is one finding for all."""
 MOST_AHEAD = 1_000_000
 """Generations. A host that claims to be further ahead is not believed."""
 
@@ -44,7 +46,7 @@ def without_newer_guests(
     `rows`: records by server id. `keep_unknown`: the setting `keep_unknown_guests`.
     """
     generations = {report.server_id: report.generation for report in reports}
-    left = []
+    left, alone = [], []
     for correction in corrections:
         row = rows.get(correction.server_id)
         if row is None:
@@ -53,10 +55,13 @@ def without_newer_guests(
             elsewhere = correction.finding is Finding.GUEST_OF_ANOTHER_HOST
             newer = elsewhere and is_newer(generations.get(correction.server_id, 0), row.generation)
         if newer:
-            subject = correction.server_id
-            findings.note(tx, reconciler, FINDING, LEFT_ALONE, now_us=now_us, host=host, subject=subject)
+            alone.append(correction.server_id)
         else:
             left.append(correction)
+    if len(alone) > MOST_NOTED:
+        alone = [""]
+    for subject in alone:
+        findings.note(tx, reconciler, FINDING, LEFT_ALONE, now_us=now_us, host=host, subject=subject)
     return left
 
 

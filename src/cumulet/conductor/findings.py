@@ -12,6 +12,8 @@ from cumulet.db.engine import Database, Row, Tx, metadata
 log = logging.getLogger(__name__)
 
 KEPT = 200
+MOST_OF_HOST = 50
+"""Of one host, which may have made them up: so they push out no others."""
 FAILED = "round-failed"
 MOST_FAILED = 20
 """Hosts and servers of which it is told that rounds with them fail."""
@@ -42,6 +44,13 @@ _NEWEST = sa.select(findings).order_by(findings.c.last_at_us.desc(), findings.c.
 _NUMBERS = (
     sa.select(findings.c.id).order_by(findings.c.last_at_us.desc(), findings.c.id.desc()).offset(KEPT).limit(KEPT)
 )
+_NUMBERS_OF_HOST = (
+    sa.select(findings.c.id)
+    .where(findings.c.host == sa.bindparam("of_host"))
+    .order_by(findings.c.last_at_us.desc(), findings.c.id.desc())
+    .offset(MOST_OF_HOST)
+    .limit(KEPT)
+)
 _FAILED = sa.select(sa.func.count()).where(
     findings.c.finding == FAILED,
     sa.or_(findings.c.host != sa.bindparam("of_host"), findings.c.subject != sa.bindparam("of_subject")),
@@ -50,7 +59,7 @@ _DROP = sa.delete(findings).where(findings.c.id == sa.bindparam("of_id"))
 
 
 def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host: str = "", subject: str = "") -> None:
-    """A finding that repeats is counted in its row; only the newest `KEPT` rows stay.
+    """A finding that repeats is counted in its row; only the newest `KEPT` rows stay, of one host `MOST_OF_HOST`.
 
     `subject`: the id of what it was found about; for most findings, a server's.
     """
@@ -58,7 +67,8 @@ def note(tx: Tx, reconciler: str, finding: str, done: str, *, now_us: int, host:
     if tx.changed(_AGAIN, {f"of_{name}": value for name, value in what.items()} | {"last_at_us": now_us}):
         return
     tx.run(_INSERT, {**what, "times": 1, "first_at_us": now_us, "last_at_us": now_us})
-    for row in tx.all(_NUMBERS, {}):
+    too_many = [*tx.all(_NUMBERS, {}), *(tx.all(_NUMBERS_OF_HOST, {"of_host": host}) if host else ())]
+    for row in too_many:
         tx.run(_DROP, {"of_id": row.id})
 
 

@@ -55,6 +55,16 @@ def before_all_else() -> Iterator[None]:
         served.reset(before)
 
 
+@contextlib.contextmanager
+def like_other_work() -> Iterator[None]:
+    """What the block asks of the database is of the lane `CLOUD`, also in a task that `before_all_else` has created."""
+    before = served.set(CLOUD)
+    try:
+        yield
+    finally:
+        served.reset(before)
+
+
 class Job(msgspec.Struct, eq=False):
     """A function of a transaction that waits for a thread, the future of its result, and its lane."""
 

@@ -27,7 +27,7 @@ from cumulet.compute import (
     preconditions,
 )
 from cumulet.compute import hosts as host_records
-from cumulet.compute.host_watch import HostWatch
+from cumulet.compute.corrections import Corrector, Outcome
 from cumulet.compute.live_migration import LIVE_MIGRATION
 from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.compute.model import Server
@@ -303,12 +303,12 @@ def believing_an_old_report() -> AbstractContextManager[object]:
 
 def a_reconciler_that_removes_nothing() -> AbstractContextManager[object]:
     """The reconciler leaves guests without a record, and those that belong to other hosts."""
-    correct = HostWatch._correct
+    correct = Corrector._correct
 
-    async def spared(self: HostWatch, name: str, correction: drift.Correction) -> bool:
-        return correction.destroy or await correct(self, name, correction)
+    async def spared(self: Corrector, name: str, correction: drift.Correction) -> Outcome:
+        return Outcome("spared") if correction.destroy else await correct(self, name, correction)
 
-    return mock.patch.object(HostWatch, "_correct", spared)
+    return mock.patch.object(Corrector, "_correct", spared)
 
 
 def booting_from_disk_beside_the_source() -> AbstractContextManager[object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from unittest import mock
 
-from cumulet.compute import drift, restored
+from cumulet.compute import agreed, drift, restored
 from cumulet.compute import hosts as host_records
 from cumulet.compute.hosts_in_memory import HostsInMemory
 from cumulet.conductor.leadership import Leadership
@@ -55,11 +55,11 @@ def comparing_only_what_hosts_say_anew() -> AbstractContextManager[object]:
     """An unchanged report of a host is not compared again, although the records have changed."""
 
     def still_agreed(
-        known: drift.Agreed | None, reports: Sequence[GuestReport], _linked: object, _asked: drift.Before
+        known: agreed.Agreed | None, reports: Sequence[GuestReport], _linked: object, _asked: drift.Before
     ) -> bool:
         return known is not None and known.reports == tuple(reports)
 
-    return mock.patch.object(drift, "still_agreed", still_agreed)
+    return mock.patch.object(agreed, "still_agreed", still_agreed)
 
 
 def reading_hosts_only_once() -> AbstractContextManager[object]:
