@@ -138,7 +138,7 @@ def test_patience_ends_when_it_is_said_to_end(plan: Plan) -> None:
 copies = st.builds(
     lambda memory, disk, bandwidth, downtime_ms, rate, copy_disk: Copy(
         Guest(server_id="one", name="one", vcpus=1, memory_mib=memory, disk_gib=disk, image=None),
-        Endpoint(address="host2", port=1, nbd_port=None, peer=Peer(host="host1", move="m", authority="two")),
+        Endpoint(address="127.0.0.1", port=1, nbd_port=None, peer=Peer(host="host2", move="m", authority="two")),
         MigrationParameters(bandwidth_mib_s=bandwidth, downtime_limit_ms=downtime_ms, copy_disk=copy_disk),
         Peer(host="host1", move="m", authority="one"),
         float(rate),

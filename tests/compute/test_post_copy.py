@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple, TypeVar, cast
 
 import pytest
 
 from cumulet.compute import hosts as host_records
 from cumulet.compute import live_migration, post_copy
+from cumulet.compute.believed import NotBelieved
 from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.conductor.saga import Context
 from cumulet.host import messages as m
 from cumulet.host.driver import GuestState, MigrationPhase, MigrationProgress
+from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.settings import Settings
 
 PATIENCE = 10.0
+ADDRESS = "192.0.2.1"
 GONE = m.HostUnreachable("it is silent")
 REFUSED = m.VerbFailed("it cannot")
 STALE = m.StaleGeneration("another operation is later")
@@ -62,6 +64,8 @@ class Sides:
         """`recorded`: what the database says `about` one host: that it is up, or that it is fenced. The other one is
         up, and not fenced."""
         self.now = 0.0
+        self.address = ADDRESS
+        """Where the destination says that it is reached."""
         self.about = about
         self.told: list[tuple[str, str]] = []
         self._source, self._destination, self._begins, self._recorded = source, destination, begins, recorded
@@ -86,7 +90,7 @@ class Sides:
         if isinstance(message, m.BeginPostCopy) and self._begins is not None:
             raise self._begins
         if isinstance(message, m.RecoverIncoming):
-            return cast("object", SimpleNamespace())
+            return Endpoint(address=self.address, port=1, nbd_port=None, peer=Peer(host=host, move="m", authority=""))
         return None
 
     async def read(self, fn: Callable[[Sides], bool]) -> bool:
@@ -105,6 +109,7 @@ class Sides:
 @pytest.fixture(autouse=True)
 def _records(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transaction in which something is read is the `Sides` themselves."""
+    monkeypatch.setattr(host_records, "address_of", lambda tx, host: ADDRESS)
     monkeypatch.setattr(host_records, "is_up", lambda tx, host: tx.recorded(host, True))
     monkeypatch.setattr(host_records, "is_fenced", lambda tx, host, settings: tx.recorded(host, False))
 
@@ -236,3 +241,12 @@ def test_the_source_keeps_what_a_silent_destination_may_still_fetch(
         with pytest.raises(m.HostUnreachable):
             asyncio.run(discarded)
     assert sides.told == ([("source", "Destroy")] if fenced else [])
+
+
+def test_a_destination_that_names_another_address_is_not_believed() -> None:
+    """The source would connect there."""
+    sides = Sides(destination=lambda now: MigrationPhase.FAILED)
+    sides.address = "192.0.2.2"
+    with pytest.raises(NotBelieved, match="address"):
+        received(sides)
+    assert ("source", "RecoverCopy") not in sides.told

@@ -9,6 +9,7 @@ import msgspec
 
 from cumulet.compute import (
     affinity,
+    believed,
     block_devices,
     guest_agent,
     guest_metadata,
@@ -201,7 +202,7 @@ async def create_described(context: Context, state: B, *, image_id: str | None =
     frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest))
     linked = (await context.hosts.in_force(state.host)).linked if port_ids else ()
     plugged = tuple(port_id for port_id in linked if port_id in port_ids)
-    return msgspec.structs.replace(state, guest=frozen, plugged=plugged)
+    return msgspec.structs.replace(state, guest=believed.made(guest, frozen), plugged=plugged)
 
 
 async def destroy_guest(context: Context, state: B) -> B:

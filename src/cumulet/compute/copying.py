@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from cumulet.compute import believed, moves, operations
 from cumulet.compute import hosts as host_records
-from cumulet.compute import moves, operations
 from cumulet.compute.moves import Recorded
 from cumulet.compute.operations import Commanding, command
 from cumulet.conductor.saga import Context, StepFailed, Wishes
@@ -42,12 +42,16 @@ async def prepare_copy(
 
     Both ends make keys for this move, and each is told the other's certificate: they trust nobody else in the move.
     """
-    source = await context.hosts.send(
-        state.source, m.PrepareOutgoing(**command(context, state), move=state.migration_uuid)
-    )
+    move = state.migration_uuid
+    offered = await context.hosts.send(state.source, m.PrepareOutgoing(**command(context, state), move=move))
+    source = believed.peer(state.source, move, offered)
     destination, described = moves.destination(state), msgspec.convert(guest, Guest)
-    told: Guest = await context.read(lambda tx: host_records.as_told(tx, destination, described))
-    return await context.hosts.send(
+
+    def look(tx: Tx) -> tuple[Guest, str]:
+        return host_records.as_told(tx, destination, described), host_records.address_of(tx, destination)
+
+    told, address = await context.read(look)
+    answer = await context.hosts.send(
         destination,
         m.PrepareIncoming(
             **command(context, state),
@@ -56,6 +60,7 @@ async def prepare_copy(
             parameters=parameters,
         ),
     )
+    return believed.endpoint(destination, address, move, answer)
 
 
 @dataclass(slots=True, kw_only=True)

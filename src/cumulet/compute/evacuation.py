@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from cumulet.compute import boot, moves, operations, preconditions, resized, shelved, snapshot
+from cumulet.compute import believed, boot, moves, operations, preconditions, resized, shelved, snapshot
 from cumulet.compute import hosts as host_records
 from cumulet.compute.attribute_types import HostName
 from cumulet.compute.half_made import NOT_UNSHELVED
@@ -209,7 +209,7 @@ async def make_guest(context: Context, state: Evacuation) -> Evacuation:
     frozen = await context.hosts.send(
         moves.destination(state), m.Create(**command(context, state), guest=guest, run=False)
     )
-    return msgspec.structs.replace(state, guest=frozen)
+    return msgspec.structs.replace(state, guest=believed.made(guest, frozen))
 
 
 async def destroy_guest(context: Context, state: Evacuation) -> Evacuation:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 NOT_FENCED = "marked down; its servers may run, so nothing else"
 FENCED = "marked down; its servers may start elsewhere"
 NO_LEASE = "marked down; it had confirmed no lease, so its servers may run: nothing else"
+NOT_BELIEVED = "{error}: what it says is not heeded, and it counts as silent"
 PARTS = 25
 """Hosts are asked in this many parts, one after the other. A thousand at once would block other work for long. One by
 one they would cost several times as much, because the records of a part are read at once."""
@@ -81,6 +82,8 @@ class HostWatch:
         """By host: the moment at which its lease has run out for certain, if it is not heard again; monotonic."""
         self._leases: dict[str, float] = {}
         """By host with a watchdog: the seconds for which it may be unheard, as it said last."""
+        self._disbelieved: dict[str, str] = {}
+        """By host that is not believed: why."""
         self._parts: list[set[str]] = []
         self._watching: list[asyncio.Task[None]] = []
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -145,7 +148,7 @@ class HostWatch:
 
     def _forget_others(self, names: set[str]) -> None:
         """A host that joins again is waited for as one that this process never heard: for a whole lease."""
-        for known in (self._seen_at, self._heard, self._welcomed, self._fenced_at, self._leases):
+        for known in (self._seen_at, self._heard, self._welcomed, self._fenced_at, self._leases, self._disbelieved):
             for gone in known.keys() - names:
                 del known[gone]
         self._records.forget_others(names)
@@ -232,13 +235,16 @@ class HostWatch:
         try:
             question = await self._renew_lease(name)
             facts = await self._hosts.facts(name)
+            believed.require_own(name, facts, self._settings)
         except m.HostError as error:
+            await self._say_once(name, error)
             if isinstance(error, m.BusLost) or name not in self._seen_at:
                 self._seen_at[name] = now  # Its silence counts from our first question on.
             if now - self._seen_at[name] >= self._settings.host_silent_seconds and now >= self._fenced_from(name):
                 await self._mark_down(name)
             log.debug("%s does not answer: %s", name, error)
             return None
+        self._disbelieved.pop(name, None)
         self._seen_at[name] = now
         self._learn_lease(name, facts.lease_seconds)
         if question is not None:
@@ -279,6 +285,17 @@ class HostWatch:
         # It may have a lease from here on: the record says that it is up, and it has removed the guests that it lost.
         if answered is not None and (removed or recorded.cleared):
             self._heard[name] = answered
+
+    async def _say_once(self, name: str, error: m.HostError) -> None:
+        """Of a host that is not believed: it counts as silent until it is."""
+        if not isinstance(error, believed.NotBelieved) or self._disbelieved.get(name) == str(error):
+            return
+        self._disbelieved[name] = str(error)
+        log.error("%s is not believed, so it counts as silent: %s", name, error)
+        now_us, done = self._clock.now_us(), NOT_BELIEVED.format(error=error)
+        await self._db.write_async(
+            lambda tx: findings.note(tx, WATCH, "host-not-believed", done, now_us=now_us, host=name)
+        )
 
     async def _look(self, name: str, facts: HostFacts) -> tuple[list[GuestReport] | None, Collection[str] | None]:
         """The states of its guests, and the ids of the ports that are plugged; each None if the host does not say.

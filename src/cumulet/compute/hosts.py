@@ -54,6 +54,11 @@ def require_same(tx: Tx, settings: Settings) -> None:
             )
 
 
+def would_be_same(facts: HostFacts, settings: Settings) -> bool:
+    """Whether `require_same` will accept a state with this host."""
+    return facts.driver == settings.driver
+
+
 _OF_NAME = hosts.c.name == sa.bindparam("of_name")
 _KNOWN = OfMany(
     sa.select(hosts.c.name, hosts.c.hypervisor_uuid, hosts.c.up, sa.cast(hosts.c.facts, sa.Text).label("facts_text")),

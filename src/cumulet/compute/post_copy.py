@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from cumulet.compute import believed, moves, operations
 from cumulet.compute import hosts as host_records
-from cumulet.compute import moves, operations
 from cumulet.compute.copying import COPY_WAIT_SECONDS, ask_progress, note_progress
 from cumulet.compute.live_migration_state import LiveMigration
 from cumulet.compute.operations import command
@@ -71,10 +71,13 @@ async def receive_rest(context: Context, state: LiveMigration) -> LiveMigration:
 
 async def recover_connection(context: Context, state: LiveMigration) -> None:
     """The connection of the hosts was lost. Both sides still have all they had, so another connection mends it."""
+    destination = moves.destination(state)
     try:
-        endpoint = await context.hosts.send(moves.destination(state), m.RecoverIncoming(**command(context, state)))
+        answer = await context.hosts.send(destination, m.RecoverIncoming(**command(context, state)))
     except m.VerbFailed:
         return  # For example, it is taking over another connection just now. The next look tells the result.
+    address: str = await context.read(lambda tx: host_records.address_of(tx, destination))
+    endpoint = believed.endpoint(destination, address, state.migration_uuid, answer)
     await context.hosts.send(state.source, m.RecoverCopy(**command(context, state), endpoint=endpoint))
 
 

@@ -16,7 +16,18 @@ from typing import Annotated
 import msgspec
 
 from cumulet.compute import attribute_types as t
-from cumulet.compute import boot, drift, image_devices, image_promises, looking, operations, promises, shelved, snapshot
+from cumulet.compute import (
+    believed,
+    boot,
+    drift,
+    image_devices,
+    image_promises,
+    looking,
+    operations,
+    promises,
+    shelved,
+    snapshot,
+)
 from cumulet.compute.half_made import REBUILT_BY_HALF, is_half_made
 from cumulet.compute.keypairs import public_key_of
 from cumulet.compute.links import self_link
@@ -230,7 +241,7 @@ def show_spawning(tx: Tx, context: Context, state: Rebuilding) -> Rebuilding:
 async def make_guest(context: Context, state: Rebuilding) -> Rebuilding:
     guest = await describe_guest(context, state)
     frozen = await context.hosts.send(state.host, m.Create(**command(context, state), guest=guest, run=state.run))
-    return msgspec.structs.replace(state, guest=frozen)
+    return msgspec.structs.replace(state, guest=believed.made(guest, frozen))
 
 
 async def destroy_half(context: Context, state: Rebuilding) -> Rebuilding:

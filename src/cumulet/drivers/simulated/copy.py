@@ -59,7 +59,7 @@ class Copy:
 
     @property
     def destination(self) -> str:
-        return self.endpoint.address
+        return self.endpoint.peer.host
 
     @property
     def disk_seconds(self) -> float:

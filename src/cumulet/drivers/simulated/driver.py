@@ -19,6 +19,7 @@ from cumulet.drivers.simulated.console import SimulatedConsole
 from cumulet.drivers.simulated.console_sessions import SimulatedConsoleSessions
 from cumulet.drivers.simulated.copy import Copy
 from cumulet.drivers.simulated.guest import (
+    ADDRESS,
     CPU_MODEL,
     FEATURES,
     MACHINE_TYPE,
@@ -117,7 +118,7 @@ class SimulatedDriver(
             cpu_models=(CPU_MODEL,),
             machine_types=(MACHINE_TYPE,),
             features=FEATURES,
-            address="127.0.0.1",
+            address=ADDRESS,
             booted_at_us=self._booted_at_us,
         )
 

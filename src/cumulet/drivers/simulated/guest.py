@@ -25,6 +25,8 @@ from cumulet.host.wiring import (
 DEFAULT_DIRTY_RATE_MIB_S = 20.0
 TICKS_PER_SECOND = 10
 MACHINE_TYPE = "simulated-1.0"
+ADDRESS = "127.0.0.1"
+"""Of every simulated host."""
 CPU_MODEL = "simulated"
 NO_PROCESS = (GuestState.STOPPED, GuestState.SUSPENDED, GuestState.CRASHED)
 """States of a guest that no process runs."""

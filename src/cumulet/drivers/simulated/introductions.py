@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cumulet.drivers.simulated.copy import Copy
-from cumulet.drivers.simulated.guest import SimulatedGuest
+from cumulet.drivers.simulated.guest import ADDRESS, SimulatedGuest
 from cumulet.host.driver import DriverError
 from cumulet.host.endpoint import Endpoint, Peer
 
@@ -21,7 +21,7 @@ class Introductions:
 
     def endpoint(self, move: str) -> Endpoint:
         """This host as the destination of a move. Each call answers another port."""
-        return Endpoint(address=self._host, port=next(self._words), nbd_port=None, peer=self._new(move))
+        return Endpoint(address=ADDRESS, port=next(self._words), nbd_port=None, peer=self._new(move))
 
     def _new(self, move: str) -> Peer:
         return Peer(host=self._host, move=move, authority=str(next(self._words)))

@@ -127,7 +127,7 @@ class SimulatedMoves:
             raise DriverError(f"guest {server_id} is being copied to another place, or was")
         if found.state not in (GuestState.RUNNING, GuestState.PAUSED):
             raise DriverError(f"guest {server_id} is {found.state}, nothing to copy")
-        source = self._introductions.use(server_id, endpoint.peer.move, self._arrived(server_id, endpoint.address))
+        source = self._introductions.use(server_id, endpoint.peer.move, self._arrived(server_id, endpoint.peer.host))
         rate = found.dirty_rate_mib_s if found.state is GuestState.RUNNING else 0.0
         copy = Copy(found.guest, endpoint, parameters, source, rate, self._clock.now_us())
         self._copies[server_id] = copy

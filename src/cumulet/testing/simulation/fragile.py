@@ -147,7 +147,7 @@ class FragileDriver(SimulatedDriver):
         await super().start_copy(server_id, endpoint, parameters)
         if (copy := self._copies[server_id]) is not before:
             self.copying(copy.source.move)
-        peer = self._world.drivers[endpoint.address]
+        peer = self._world.drivers[endpoint.peer.host]
         if isinstance(peer, FragileDriver) and server_id in peer._hung:
             peer.hang(server_id)
 
