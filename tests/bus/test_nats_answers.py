@@ -30,6 +30,9 @@ class Bus:
     def answers_to(self, number: int) -> str:
         return "answers.1"
 
+    def room(self, subject: str) -> nats._Room:
+        return nats._Room()
+
     async def ask(self, subject: str, payload: bytes, number: int, *, about: str | None = None) -> bytes:
         if payload == b"":
             return next(self._incarnations)

@@ -51,8 +51,18 @@ def row_of(cloud: TestCloud, host: str) -> Row:
 
 @pytest.mark.parametrize(
     ("said", "why"),
-    [({"name": VICTIM, "vcpus": 1}, "it speaks for another host"), ({"driver": "qemu"}, "it has another driver")],
-    ids=["another host", "another driver"],
+    [
+        ({"name": VICTIM, "vcpus": 1}, "it speaks for another host"),
+        ({"driver": "qemu"}, "it has another driver"),
+        ({"address": "x"}, "it names no address"),
+        ({"address": ""}, "it names no address"),
+        ({"address": "10.0.0.1 "}, "it names no address"),
+        ({"address": "fe80::1%eth0"}, "it names no address"),
+        ({"address": "224.0.0.1"}, "it names no address"),
+        ({"features": ("x" * (believed.LONGEST_NAME + 1),)}, "it says more of itself"),
+        ({"features": tuple(str(n) for n in range(believed.MOST_LISTED + 1))}, "it says more of itself"),
+    ],
+    ids=lambda part: "",
 )
 def test_a_host_that_speaks_for_another_counts_as_silent(
     said: dict[str, object], why: str, caplog: pytest.LogCaptureFixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container
 
 from msgspec.structs import replace
 
 from cumulet.compute import hosts as host_records
+from cumulet.host import reach
 from cumulet.host.driver import Guest, GuestReport, HostFacts
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.messages import HostError
@@ -18,7 +20,11 @@ MOST_STRANGE = 1_000
 LONGEST_ID = 36
 """Characters of a server's id."""
 LONGEST_NAME = 128
-"""Characters of a name that a host gives to a kind of machine or processor."""
+"""Characters of what a host calls a kind of machine or processor, a feature, its hypervisor, its version, a session."""
+
+
+MOST_LISTED = 1_000
+"""Kinds of processors, kinds of machines, or features, of a host."""
 
 
 class NotBelieved(HostError):
@@ -28,11 +34,17 @@ class NotBelieved(HostError):
 
 
 def require_own(host: str, facts: HostFacts, settings: Settings) -> None:
-    """NotBelieved unless a host speaks for itself, and as one of this cloud."""
+    """NotBelieved unless a host speaks for itself, as one of this cloud, and in bounded words, which are stored."""
     if facts.name != host:
         raise NotBelieved("it speaks for another host")
     if not host_records.would_be_same(facts, settings):
         raise NotBelieved("it has another driver than this cloud's hosts")
+    if not reach.is_address(facts.address):
+        raise NotBelieved("it names no address at which other hosts reach it")
+    lists = facts.cpu_models, facts.machine_types, facts.features
+    texts = (facts.hypervisor_type, facts.session, facts.version, *itertools.chain(*lists))
+    if any(len(listed) > MOST_LISTED for listed in lists) or any(len(text) > LONGEST_NAME for text in texts):
+        raise NotBelieved("it says more of itself than there can be")
 
 
 def made(told: Guest, answer: Guest) -> Guest:

@@ -41,6 +41,10 @@ class NoDevice(Exception):
     """A device is not there: the one that leads to a physical network, or a network's bridge."""
 
 
+UNDONE = (NetlinkError, NoDevice, OSError, ValueError)
+"""Raised by what cannot be done of one network: the kernel refuses it, or what it is told is no address."""
+
+
 class Links:
     """All of a host's links of ours."""
 
@@ -107,8 +111,8 @@ class Links:
             if problem is None:
                 try:
                     self._network(part, before, present, entries)
-                except (NetlinkError, NoDevice) as refused:
-                    problem = str(refused)
+                except UNDONE as refused:
+                    problem = str(refused) or type(refused).__name__
             if problem is not None:
                 not_done.append(w.NotDone(subject=network.id, reason=problem))
         kept = {made(network_id) for network_id in wanted for made in (names.bridge, names.vxlan)} | cables
