@@ -40,6 +40,9 @@ new in `hosts`, such as an address."""
 
 TOO_LONG = "wiring-too-long"
 """What is found where the bus does not take the wiring of a host."""
+OTHERS_SECONDS = 0.5
+"""So long a guest that has moved stands still until the other hosts of its networks have been told where it is. What
+they send it meanwhile is lost, as it would be if it stood still."""
 SECONDS_BETWEEN = 1.0
 """How soon a change without a notice is seen, such as a host's new address. Also the longest rest after a round."""
 SECONDS_UNTIL_TOLD_AGAIN = 60.0
@@ -119,8 +122,9 @@ async def tell_again(context: Context, host: str, server_id: str) -> None:
 async def switch_peers(context: Context, host: str, server_id: str) -> None:
     """A server belongs to another host now. Tell that host and all hosts with ports of its networks, all at once.
 
-    The guest stands still until they have answered. What `Wirings` has told them since the commit is not told again.
-    Nothing waits for a host that cannot be told now; `Wirings` tells it later.
+    The guest stands still until its own host has answered, and for at most `OTHERS_SECONDS` until the others have: one
+    that hangs, or is hostile, must not keep others' guests. What `Wirings` has told them since the commit is not told
+    again. Nothing waits for a host that cannot be told now; `Wirings` tells it later.
     """
     others = await context.read(
         lambda tx: network.hosts_of_networks(tx, server_id, partial(hosts_in_memory.for_routers, tx))
@@ -131,10 +135,23 @@ async def switch_peers(context: Context, host: str, server_id: str) -> None:
 
 
 async def _tell(context: Context, hosts: Sequence[str], *, again: bool = True) -> None:
+    """The first of them is waited for; the others only for a while."""
     reading = Reading(context.read)
-    told = (_wire(context.hosts, reading, context.clock, host, again=again) for host in hosts)
-    for host, answer in zip(hosts, await asyncio.gather(*told, return_exceptions=True), strict=True):
-        if isinstance(answer, m.HostError):
+    first, *others = (
+        asyncio.create_task(_wire(context.hosts, reading, context.clock, host, again=again), name=f"tell-{host}")
+        for host in hosts
+    )
+    try:
+        await asyncio.wait([first])
+        late = (await asyncio.wait(others, timeout=OTHERS_SECONDS))[1] if others else set()
+    finally:
+        for task in (first, *others):
+            task.cancel()
+        answers = await asyncio.gather(first, *others, return_exceptions=True)
+    for host, task, answer in zip(hosts, (first, *others), answers, strict=True):
+        if task in late:
+            log.warning("%s has not answered where a server is now; it is told again later", host)
+        elif isinstance(answer, m.HostError):
             log.warning("%s cannot be told where a server is now, will retry: %s", host, answer)
         elif isinstance(answer, BaseException):
             raise answer

@@ -23,6 +23,8 @@ QUESTION_SECONDS = 5.0
 COMMAND_SECONDS = 120.0
 MOST_UNANSWERED = 3
 """So many questions in a row a host leaves unanswered while it is at long work; then it counts as gone."""
+MOST_REVISIONS = 4
+"""So often in a row a host may have a later revision in force than it was told; then it has failed."""
 WIRING_SECONDS = 20.0
 """Enough to wire a host with 10,000 ports from the beginning."""
 
@@ -135,12 +137,12 @@ class Hosts:
 
         Each host is told one wiring at a time, so a wiring that was read later has a higher revision and stays in
         force. Nothing is kept of a host that is removed meanwhile. Unless `again`, a host that was told the same last,
-        perhaps while this waited, is not told it again.
+        perhaps while this waited, is not told it again. VerbFailed: it has a later one in force each time.
         """
         async with self._wiring.setdefault(host, asyncio.Lock()):
             told_by = self._links.get(host)
             revision = max(self._revisions.get(host, 0) + 1, now_us)
-            while True:
+            for _ in range(MOST_REVISIONS):
                 wiring = await describe(revision)
                 told = None if again else self.told(host)
                 if told is not None and replace(told[0], revision=revision) == wiring:
@@ -156,6 +158,7 @@ class Hosts:
                         self._told[host] = (wiring, answer)
                     return answer
                 revision = answer.revision + 1  # Our clock was set back since the last control plane told it.
+            raise m.VerbFailed(f"WIRING_OVERTAKEN: {host} has a later wiring in force each time than it was told")
 
     async def in_force(self, host: str) -> InForce:
         """The wiring that is in force on a host."""
