@@ -47,6 +47,13 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield Records(database, tmp_path)
 
 
+def test_only_what_is_an_address_is_told_to_other_hosts(records: Records) -> None:
+    """In records of before, hosts were believed whatever they said."""
+    records.heard("host1", address="10.0.0.1 ")
+    records.heard("host2", address="192.0.2.2")
+    assert records.database.read(lambda tx: host_records.addresses(tx, FEATURES)) == {"host2": "192.0.2.2"}
+
+
 def test_a_host_that_is_back_has_to_remove_what_it_lost_whatever_else_it_says(records: Records) -> None:
     records.silent("host1")
     records.heard("host1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,9 +18,11 @@ from cumulet.host import messages as m
 from cumulet.host.driver import Guest, Nic
 from cumulet.host.endpoint import Endpoint, Peer
 from cumulet.host.link import Link
+from cumulet.settings import Settings
 from cumulet.testing import TestCloud
 from tests.api.servers import AUTO, create_pair, event_details, host_of, last_migration, other
 from tests.api.test_compute_servers import create
+from tests.compute.test_hosts_in_memory import facts_of
 from tests.links import Way, instead
 
 LIAR, VICTIM = "host2", "host1"
@@ -95,6 +98,42 @@ def test_of_a_guest_that_it_has_made_a_host_says_only_what_it_has_filled_in() ->
         assert (guest.server_id, guest.name, guest.nics) == (server["id"], server["name"], ())
         assert guest.memory_mib > 1
         assert guest.machine_type.startswith("simulated"), "this the host has filled in"
+
+
+OWN = facts_of(LIAR, ("networks",))
+SETTINGS = Settings(state_dir=Path("/nonexistent"), database_url="")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "x", "10.0.0.1 ", "10.0.0", "fe80::1%eth0", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"],
+)
+def test_what_is_no_address_of_a_host_is_not_believed(address: str) -> None:
+    """Other hosts are told it."""
+    with pytest.raises(believed.NotBelieved, match="address"):
+        believed.require_own(LIAR, msgspec.structs.replace(OWN, address=address), SETTINGS)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "198.18.0.1", "2001:DB8::1", "fe80::1"])
+def test_an_address_of_a_host_is_believed(address: str) -> None:
+    believed.require_own(LIAR, msgspec.structs.replace(OWN, address=address), SETTINGS)
+
+
+LONG, MANY = "x" * (believed.LONGEST_NAME + 1), ("x",) * (believed.MOST_LISTED + 1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({name: LONG} for name in ("hypervisor_type", "session", "version")),
+        *({name: said} for name in ("cpu_models", "machine_types", "features") for said in ((LONG,), MANY)),
+    ],
+    ids="-".join,
+)
+def test_what_a_host_says_of_itself_is_bounded(said: dict[str, object]) -> None:
+    """It is stored, and read with every choice of a host."""
+    with pytest.raises(believed.NotBelieved, match="more of itself"):
+        believed.require_own(LIAR, msgspec.structs.replace(OWN, **said), SETTINGS)
 
 
 @pytest.mark.parametrize("said", [{"nic_slots": 10**6}, {"nic_slots": -1}, {"machine_type": "x" * 10_000}])

@@ -12,7 +12,7 @@ from tests.linux_network.wirings import NETWORK
 
 
 @needs_packets
-@pytest.mark.parametrize("address", ["x", "", "10.0.0.1 "])
+@pytest.mark.parametrize("address", ["x", "", "10.0.0.1 ", "fe80::1%eth0", "2001:db8::1"])
 async def test_the_other_networks_are_wired(address: str) -> None:
     whole = wiring()
     bad = replace(

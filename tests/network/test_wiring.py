@@ -246,3 +246,18 @@ def test_extra_dhcp_options_are_told_as_the_bytes_that_guests_get(cloud: Cloud) 
         (4, 26): b"\x05\x78", (4, 0): b"\xc0\0\x02\x09", (4, 3): b"",
         (6, 24): b"\x01a\x04test\0\x01b\x04test\0", (4, 225): b"\x0a\0\0\x01",
     }  # fmt: skip
+
+
+def test_a_host_is_told_only_of_addresses_of_its_own_version(cloud: Cloud) -> None:
+    """Its VXLAN device sends to no others, and refuses all of a network with one of them."""
+    ours = cloud.network("10.0.0.0/24")
+    for host in HOSTS:
+        cloud.plug(ours, host)
+
+    def told(host: str, **reached: str) -> tuple[tuple[str, ...], set[str]]:
+        (network,) = cloud.db.read(lambda tx: wiring(tx, host, lambda _: HOSTS | reached)).networks
+        return network.peers, {remote.host_address for remote in network.remotes}
+
+    assert told("host1", host2="2001:db8::2") == (("192.0.2.3",), {"192.0.2.3"})
+    assert told("host2", host2="2001:db8::2") == ((), set())
+    assert told("host2", host2="2001:db8::2", host3="2001:db8::3") == (("2001:db8::3",), {"2001:db8::3"})

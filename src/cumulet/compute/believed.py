@@ -21,8 +21,6 @@ LONGEST_ID = 36
 """Characters of a server's id."""
 LONGEST_NAME = 128
 """Characters of what a host calls a kind of machine or processor, a feature, its hypervisor, its version, a session."""
-
-
 MOST_LISTED = 1_000
 """Kinds of processors, kinds of machines, or features, of a host."""
 

@@ -17,6 +17,7 @@ from cumulet.db.engine import Row, Tx
 from cumulet.db.parts import OfMany, in_parts
 from cumulet.db.schema import OtherState
 from cumulet.errors import BadRequest
+from cumulet.host import reach
 from cumulet.host.driver import Guest, HostFacts
 from cumulet.host.nics import DEVICE_TAGS, without_tags
 from cumulet.host.telling import LIVE_METADATA
@@ -251,8 +252,11 @@ def address_of(tx: Tx, name: str) -> str:
 
 
 def addresses(tx: Tx, names: Collection[str]) -> dict[str, str]:
-    """By name: the address by which other hosts reach it."""
-    return {name: kind.address for name, kind in kinds_of(tx, names).items()}
+    """By name: the address by which other hosts reach it, of those that have told one.
+
+    A record may be of a time in which hosts were believed whatever they said.
+    """
+    return {name: kind.address for name, kind in kinds_of(tx, names).items() if reach.is_address(kind.address)}
 
 
 def offering(tx: Tx, feature: str) -> list[str]:

@@ -208,6 +208,9 @@ def hosts_of_networks(tx: Tx, server_id: str, router_hosts: RouterHosts = tuple)
     return sorted(hosts | {place for _, _, place in with_routers})
 
 
+_BOTH = (False, True)
+
+
 class _Place(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where a port of a network is. `address`: the host's own; `active`: whether its binding there is."""
 
@@ -228,10 +231,13 @@ class _Network(msgspec.Struct, frozen=True, kw_only=True):
     """The hosts that have its ports, or will, and where they are reached."""
 
     def at(self, host: str) -> w.Network:
+        """A VXLAN device sends to addresses of one version: its host's. Another one would keep it from being made."""
+        own = [":" in address for other, address in self.reached if other == host]
+        others = {address for other, address in self.reached if other != host and (":" in address) in (own or _BOTH)}
         return replace(
             self.everywhere,
-            peers=tuple(sorted({address for other, address in self.reached if other != host})),
-            remotes=tuple([remote for other, remote in self.active if other != host]),
+            peers=tuple(sorted(others)),
+            remotes=tuple([one for other, one in self.active if other != host and one.host_address in others]),
         )
 
 
