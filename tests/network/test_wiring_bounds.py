@@ -20,7 +20,7 @@ from cumulet.host import messages as m
 from cumulet.host import wiring as w
 from cumulet.network import address_groups, dhcp_options, limits, topology, wiring_bounds
 from cumulet.network.group_records import AddressGroup, SecurityGroup, SecurityGroupRule
-from cumulet.network.store import find_by, insert
+from cumulet.network.store import Network, find_by, insert
 from tests.compute.test_hosts_in_memory import of_hosts
 from tests.compute.test_wirings import Cloud as OneHost
 from tests.network.test_wiring import OURS, THEIRS, Cloud
@@ -45,17 +45,23 @@ def groups(cloud: Cloud, number: int, project: str = OURS) -> list[str]:
     return [make(place) for place in range(number)]
 
 
+def plug(cloud: Cloud, network: Network, host: str, **more: object) -> None:
+    """As a request makes a port and checks it then."""
+    made = cloud.plug(network, host, **more)
+    cloud.db.write(lambda tx: wiring_bounds.check_new(tx, [made.id]))
+
+
 @pytest.mark.usefixtures("few_ports")
 def test_a_port_with_few_addresses_is_always_made_and_heavy_ones_while_there_is_room(cloud: Cloud) -> None:
     network, three = cloud.network("10.0.0.0/24"), groups(cloud, 3)
-    cloud.plug(network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:9])  # 30 of 36.
-    cloud.plug(network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:3])  # 12, which is no more.
+    plug(cloud, network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:9])  # 30 of 36.
+    plug(cloud, network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:3])  # 12, which is no more.
     with pytest.raises(OverQuota, match="at most 36 fixed_ips and allowed_address_pairs together"):
-        cloud.plug(network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:4])
+        plug(cloud, network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:4])
     other = cloud.network("10.0.0.0/24", project=THEIRS)
-    cloud.plug(other, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:4])
+    plug(cloud, other, "host1", security_group_ids=three, allowed_address_pairs=PAIRS[:4])
     with mock.patch.dict(limits.DEFAULT_LIMITS, port=limits.UNLIMITED):
-        cloud.plug(network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS)
+        plug(cloud, network, "host1", security_group_ids=three, allowed_address_pairs=PAIRS)
 
 
 @pytest.mark.usefixtures("few_ports")
@@ -76,6 +82,7 @@ def test_a_subnet_that_makes_its_own_project_s_ports_too_heavy_is_refused(cloud:
                 ipv6_address_mode=mode,
                 ipv6_ra_mode=mode,
             )
+            wiring_bounds.check_network(tx, network.id, project)
 
         cloud.db.write(make)
 

@@ -82,13 +82,14 @@ def _refusing() -> Iterator[None]:
         raise _invalid(wrong) from None
 
 
-def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool:
+def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False, new: bool = False) -> bool:
     """Set these options and leave the others. True if one has changed.
 
     400 for a value that cannot be sent. As upstream, an option of an IP version of which the port has no address is
     kept with any value; the port then cannot get an address of that version.
 
-    moved: the port's addresses have changed, so the present options are checked too.
+    moved: the port's addresses have changed, so the present options are checked too. new: the port is being made, and
+    its request checks with `check_new` once all its ports are.
     """
     present: Wanted = {
         (o["opt_name"], o["ip_version"]): o["opt_value"] for o in of_ports(tx, [port_id]).get(port_id, [])
@@ -111,26 +112,43 @@ def change(tx: Tx, port_id: str, wanted: Wanted, *, moved: bool = False) -> bool
     ]
     if rows:
         tx.execute(inserting(port_dhcp_options), rows)
-    if _bytes((present | changes).values()) > max(_bytes(present.values()), BYTES_OF_A_PORT):
-        _refuse_too_long(tx, port_id)
+    if not new and _bytes((present | changes).values()) > max(_bytes(present.values()), BYTES_OF_A_PORT):
+        _refuse_too_long(tx, must_get(tx, Port, port_id).project_id)
     return bool(changes)
+
+
+def check_new(tx: Tx, port_ids: Sequence[str]) -> None:
+    """409 where ports that one request has made have many options, and all ports of their project too many."""
+    many = [
+        one for one, held in of_ports(tx, port_ids).items() if _bytes(o["opt_value"] for o in held) > BYTES_OF_A_PORT
+    ]
+    for project_id in sorted({must_get(tx, Port, port_id).project_id for port_id in many}):
+        _refuse_too_long(tx, project_id)
 
 
 def _bytes(values: Iterable[str | None]) -> int:
     return sum(len(value.encode()) + _MORE for value in values if value is not None)
 
 
-def _refuse_too_long(tx: Tx, port_id: str) -> None:
-    """409 where the options of all ports of this port's project are too long together."""
-    project_id = must_get(tx, Port, port_id).project_id
+def _refuse_too_long(tx: Tx, project_id: str) -> None:
+    """409 where the options of all ports of a project are too long together."""
     quota = limits.limits_of(tx, project_id)["port"]
     most = BYTES_OF_A_PORT * quota
-    if quota >= 0 and _bytes(value for (value,) in tx.all(_OF_PROJECT, {"of": project_id})) > most:
+    if quota >= 0 and _held(tx, project_id) > most:
         raise OverQuota(
             f"The extra_dhcp_opts of a project's ports have at most {most} bytes together, {_MORE} more for each "
             f"counted: {BYTES_OF_A_PORT} for each port of the quota.",
             reason="QUOTA",
         )
+
+
+def _held(tx: Tx, project_id: str) -> int:
+    """As `_bytes`, of all ports of the project."""
+    value = _options.opt_value
+    postgresql = tx.connection.dialect.name == "postgresql"
+    size = sa.func.octet_length(value) if postgresql else sa.func.length(sa.cast(value, sa.LargeBinary))
+    asked = sa.select(sa.func.sum(size + _MORE)).join(ports, ports.c.id == _options.port_id)
+    return int(tx.scalar(asked.where(ports.c.project_id == project_id)) or 0)
 
 
 class Shown(TypedDict):
@@ -155,9 +173,4 @@ _OF_PORTS = OfMany(
         _options.opt_name, _options.ip_version
     ),
     _options.port_id,
-)
-_OF_PROJECT = (
-    sa.select(_options.opt_value)
-    .join(ports, ports.c.id == _options.port_id)
-    .where(ports.c.project_id == sa.bindparam("of"))
 )

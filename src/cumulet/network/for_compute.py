@@ -17,7 +17,7 @@ from cumulet.clock import Clock
 from cumulet.db.engine import Select, Tx
 from cumulet.db.parts import in_parts
 from cumulet.errors import ApiError, BadRequest, Conflict, Forbidden, OverQuota
-from cumulet.network import addresses, dns, groups_for_compute, limits, port_life, sharing, trunk_ports
+from cumulet.network import addresses, dns, groups_for_compute, limits, port_life, sharing, trunk_ports, wiring_bounds
 from cumulet.network.addresses import FixedIp
 from cumulet.network.auto_topology import ensure_topology
 from cumulet.network.device_owners import OF_COMPUTE
@@ -267,9 +267,10 @@ def _make(
         **asdict(plug),
     )
     try:
-        port_life.make(tx, clock, network, new)
+        made = port_life.make(tx, clock, network, new)
     except Conflict as error:
         raise _as_nova_says(error, network, wanted) from error
+    wiring_bounds.check_new(tx, [made.id])
 
 
 def _as_nova_says(error: Conflict, network: Network, wanted: RequestedNetwork) -> ApiError:

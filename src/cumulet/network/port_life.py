@@ -17,7 +17,6 @@ from cumulet.network import (
     mac_addresses,
     topology,
     trunk_ports,
-    wiring_bounds,
 )
 from cumulet.network.addresses import FixedIp
 from cumulet.network.device_owners import OF_NETWORK
@@ -75,7 +74,8 @@ def with_mac(pair: Mapping[str, str], mac: str) -> dict[str, str]:
 
 
 def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence[Subnet] | None = None) -> Port:
-    """Add a port with its addresses, groups and binding. The caller has checked what it refers to.
+    """Add a port with its addresses, groups and binding. The caller has checked what it refers to, and checks with
+    `wiring_bounds.check_new` once all are made.
 
     `subnets`: all of the network's, if they are known already (`addresses.subnets_of`).
     """
@@ -121,7 +121,7 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence
         "profile": dict(new.profile),
     }
     tx.run(inserting(port_bindings), row)
-    claimed = addresses.claim(
+    addresses.claim(
         tx,
         port_id=port.id,
         network_id=network.id,
@@ -134,9 +134,6 @@ def make(tx: Tx, clock: Clock, network: Network, new: NewPort, subnets: Sequence
     if groups is None:
         groups = [default_security_group.ensure(tx, clock, new.project_id).id] if secured else []
     _add_to_groups(tx, port.id, groups)
-    weight = wiring_bounds.weight(len(claimed), len(new.allowed_address_pairs), len(groups))
-    if weight > wiring_bounds.ADDRESSES_OF_A_PORT:
-        wiring_bounds.check(tx, port.id)
     topology.set_tags(tx, port.id, new.tags)
     return port
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
-from cumulet.errors import Conflict, Forbidden
+from cumulet.errors import Conflict
 from cumulet.network import (
     address_changes,
     bindings,
@@ -30,14 +30,14 @@ from cumulet.network import (
     wiring_bounds,
 )
 from cumulet.network.bodies import either, text
-from cumulet.network.device_owners import FLOATING_IP, OF_NETWORK, OF_ROUTERS
+from cumulet.network.device_owners import FLOATING_IP, OF_ROUTERS
 from cumulet.network.hosts import BANDWIDTH_LIMITS
 from cumulet.network.networks_at_hand import NetworksAtHand
 from cumulet.network.port_bodies import CreatePorts, NewPort, UpdatePort
 from cumulet.network.resource import Kind, View
 from cumulet.network.service import NETWORK
 from cumulet.network.sharing import Shareable, Sharing
-from cumulet.network.sight import ports_in_sight, sees_all
+from cumulet.network.sight import ports_in_sight
 from cumulet.network.store import Network, Port, change, must_get, port_bindings, ports
 from cumulet.network.subnets import network_facts
 from cumulet.web.operation import Call, Rule
@@ -192,17 +192,20 @@ def _creation_facts(networks: NetworksAtHand, new: NewPort) -> View:
 def create_ports(call: Call[None, CreatePorts]) -> View:
     """Create a port, or several at once."""
     fixed_ips.refuse_too_many([new.fixed_ips for new in resource.items_of(call.body, "port", "ports")[0]])
-    networks = NetworksAtHand(call)
-    return resource.created(call, PORTS, lambda new: _create(call, new, networks))
+    networks, made = NetworksAtHand(call), list[str]()
+    shown = resource.created(call, PORTS, lambda new: _create(call, new, networks, made))
+    wiring_bounds.check_new(call.tx, made)
+    dhcp_options.check_new(call.tx, made)
+    return shown
 
 
-def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand) -> Port:
+def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand, ids: list[str]) -> Port:
     tx, facts = call.tx, _creation_facts(networks, new)
     project_id = str(facts["project_id"])
     given = resource.given(new, but_defaults=True)
     call.require(CREATE, facts)
     policy.require_attributes(call, CREATE_ATTRIBUTES, _policed(given), facts)
-    _refuse_network_owner(call, new.device_owner)
+    devices.refuse_network_owner(call.caller, new.device_owner)
     options = dhcp_options.wanted_of(new.extra_dhcp_opts)
     devices.refuse_foreign(tx, call.caller, project_id, new.device_id)
     limits.check(tx, project_id, "port")
@@ -241,14 +244,9 @@ def _create(call: Call[object, object], new: NewPort, networks: NetworksAtHand) 
         ),
         networks.subnets_of(network.id),
     )
-    dhcp_options.change(tx, made.id, options)
+    dhcp_options.change(tx, made.id, options, new=True)
+    ids.append(made.id)
     return made
-
-
-def _refuse_network_owner(call: Call[object, object], device_owner: object) -> None:
-    """403 for a project that makes a port of Network's own devices: such ports are not filtered."""
-    if text(device_owner).startswith(OF_NETWORK) and not sees_all(call.caller):
-        raise Forbidden("A project's own ports cannot have a device_owner that begins with 'network:'.")
 
 
 @NETWORK.operation("GET", "/ports/{port_id}", rules=(), target=resource.target(PORTS))
@@ -278,7 +276,7 @@ def update_port(call: Call[Port, UpdatePort]) -> View:
     tx, port, body = call.tx, call.target, call.body
     given = resource.given(body)
     policy.require_attributes(call, UPDATE_ATTRIBUTES, _policed(given), _update_facts(call))
-    _refuse_network_owner(call, body.device_owner)
+    devices.refuse_network_owner(call.caller, body.device_owner)
     options = dhcp_options.wanted_of(body.extra_dhcp_opts)
     devices.refuse_foreign(tx, call.caller, port.project_id, body.device_id)
     if port.server_id is not None:

@@ -10,7 +10,17 @@ import sqlalchemy as sa
 
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict, NotYet
-from cumulet.network import addresses, filtering, limits, policy, refusals, resource, subnet_checks, topology
+from cumulet.network import (
+    addresses,
+    filtering,
+    limits,
+    policy,
+    refusals,
+    resource,
+    subnet_checks,
+    topology,
+    wiring_bounds,
+)
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.bodies import either, text
 from cumulet.network.device_owners import OF_NETWORK, ROUTER_INTERFACE
@@ -164,7 +174,12 @@ def create_subnets(call: Call[None, CreateSubnets]) -> View:
         made.append(_create(call, new, networks, sum(map(addresses.is_auto_addressed, made))))
         return made[-1]
 
-    return resource.created(call, SUBNETS, make)
+    shown = resource.created(call, SUBNETS, make)
+    # Ports that others have on a shared network are no reason to refuse its owner a subnet.
+    automatic = {(one.network_id, one.project_id) for one in made if addresses.is_auto_addressed(one)}
+    for network_id, project_id in sorted(automatic):
+        wiring_bounds.check_network(call.tx, network_id, project_id)
+    return shown
 
 
 def _create(call: Call[object, object], new: NewSubnet, networks: NetworksAtHand, automatic: int) -> Subnet:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from cumulet.clock import Clock
 from cumulet.db.engine import Tx
 from cumulet.errors import Conflict
-from cumulet.network import addresses, refusals, scopes, sharing, wiring_bounds
+from cumulet.network import addresses, refusals, scopes, sharing
 from cumulet.network.addresses import Address, AddressRange
 from cumulet.network.device_owners import OF_NETWORK
 from cumulet.network.free_segments import free_segment, like
@@ -229,8 +229,6 @@ def _give_to_present_ports(tx: Tx, subnet: Subnet) -> None:
     """Record the addresses that guests on the network give themselves once the prefix is advertised."""
     guests = [(port_id, mac) for port_id, mac in tx.all(_GUESTS, {"of": subnet.network_id})]
     addresses.hold_automatic(tx, subnet, guests)
-    # Ports that others have on a shared network are no reason to refuse its owner a subnet.
-    wiring_bounds.check_network(tx, subnet.network_id, subnet.project_id)
 
 
 def set_tags(tx: Tx, resource_id: str, tags: Sequence[str]) -> None:
